@@ -1,0 +1,114 @@
+"""Frozen dataclasses as JSON data, and files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import math
+import os
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Union
+
+_WORDS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+
+def encode(value: Any) -> Any:
+    """Dataclasses, tuples and numbers as JSON data; numbers that JSON cannot hold as strings."""
+    if dataclasses.is_dataclass(value):
+        return {
+            f.name: encode(item)
+            for f in dataclasses.fields(value)
+            if (item := getattr(value, f.name)) != () or not f.metadata.get("absent_if_empty")
+        }
+    if isinstance(value, tuple):
+        return [encode(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
+
+
+def decode(hint: Any, value: Any, where: str) -> Any:
+    """Read JSON data as the type `hint`.
+
+    :param where: the path of `value` in the whole, for the error.
+    :raises ValueError: `value` is something else, or lacks a field that has no default.
+    """
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (Union, types.UnionType):
+        if value is None:
+            return None
+        (hint,) = (argument for argument in arguments if argument is not types.NoneType)
+        return decode(hint, value, where)
+    if origin is tuple and isinstance(value, list | tuple):
+        if arguments[-1] is Ellipsis:
+            arguments = arguments[:1] * len(value)
+        if len(arguments) == len(value):
+            return tuple(decode(a, v, f"{where}[{i}]") for i, (a, v) in enumerate(zip(arguments, value, strict=True)))
+    elif dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+        return _decode_fields(hint, value, where)
+    elif _is_a(str if origin is Literal else hint, value):
+        # a word that this tool does not know is kept: it is shown as it stands
+        return _WORDS[value] if hint is float and isinstance(value, str) else hint(value) if hint is float else value
+    raise ValueError(f"a report with {value!r:.60} where `{where}` stands.")
+
+
+def _decode_fields(cls: Any, value: Mapping[str, Any], where: str) -> Any:
+    for f in dataclasses.fields(cls):
+        if f.name not in value and f.default is dataclasses.MISSING:
+            raise ValueError(f"a report without `{where}.{f.name}`.")
+    hints = _hints(cls)
+    return cls(**{name: decode(hints[name], value[name], f"{where}.{name}") for name in hints if name in value})
+
+
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
+
+
+def _is_a(kind: type, value: Any) -> bool:
+    if kind is float:
+        return type(value) in (int, float) or (isinstance(value, str) and value in _WORDS)
+    return type(value) is kind  # bool and int must not be taken for each other
+
+
+def dumps(data: Any) -> str:
+    """Data as one line of strict JSON."""
+    return json.dumps(data, ensure_ascii=False, allow_nan=False)
+
+
+def read_one(path: str | os.PathLike[str]) -> tuple[str, Any]:
+    """The name and the data of the one JSON file that a path or glob names.
+
+    :raises FileNotFoundError: nothing is there.
+    :raises ValueError: several files match, or the file is no JSON.
+    """
+    name = os.fspath(path)
+    found = [Path(name)]
+    if not found[0].exists():
+        pattern = Path(name)
+        anchor = Path(pattern.anchor)
+        relative = str(pattern.relative_to(anchor)) if pattern.anchor else name
+        found = sorted(anchor.glob(relative)) if relative else []
+    if not found:
+        raise FileNotFoundError(f"no report at `{name}`.")
+    if len(found) > 1:
+        raise ValueError(f"`{name}` matches {len(found)} files; name one report.")
+    try:
+        return str(found[0]), json.loads(found[0].read_text(encoding="utf-8"))
+    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError both
+        raise ValueError(f"`{found[0]}` is truncated or no JSON ({error}).") from None
+
+
+def write_whole(path: str | os.PathLike[str], text: str) -> None:
+    """Write a file such that no reader ever sees a part of it."""
+    target = Path(os.path.realpath(path))
+    draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(target)
+    finally:
+        draft.unlink(missing_ok=True)

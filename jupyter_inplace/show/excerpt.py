@@ -1,0 +1,113 @@
+"""The lines of source that matter to one write, with what to underline in them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from jupyter_inplace.report import HARMFUL, Cell, Mutation, Report, Site
+from jupyter_inplace.show import words
+
+MAX_SAVERS = 6
+
+
+@dataclass(slots=True)
+class Mark:
+    """A stretch of a line, from `start` to before `end`, and what is said about it."""
+
+    start: int
+    end: int
+    role: Literal["write", "save"]
+    remarks: list[str]
+
+
+@dataclass(slots=True)
+class Line:
+    """One line of source; `text` keeps the indentation where the cell's source is at hand."""
+
+    file: str
+    number: int
+    text: str
+    marks: list[Mark] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Excerpt:
+    """The lines of a write and of what saved before it, in order of place; `hidden` savers did not fit."""
+
+    mutation: Mutation
+    lines: list[Line]
+    hidden: int = 0
+    nowhere: list[str] = field(default_factory=list)  # remarks that no line of Python belongs to
+
+
+def shown_mutations(report: Report, limit: int) -> list[Mutation]:
+    """The writes that a person must look at, worst first: the harmful ones, and `mixes` where nothing is worse."""
+    bad = [m for m in report.mutations if m.verdict in HARMFUL] or [m for m in report.mutations if m.verdict == "mixes"]
+    return sorted(bad, key=lambda m: (HARMFUL.index(m.verdict) if m.verdict in HARMFUL else 4, m.pending))[:limit]
+
+
+def excerpt(report: Report, mutation: Mutation) -> Excerpt:
+    """Gather the lines of `mutation` and of the savers whose tensors it overwrote."""
+    result = Excerpt(mutation, [])
+    lines: dict[tuple[str, int], Line] = {}
+    conflicts = [c for c in report.conflicts if c.mutation == mutation.id]
+    result.hidden = max(len(conflicts) - MAX_SAVERS, 0)
+    for conflict in conflicts[:MAX_SAVERS]:
+        remark = f"{words.saver(conflict)}; {words.found(conflict)}"
+        _mark(result, lines, conflict.saved_site, report.cell, "save", remark)
+    _mark(result, lines, mutation.site, report.cell, "write", about(mutation))
+    result.lines = sorted(lines.values(), key=lambda line: (line.file, line.number))
+    return result
+
+
+def about(mutation: Mutation) -> str:
+    """What a write did: ``z (4, 5) float32, version 0 -> 1``."""
+    shape = f"({', '.join(map(str, mutation.shape))}{',' if len(mutation.shape) == 1 else ''})"
+    parts = [" ".join(filter(None, (mutation.tensor, shape, mutation.dtype)))]
+    parts.append("nothing was written" if mutation.verdict == "rejected" else words.versions(mutation))
+    if mutation.count > 1:
+        parts.append(f"{mutation.count:,} times")
+    if mutation.value_changed is False and mutation.verdict != "rejected":
+        parts.append("values unchanged")
+    if mutation.module:
+        parts.append(f"in {mutation.module}")
+    if mutation.note:
+        parts.append(mutation.note)
+    return ", ".join(parts)
+
+
+def _mark(
+    result: Excerpt,
+    lines: dict[tuple[str, int], Line],
+    site: Site | None,
+    cell: Cell | None,
+    role: Literal["write", "save"],
+    remark: str,
+) -> None:
+    if site is None or not (site.line_text or site.text):
+        result.nowhere.append(remark if site is None else f"{words.where(site, cell)}: {remark}")
+        return
+    text, start, end = _place(site, cell)
+    line = lines.setdefault((site.file, site.line), Line(site.file, site.line, text))
+    for mark in line.marks:
+        if (mark.start, mark.end, mark.role) == (start, end, role):
+            mark.remarks += [] if remark in mark.remarks else [remark]
+            return
+    line.marks.append(Mark(start, end, role, [remark]))
+
+
+def _place(site: Site, cell: Cell | None) -> tuple[str, int, int]:
+    """The line of a site, and where the expression begins and ends in it."""
+    first = site.text.strip().split("\n", 1)[0].rstrip()
+    line = site.line_text or first
+    if cell is not None and words.is_cell(site.file) and site.cell_line == site.line:
+        source = cell.source.splitlines()
+        whole = source[site.line - 1] if 0 < site.line <= len(source) else ""
+        if whole.strip() == line.strip():
+            line = whole.rstrip()
+    start = -1
+    if site.column is not None:  # the stripped line has lost its indentation, the expression keeps its column
+        start = line.find(first, site.column) if line[site.column :].startswith(first) else -1
+    start = max(start if start >= 0 else line.find(first), 0)
+    return line, start, min(start + len(first), len(line)) if first else len(line)

@@ -1,0 +1,306 @@
+"""`preserve_saved`: backward reads the values that forward saved, whatever was written to them since.
+
+A saved tensor is kept as an alias of its memory. Before an operation writes to bytes that an alias covers, the alias
+is cloned, and the write goes on. The match is by storage and byte range, and the alias keeps its storage alive, so
+views at an offset, a base and its view, `out=` tuples, `.data` and optimizer steps are all matched alike.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import threading
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from jupyter_inplace.record import torch_private as private
+from jupyter_inplace.record.geometry import byte_range
+from jupyter_inplace.record.schema import Plan, make_plan
+
+__all__ = ["preserve_saved"]
+
+_PLAIN = (torch.Tensor, torch.nn.Parameter)
+_UNKNOWN: Any = object()
+_here = threading.local()
+
+
+@contextlib.contextmanager
+def preserve_saved() -> Iterator[None]:
+    """Let in-place writes leave the tensors saved for backward alone: they are copied before they are overwritten.
+
+    Gradients taken through operations of this block are those of the values that forward really used. Costs one copy of
+    each saved tensor that is overwritten, and nothing for the others. May be nested, and backward may run inside of the
+    block or after it; a saved tensor that is overwritten *after* the block raises torch's own error, as ever.
+
+    Not copied are values that reach backward by another way than torch's saved tensors: attributes of `ctx` in a custom
+    `autograd.Function`, and what a checkpointed region reads again. Writes are seen where torch dispatches them on this
+    thread, and through arrays made by `.numpy()` and DLPack; not through a raw `data_ptr()` or another thread.
+
+    Example::
+
+        with preserve_saved():
+            h = x.sigmoid()
+            y = h.sum()
+            h.mul_(2)
+            y.backward()        # without `preserve_saved` this raises
+    """
+    preserver: _Preserver | None = getattr(_here, "preserver", None)
+    outermost = preserver is None
+    if preserver is None:
+        preserver = _here.preserver = _Preserver()
+        preserver.mode.__enter__()
+        preserver.exports.install()
+    private.push_saved_tensors_hooks(preserver.pack, _unpack)
+    try:
+        yield
+    finally:
+        private.pop_saved_tensors_hooks()
+        if outermost:
+            _here.preserver = None
+            preserver.exports.remove()
+            preserver.mode.__exit__(None, None, None)
+            preserver.close()
+
+
+class _Kept:
+    """One saved tensor. Autograd holds it, and nothing else does: it lives as long as backward may still ask for it."""
+
+    __slots__ = ("__weakref__", "sequence", "tensor", "version")
+
+    def __init__(self, tensor: torch.Tensor, sequence: int) -> None:
+        self.tensor = tensor
+        self.sequence = sequence
+        self.version: int | None = None  # set when the block ends: from then on writes are no longer seen
+
+
+def _unpack(kept: _Kept) -> torch.Tensor:
+    if kept.version is not None and private.version(kept.tensor) != kept.version:
+        raise RuntimeError(
+            "one of the variables needed for gradient computation has been modified by an inplace operation: "
+            f"[{kept.tensor.type()} {list(kept.tensor.shape)}] is at version {kept.tensor._version}; "
+            f"expected version {kept.version} instead. It was saved under preserve_saved() and written after that block."
+        )
+    return kept.tensor
+
+
+class _Preserver:
+    """What one outermost `preserve_saved` block keeps."""
+
+    def __init__(self) -> None:
+        self.mode = _PreserveMode(self)
+        self.exports = _ExportPatch(self)
+        self._by_storage: dict[int, list[weakref.ref[_Kept]]] = {}
+        self._imported: list[weakref.ref[_Kept]] = []  # on memory that another storage may share
+        self._prune_at = 1024
+
+    def pack(self, tensor: torch.Tensor) -> _Kept:
+        """The pack hook. Keeps an alias: an output kept by its own node would never be freed."""
+        if type(tensor) in _PLAIN:
+            with private.DisableTorchDispatch():
+                alias = tensor.detach()
+                if _shared_outside(alias):  # a numpy array or DLPack consumer may write without torch seeing it
+                    alias = alias.clone()
+        else:
+            alias = tensor.detach()
+        kept = _Kept(alias, private.peek_sequence_nr())
+        self._enter(kept)
+        return kept
+
+    def _enter(self, kept: _Kept) -> None:
+        ref = weakref.ref(kept)
+        for piece in _pieces(kept.tensor):
+            self._by_storage.setdefault(private.storage_id(piece), []).append(ref)
+            if _shared_outside(piece):
+                self._imported.append(ref)
+        if len(self._by_storage) > self._prune_at:
+            self._by_storage = {key: live for key, refs in self._by_storage.items() if (live := _live_refs(refs))}
+            self._imported = _live_refs(self._imported)
+            self._prune_at = max(1024, 2 * len(self._by_storage))
+
+    def before_write(self, target: torch.Tensor, sequence: int | None = None) -> None:
+        """Clone the saved tensors that share bytes with `target`.
+
+        :param sequence: of the node that the writing operation itself makes; its own saved inputs are left alone.
+        """
+        copies: dict[Any, torch.Tensor] = {}
+        for piece in _pieces(target):
+            for kept in self._sharing(piece):
+                if kept.sequence != sequence:
+                    self._copy(kept, copies)
+
+    def _sharing(self, target: torch.Tensor) -> list[_Kept]:
+        key, (low, high) = private.storage_id(target), byte_range(target)
+        found: list[_Kept] = []
+        refs = self._by_storage.get(key)
+        if refs:
+            live = [(ref, kept) for ref in refs if (kept := ref()) is not None]
+            if len(live) < len(refs):
+                self._by_storage[key] = [ref for ref, _ in live]
+            found = [kept for _, kept in live if _overlaps(kept.tensor, key, low, high)]
+        elsewhere = self._all_refs() if _shared_outside(target) else self._imported
+        if elsewhere:
+            address = target.untyped_storage().data_ptr()
+            found += [
+                kept
+                for ref in elsewhere
+                if (kept := ref()) is not None and _overlaps_address(kept.tensor, key, address + low, address + high)
+            ]
+        return found
+
+    def _copy(self, kept: _Kept, copies: dict[Any, torch.Tensor]) -> None:
+        old = kept.tensor
+        same = _geometry(old)
+        if same is None or same not in copies:
+            with torch.no_grad():
+                copy = old.clone()
+            copies[same if same is not None else id(kept)] = copy
+        else:
+            copy = copies[same].detach()
+        for piece in _pieces(old):
+            key = private.storage_id(piece)
+            refs = self._by_storage.get(key)
+            if refs is not None:
+                self._by_storage[key] = [ref for ref in refs if ref() is not kept]
+        kept.tensor = copy
+        self._enter(kept)  # backward itself may write to what it read
+
+    def _all_refs(self) -> list[weakref.ref[_Kept]]:
+        return [ref for refs in self._by_storage.values() for ref in refs]
+
+    def close(self) -> None:
+        """Note the versions: writes from here on are not seen, and must raise in backward as they do without us."""
+        for ref in self._all_refs():
+            kept = ref()
+            if kept is not None:
+                kept.version = private.version(kept.tensor)
+
+
+class _PreserveMode(TorchDispatchMode):
+    """Sees every operation below autograd, and looks for saved tensors under the arguments that it writes to."""
+
+    supports_higher_order_operators = True
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else the first operation imports torch._dynamo; see record/mode.py
+
+    def __init__(self, preserver: _Preserver) -> None:
+        super().__init__()
+        self._preserver = weakref.ref(preserver)
+        self._plans: dict[Any, Plan | None] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        plan = self._plans.get(func, _UNKNOWN)
+        if plan is _UNKNOWN:
+            plan = self._plans[func] = make_plan(func)
+        if plan is None:
+            return func(*args, **kwargs)
+        targets = plan.tensors(args, kwargs)
+        preserver = self._preserver()
+        if preserver is not None and not plan.metadata_only:  # an alias has a shape of its own
+            # Train-mode batch norm saves running statistics, updates them, and never reads them in backward.
+            own = private.peek_sequence_nr() if plan.hidden else None
+            for target in targets:
+                preserver.before_write(target, own)
+        if not plan.foreach:
+            return func(*args, **kwargs)
+        before = [private.version(t) for t in targets]
+        out = func(*args, **kwargs)
+        stale = [t for t, v in zip(targets, before, strict=True) if v is not None and private.version(t) == v]
+        if stale:  # under any mode torch forgets to bump these
+            private.increment_version(stale)
+        return out
+
+
+class _ExportPatch:
+    """Clones what shares memory with a tensor at the moment that its memory leaves torch's sight."""
+
+    _NAMES = ("numpy", "__dlpack__")
+
+    def __init__(self, preserver: _Preserver) -> None:
+        self._preserver = weakref.ref(preserver)
+        self._thread = threading.get_ident()
+        self._before: dict[str, Any] = {}
+
+    def install(self) -> None:
+        """Shadow the exits on `torch.Tensor`."""
+        for name in self._NAMES:
+            self._before[name] = torch.Tensor.__dict__.get(name)
+            setattr(torch.Tensor, name, self._wrap(getattr(torch.Tensor, name)))
+
+    def remove(self) -> None:
+        """Put back what stood there."""
+        for name, before in self._before.items():
+            if before is None:
+                delattr(torch.Tensor, name)
+            else:
+                setattr(torch.Tensor, name, before)
+
+    def _wrap(self, exit_: Any) -> Any:
+        @functools.wraps(exit_)
+        def exporting(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+            preserver = self._preserver()
+            if preserver is not None and threading.get_ident() == self._thread:
+                preserver.before_write(tensor)
+            return exit_(tensor, *args, **kwargs)
+
+        return exporting
+
+
+def _pieces(t: torch.Tensor) -> list[torch.Tensor]:
+    """The strided tensors that hold the memory of `t`; none where it has none (meta, opaque)."""
+    try:
+        if type(t) not in _PLAIN and hasattr(t, "__tensor_flatten__"):
+            return [piece for name in t.__tensor_flatten__()[0] for piece in _pieces(getattr(t, name))]
+        if t.layout is torch.strided:
+            return [t] if private.storage_id(t) and t.device.type != "meta" else []
+        if t.layout is torch.sparse_coo:
+            return [t._indices(), t._values()]
+        if t.layout in (torch.sparse_csr, torch.sparse_bsr):
+            return [t.crow_indices(), t.col_indices(), t.values()]
+        if t.layout in (torch.sparse_csc, torch.sparse_bsc):
+            return [t.ccol_indices(), t.row_indices(), t.values()]
+    except (RuntimeError, NotImplementedError):
+        pass  # a tensor whose memory torch does not show cannot be matched
+    return []
+
+
+def _overlaps(t: torch.Tensor, storage: int, low: int, high: int) -> bool:
+    return any(
+        private.storage_id(piece) == storage and span[0] < high and low < span[1]
+        for piece in _pieces(t)
+        for span in (byte_range(piece),)
+    )
+
+
+def _overlaps_address(t: torch.Tensor, storage: int, low: int, high: int) -> bool:
+    for piece in _pieces(t):
+        if private.storage_id(piece) != storage:
+            start = piece.untyped_storage().data_ptr()
+            span = byte_range(piece)
+            if start and start + span[0] < high and low < start + span[1]:
+                return True
+    return False
+
+
+def _shared_outside(t: torch.Tensor) -> bool:
+    """Whether the memory of `t` came from or went to numpy, DLPack or a file: another storage may lie over it."""
+    try:
+        return not t.untyped_storage().resizable()
+    except (RuntimeError, NotImplementedError):
+        return False
+
+
+def _geometry(t: torch.Tensor) -> Any:
+    if type(t) is not torch.Tensor or t.layout is not torch.strided:
+        return None
+    return (private.storage_id(t), t.storage_offset(), t.shape, t.stride(), t.dtype, t.is_conj(), t.is_neg())
+
+
+def _live_refs(refs: list[weakref.ref[_Kept]]) -> list[weakref.ref[_Kept]]:
+    return [ref for ref in refs if ref() is not None]

@@ -1,0 +1,130 @@
+"""The words on the magic's line."""
+
+from __future__ import annotations
+
+import argparse
+import keyword
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from IPython.core.error import UsageError
+
+#: A word, or several in quotes.
+_WORD = re.compile(r"""(?:[^\s"']|"[^"]*"|'[^']*')+""")
+#: What ``%autograd_watch`` (one per cent sign) understands.
+SWITCHES = ("on", "off", "status")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the person asked for on the magic's line."""
+
+    tasks: tuple[str, ...] = ()
+    result: str | None = None
+    quiet: bool = False
+    fingerprint: str = "exported"
+    gradients: bool | None = None
+    verify: bool | None = None
+    verify_seconds: float | None = None
+    save: Path | None = None
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (%%autograd_watch --help lists what there is)")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="%%autograd_watch",
+        description="Watch this cell for in-place writes that break gradients, and show what they hit.",
+        epilog="%autograd_watch on|off|status (one per cent sign) watches all following cells.",
+        add_help=False,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("tasks", nargs="*", metavar="TASK", help="variables that hold the losses; found by themselves where left out")
+    add("-r", "--result", metavar="NAME", help="bind the report to this variable, also where the cell raises")
+    add("-q", "--quiet", action="store_true", help="show nothing")
+    add(
+        "--fingerprint",
+        choices=("exported", "all", "off"),
+        default="exported",
+        help="compare values to find writes that torch never sees (numpy, DLPack): of memory that was "
+        "handed out (exported, the default), of every saved tensor (all), of none (off)",
+    )
+    gradients = parser.add_mutually_exclusive_group()
+    gradients.add_argument(
+        "--gradients", action="store_true", default=None, help="compute reference gradients for a clean cell too"
+    )
+    gradients.add_argument(
+        "--no-gradients", action="store_false", dest="gradients", default=None, help="compute no reference gradients"
+    )
+    verify = parser.add_mutually_exclusive_group()
+    verify.add_argument("--verify", action="store_true", default=None, help="prove rewrites whatever the cell's size")
+    verify.add_argument(
+        "--no-verify", action="store_false", dest="verify", default=None, help="offer rewrites without trying them"
+    )
+    add("--verify-seconds", type=_seconds, metavar="S", help="time limit for the proof of one rewrite")
+    add("--save", type=_writable, metavar="FILE", help="write the report as JSON")
+    add("-h", "--help", action="store_true", help="show this text; the cell does not run")
+    return parser
+
+
+def _seconds(word: str) -> float:
+    seconds = float(word)
+    if not seconds > 0:
+        raise argparse.ArgumentTypeError(f"{word!r} is no time")
+    return seconds
+
+
+def _writable(word: str) -> Path:
+    path = Path(word).expanduser()
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{word!r} is a folder")
+    if not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {str(path.parent)!r}")
+    return path.absolute()  # the cell may change the working directory
+
+
+def help_text() -> str:
+    """What ``--help`` prints and ``%%autograd_watch?`` shows."""
+    return _parser().format_help()
+
+
+def words_of(line: str) -> list[str]:
+    """The line's words. A task may be ``losses["seg"]``: quotes inside of a word belong to it.
+
+    :raises UsageError: a quotation has no end.
+    """
+    found = _WORD.findall(line)
+    if _WORD.sub("", line).strip():
+        raise UsageError(f"a quotation has no end in `{line.strip()}`")
+    return [w[1:-1] if len(w) > 1 and w[0] == w[-1] and w[0] in "\"'" else w for w in found]
+
+
+def asks_for_help(line: str) -> bool:
+    """Whether the line says ``--help``."""
+    try:
+        return not {"-h", "--help"}.isdisjoint(words_of(line))
+    except UsageError:
+        return False
+
+
+def parse(line: str) -> Options:
+    """Read the magic's line.
+
+    :raises UsageError: a word that is none of ours, or a value that does not fit; it carries that word.
+    """
+    found = vars(_parser().parse_args(words_of(line)))
+    del found["help"]
+    options = Options(**{**found, "tasks": tuple(found["tasks"])})
+    name = options.result
+    if name is not None and (not name.isidentifier() or keyword.iskeyword(name)):
+        raise UsageError(f"--result {name}: not the name of a variable")
+    if len(options.tasks) == 1 and options.tasks[0] in SWITCHES:
+        word = options.tasks[0]
+        raise UsageError(f"%%autograd_watch {word}: write %autograd_watch {word} (one %) in a cell of its own")
+    return options

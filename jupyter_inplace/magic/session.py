@@ -1,0 +1,92 @@
+"""One watched cell, from its first statement to its report."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from jupyter_inplace.magic.arrival import OnArrival
+from jupyter_inplace.magic.options import Options
+from jupyter_inplace.magic.output import complain
+from jupyter_inplace.report import Cell, Report
+
+if TYPE_CHECKING:
+    from jupyter_inplace.watch import watch as Watch  # noqa: N812 (a class that is used as a verb)
+
+
+class Session:
+    """Watches one cell. Where torch is not there yet, the watch begins when it arrives.
+
+    :param cell: the cell as its front end has it.
+    :param file: the file name that the cell's code was compiled under.
+    :param labels: names such as ``In[7]`` for the file names of cells; may grow while the cell runs.
+    :param namespace: the user's variables.
+    """
+
+    def __init__(
+        self, options: Options, cell: Cell, file: str, labels: Mapping[str, str], namespace: dict[str, Any]
+    ) -> None:
+        self.options = options
+        self.cell = cell
+        self._file = file
+        self._labels = labels
+        self._namespace = namespace
+        self._watch: Watch | None = None
+        self._arrival: OnArrival | None = None
+        self._report: Report | None = None
+
+    def begin(self, *, expect_torch: bool) -> None:
+        """Start to watch.
+
+        :param expect_torch: import torch now where it is not imported yet, rather than wait for it.
+        """
+        if expect_torch or "torch" in sys.modules:
+            self._start()
+            return
+        self._bind(Report(cell=self.cell, summary=_nothing()))
+        self._arrival = OnArrival("torch", self._start_late)
+        self._arrival.install()
+
+    def end(self, error: BaseException | None) -> Report:
+        """Remove everything and say what happened. `KeyboardInterrupt` passes; nothing stays installed then either.
+
+        :param error: what the cell raised.
+        """
+        if self._arrival is not None:
+            self._arrival.remove()
+        if self._report is None:
+            nothing = Report(cell=self.cell, summary=_nothing())
+            self._report = nothing if self._watch is None else self._watch.stop(error)
+        return self._report
+
+    def _start(self) -> None:
+        from jupyter_inplace.watch import watch
+
+        self._watch = watch(
+            *self.options.tasks,
+            fingerprint=self.options.fingerprint,
+            gradients=self.options.gradients,
+            cell=self.cell,
+            labels=self._labels,
+            cell_file=self._file,
+            namespace=lambda: self._namespace,
+        )
+        self._bind(self._watch)
+        self._watch.start()
+
+    def _start_late(self) -> None:
+        try:
+            self._start()
+        except Exception as error:  # noqa: BLE001 (the person's own import of torch is on the stack)
+            complain(f"this cell is not watched: {error!r}")
+
+    def _bind(self, handle: Any) -> None:
+        if self.options.result is not None:
+            self._namespace[self.options.result] = handle
+
+
+def _nothing() -> str:
+    from jupyter_inplace.show.summary import build_summary
+
+    return build_summary((), framework_used=False)

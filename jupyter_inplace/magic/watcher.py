@@ -1,0 +1,320 @@
+"""What the extension puts into a shell: the entrance, two magics, events and the transformer."""
+
+from __future__ import annotations
+
+import ast
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from IPython.core.error import UsageError
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.core.magic import no_var_expand
+
+from jupyter_inplace.magic import options as words
+from jupyter_inplace.magic.arrival import mentions_torch
+from jupyter_inplace.magic.options import Options
+from jupyter_inplace.magic.output import Output, complain, save
+from jupyter_inplace.magic.session import Session
+from jupyter_inplace.magic.traces import hide_own_frames
+from jupyter_inplace.magic.transform import ENTRANCE, MagicLine
+from jupyter_inplace.report import Cell
+
+
+@dataclass
+class _Running:
+    """A cell that is running; inside of it another may (``%%capture`` runs one)."""
+
+    info: Any  # IPython's ExecutionInfo, where it told us
+    source: str
+    id: str | None
+    number: int
+    session: Session | None = None
+    automatic: bool = False
+    silent: bool = False  # a silent request: IPython sends no event of a cell for it
+
+
+class Watcher:
+    """Everything that `%load_ext jupyter_inplace` installs, and `%unload_ext` takes away."""
+
+    def __init__(self, shell: InteractiveShell) -> None:
+        self._shell = shell
+        self._running: list[_Running] = []
+        # Some versions of IPython count a cell when it starts, some when it is done: the count between two is sure.
+        self._number = shell.execution_count
+        self._thread = threading.get_ident()
+        self._labels: dict[str, str] = {}
+        self._following: Options | None = None  # what `%autograd_watch on` asked for
+        self._transformer = MagicLine(lambda: self._running[0].source if self._running else None)
+        self._events = {
+            "pre_run_cell": self._before_cell,
+            "post_run_cell": self._after_cell,
+            "post_execute": self._after_silent,
+        }
+        self._unhooked_showtraceback: Any = None
+
+    # -- installing ----------------------------------------------------------------------------------------------
+
+    def install(self) -> None:
+        """Put everything in."""
+        shell = self._shell
+        setattr(shell, ENTRANCE, self)
+        shell.input_transformers_cleanup.insert(0, self._transformer)
+        self._magics: dict[str, Callable[..., Any]] = {"line": self._line_magic(), "cell": self._cell_magic()}
+        for kind, magic in self._magics.items():
+            shell.register_magic_function(magic, kind, ENTRANCE)
+        for event, callback in self._events.items():
+            shell.events.register(event, callback)
+
+    def uninstall(self) -> None:
+        """Take everything out, a watch that is under way too."""
+        shell = self._shell
+        self._following = None
+        for running in self._running:
+            _discard(running.session)
+            running.session = None
+        self._let_go_of_traces()
+        for event, callback in self._events.items():
+            if callback in shell.events.callbacks[event]:
+                shell.events.unregister(event, callback)
+        for kind, magic in self._magics.items():
+            if shell.magics_manager.magics[kind].get(ENTRANCE) is magic:
+                del shell.magics_manager.magics[kind][ENTRANCE]
+        vars(shell.magics_manager.user_magics).pop(ENTRANCE, None)
+        if self._transformer in shell.input_transformers_cleanup:
+            shell.input_transformers_cleanup.remove(self._transformer)
+        vars(shell).pop(ENTRANCE, None)
+
+    # -- the cell's first statement ------------------------------------------------------------------------------
+
+    def __call__(self, line: str) -> None:
+        """What the magic line has become: `line` holds its words.
+
+        :raises UsageError: they are not understood; the cell then ends here.
+        """
+        if words.asks_for_help(line):
+            print(words.help_text())  # noqa: T201 (the person asked for it)
+            return
+        options = words.parse(line)
+        if threading.get_ident() != self._thread:
+            complain("this cell is not watched: it runs beside the main thread, in a subshell")
+            return
+        if not self._running:
+            self._running.append(_Running(None, "", None, self._number, silent=True))
+        running = self._running[-1]
+        if running.session is not None:
+            if not running.automatic:
+                return  # a loop around the cell, such as %%timeit: watched already
+            _discard(running.session)
+        self._begin(running, options, file=sys._getframe(1).f_code.co_filename)
+
+    def _begin(self, running: _Running, options: Options, file: str, *, automatic: bool = False) -> None:
+        self._labels.update({name: f"In[{n}]" for name, n in getattr(self._shell.compile, "_filename_map", {}).items()})
+        self._labels[file] = f"In[{running.number}]"
+        cell = Cell(source=running.source, id=running.id, execution_count=running.number)
+        session = Session(options, cell, file, self._labels, self._shell.user_ns)
+        running.session, running.automatic = session, automatic
+        self._hold_traces()
+        try:
+            session.begin(expect_torch=mentions_torch(running.source))
+        except Exception as error:  # noqa: BLE001 (a fault of ours may not keep the person's cell from running)
+            running.session = None
+            _discard(session)
+            complain(f"this cell is not watched: {error!r}")
+
+    # -- events --------------------------------------------------------------------------------------------------
+
+    def _before_cell(self, info: Any) -> None:
+        if threading.get_ident() != self._thread:
+            return  # a subshell: the events of two threads would cross
+        outer = self._running[0] if self._running else None
+        if outer is None:
+            running = _Running(info, info.raw_cell, _cell_id(self._shell, info), self._number)
+        else:
+            running = _Running(info, outer.source, outer.id, outer.number)
+        self._running.append(running)
+        if self._following is not None and outer is None:
+            file = self._shell.compile.get_code_name(
+                info.raw_cell, self._shell.transform_cell(info.raw_cell), self._number
+            )
+            self._begin(running, self._following, file, automatic=True)
+
+    def _after_cell(self, result: Any) -> None:
+        if threading.get_ident() != self._thread:
+            return
+        info = getattr(result, "info", None)
+        if info is not None and not info.raw_cell.strip():
+            return  # an empty cell begins without an event
+        # An interrupted cell comes without the info that it began with: then it is the innermost one.
+        known = [i for i, running in enumerate(self._running) if running.info is info]
+        for running in reversed(self._running[known[0] if known else -1 :]):
+            self._finish(running, _error_of(result))
+        if not self._running:
+            self._number = self._shell.execution_count
+
+    def _after_silent(self) -> None:
+        if self._running and self._running[-1].silent:
+            self._finish(self._running[-1], _error_of(self._shell.last_execution_result))
+
+    def _finish(self, running: _Running, error: BaseException | None) -> None:
+        """End a cell's watch. A Ctrl+C here cancels our work and nothing else."""
+        session, running.session = running.session, None
+        try:
+            if session is not None:
+                self._conclude(session, error, quiet_when_clean=running.automatic)
+        except KeyboardInterrupt:
+            _discard(session)
+            complain("interrupted; no report for this cell")
+        except Exception as fault:  # noqa: BLE001 (the person's cell has run: ours is not to fail it)
+            _discard(session)
+            complain(f"no report for this cell: {fault!r}")
+        finally:
+            self._running.remove(running)
+            if not any(outer.session for outer in self._running):
+                self._let_go_of_traces()
+
+    def _conclude(self, session: Session, error: BaseException | None, *, quiet_when_clean: bool) -> None:
+        report = session.end(error)
+        options = session.options
+        if options.save is not None:
+            save(report, options.save)
+        if options.quiet or (quiet_when_clean and report.verdict == "harmless"):
+            return
+        Output().show(report)
+
+    # -- tracebacks ----------------------------------------------------------------------------------------------
+
+    def _hold_traces(self) -> None:
+        """For the time of a watch, tracebacks are shown without our frames."""
+        if self._unhooked_showtraceback is not None:
+            return
+        shown = self._unhooked_showtraceback = self._shell.showtraceback
+
+        def showtraceback(exc_tuple: Any = None, *args: Any, **keywords: Any) -> Any:
+            hide_own_frames(exc_tuple[1] if exc_tuple else sys.exc_info()[1])
+            return shown(exc_tuple, *args, **keywords)
+
+        self._hooked_showtraceback = self._shell.showtraceback = showtraceback
+
+    def _let_go_of_traces(self) -> None:
+        if self._unhooked_showtraceback is None:
+            return
+        if vars(self._shell).get("showtraceback") is self._hooked_showtraceback:
+            del self._shell.showtraceback
+            if self._shell.showtraceback != self._unhooked_showtraceback:  # somebody else's hook, from before
+                self._shell.showtraceback = self._unhooked_showtraceback
+        self._unhooked_showtraceback = None
+
+    # -- magics --------------------------------------------------------------------------------------------------
+
+    def _line_magic(self) -> Callable[[str], None]:
+        @no_var_expand
+        def autograd_watch(line: str) -> None:
+            self._switch(line)
+
+        autograd_watch.__doc__ = _LINE_HELP
+        return autograd_watch
+
+    def _cell_magic(self) -> Callable[[str, str], Any]:
+        @no_var_expand
+        def autograd_watch(line: str, cell: str) -> Any:
+            __tracebackhide__ = True
+            return self._run_nested(line, cell)
+
+        autograd_watch.__doc__ = words.help_text()
+        return autograd_watch
+
+    def _switch(self, line: str) -> None:
+        """``%autograd_watch on|off|status``."""
+        word, _, rest = line.strip().partition(" ")
+        if word in ("", "status"):
+            print(self._status())  # noqa: T201 (the person asked for it)
+        elif word == "on":
+            options = words.parse(rest)
+            if options.result or options.save or options.tasks:
+                raise UsageError(f"%autograd_watch on {rest.strip()}: tasks, --result and --save belong to one cell")
+            self._following = options
+        elif word == "off":
+            self._following = None
+            for running in self._running:
+                if running.automatic:
+                    _discard(running.session)
+                    running.session = None
+        else:
+            raise UsageError(f"%autograd_watch {line.strip()}: on, off or status")
+
+    def _status(self) -> str:
+        if self._following is None:
+            return "autograd_watch is off: cells that begin with %%autograd_watch are watched."
+        asked = ", ".join(
+            f"{name.replace('_', '-')}={value}"
+            for name, value in vars(self._following).items()
+            if value != getattr(Options(), name)
+        )
+        return "autograd_watch is on: every cell is watched" + (f" ({asked})." if asked else ".")
+
+    def _run_nested(self, line: str, cell: str) -> Any:
+        """``run_cell_magic("autograd_watch", ...)``: somebody else's code calls the magic, no cell begins with it.
+
+        The body runs as that of ``%%time`` does: in the user's namespace, its last expression is the value.
+        """
+        __tracebackhide__ = True  # IPython shows no such frame
+        options = words.parse(line)
+        if not cell.strip():
+            raise UsageError("%%autograd_watch: there is no cell below it (to watch all cells: %autograd_watch on)")
+        compile_ = self._shell.compile
+        source = self._shell.transform_cell(cell)
+        file = compile_.cache(source, self._shell.execution_count, raw_code=cell)
+        tree = compile_.ast_parse(source, file)
+        last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+        running = _Running(None, cell, None, self._shell.execution_count)
+        self._running.append(running)
+        namespace = self._shell.user_ns
+        error: BaseException | None = None
+        try:
+            body = compile_(tree, file, "exec")
+            value = None if last is None else compile_(ast.Expression(last.value), file, "eval")
+            self._begin(running, options, file)
+            exec(body, namespace)  # noqa: S102 (a cell is there to be run)
+            return None if value is None else eval(value, namespace)  # noqa: S307 (the same)
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            self._finish(running, error)
+
+
+_LINE_HELP = """%autograd_watch on|off|status
+
+Watch all following cells (on), and be silent while they are clean; stop that (off); say which it is (status).
+To watch one cell, put %%autograd_watch on its first line (%%autograd_watch --help).
+"""
+
+
+def _error_of(result: Any) -> BaseException | None:
+    if result is None:  # an interrupted cell: its exception is on its way
+        return sys.exc_info()[1]
+    error: BaseException | None = result.error_in_exec or result.error_before_exec
+    return error
+
+
+def _discard(session: Session | None) -> None:
+    """End a watch whose report nobody wants."""
+    if session is None:
+        return
+    try:
+        session.end(None)
+    except (Exception, KeyboardInterrupt):  # noqa: BLE001 (it is thrown away; that is all that is asked)
+        pass
+
+
+def _cell_id(shell: InteractiveShell, info: Any) -> str | None:
+    """The front end's id for the running cell, None where it sends none (a terminal, nbclient, Colab)."""
+    told: str | None = getattr(info, "cell_id", None)
+    if told is not None or not hasattr(shell, "kernel"):
+        return told
+    metadata = shell.kernel.get_parent("shell").get("metadata", {})
+    found: str | None = metadata.get("cellId")
+    return found

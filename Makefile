@@ -1,0 +1,51 @@
+# make demo    install into .venv, run the multi-task example, show what was found (LAB=0: without JupyterLab)
+# make test    install into .venv, run everything that has to pass
+# make lint    ruff and mypy alone
+# make clean   remove what the other targets made
+#
+# PYTHON=...   the Python (3.11 or newer) to make .venv with
+# JOBS=2       test processes
+
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+JOBS ?= 2
+LAB ?= 1
+export PYTHON
+
+# One thread a process, and no message of a newer version.
+export OMP_NUM_THREADS ?= 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: venv demo test lint front-end-test python-test clean
+
+venv: $(VENV)/.installed-test
+
+$(VENV)/.installed-%: pyproject.toml constraints.txt tools/make_venv.sh
+	@tools/make_venv.sh $(VENV) $*
+	@touch $@
+
+demo: $(VENV)/.installed-demo
+	@$(BIN)/python examples/run_demo.py --output build/demo $(if $(filter 0,$(LAB)),,--lab)
+
+# The suites stand in the order of their cost; each says its own name.
+test: lint front-end-test python-test
+
+lint: $(VENV)/.installed-test
+	@echo "== ruff" && $(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@echo "== mypy" && $(BIN)/mypy
+
+python-test: $(VENV)/.installed-test front-end-test
+	@echo "== pytest" && $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis labextension/node_modules
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+front-end-test: labextension/node_modules/.package-lock.json
+	@echo "== front end" && cd labextension && npm run --silent check
+
+labextension/node_modules/.package-lock.json: labextension/package-lock.json
+	@command -v npm >/dev/null || { echo "make: npm is missing; the notebook panel is built with it" >&2; exit 1; }
+	@echo "== installing the front end's packages" && cd labextension && npm ci --no-audit --no-fund
+	@touch $@

@@ -33,7 +33,7 @@ def render(report: Report, *, color: bool = False, width: int = WIDTH) -> str:
     :param color: with ANSI colours.
     :param width: columns to keep to; a line of source that is longer is cut.
     """
-    lines = (line for part in _Painter(color, width).report(report) for line in part.split("\n"))
+    lines = _Painter(color, width).report(report)
     return "\n".join(_CONTROL.sub(lambda found: found[1] or "?", line) for line in lines)
 
 

@@ -38,11 +38,11 @@ def at(cell: Cell, line: int, text: str, nth: int = 0, function: str = "<module>
     )  # fmt: skip
 
 
-def fix(id: int, cell: Cell, old: str, new: str, kind: str, title: str, proof: Verification, **more) -> Fix:
+def fix(number: int, cell: Cell, old: str, new: str, kind: str, title: str, proof: Verification, **more) -> Fix:
     assert old in cell.source
     source = cell.source.replace(old, new, 1)
     diff = "\n".join(difflib.unified_diff(cell.source.splitlines(), source.splitlines(), "cell", "cell", "", "", 1, ""))
-    return Fix(id=id, mutations=(0,), kind=kind, title=title, source=source, diff=diff, verification=proof, **more)
+    return Fix(id=number, mutations=(0,), kind=kind, title=title, source=source, diff=diff, verification=proof, **more)
 
 
 def report(**parts) -> Report:

@@ -1,0 +1,45 @@
+"""Elements of HTML and SVG whose texts and attributes are escaped by construction."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable
+from typing import TypeAlias
+
+
+class Markup(str):
+    """Text that is markup already. Only this module makes it from text that is not."""
+
+    __slots__ = ()
+
+
+Child: TypeAlias = "str | Markup | Iterable[Child] | None"
+
+_VOID = {"br", "meta", "path", "circle", "line", "rect"}
+
+
+def tag(name: str, /, *children: Child, **attributes: str | float | None) -> Markup:
+    """An element. Strings are escaped; `data_ji_id=3` gives ``data-ji-id="3"``; attributes of None are left out."""
+    written = "".join(
+        f' {key.rstrip("_").replace("_", "-")}="{html.escape(_number(value))}"'
+        for key, value in attributes.items()
+        if value is not None
+    )
+    if name in _VOID and not children:
+        return Markup(f"<{name}{written}{'' if name in ('br', 'meta') else '/'}>")
+    return Markup(f"<{name}{written}>{join(children)}</{name}>")
+
+
+def join(children: Child) -> Markup:
+    """Several pieces, one after the other."""
+    if children is None:
+        return Markup("")
+    if isinstance(children, Markup):
+        return children
+    if isinstance(children, str):
+        return Markup(html.escape(children))
+    return Markup("".join(join(child) for child in children))
+
+
+def _number(value: str | float) -> str:
+    return f"{value:.1f}".removesuffix(".0") if isinstance(value, float) else str(value)

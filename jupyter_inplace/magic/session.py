@@ -12,7 +12,7 @@ from jupyter_inplace.magic.output import complain
 from jupyter_inplace.report import Cell, Report
 
 if TYPE_CHECKING:
-    from jupyter_inplace.watch import watch as Watch  # noqa: N812 (a class that is used as a verb)
+    from jupyter_inplace.watch import watch as Watch
 
 
 class Session:

@@ -1,0 +1,99 @@
+"""What `make demo` runs: the multi-task example in a real kernel, its reports as text here and as HTML in a file."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from nbconvert import HTMLExporter
+
+NOTEBOOK = Path(__file__).with_name("03_multi_task_digits.ipynb")
+REPORT = "application/vnd.jupyter-inplace.v1+json"
+
+
+class Progress:
+    """One line a cell: what runs, then how long it took."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._done = 0
+        self._began = 0.0
+
+    def start(self, cell: Any) -> None:
+        """Say what runs now."""
+        self._done += 1
+        self._began = time.monotonic()
+        lines = [line for line in cell.source.splitlines() if line.strip()]
+        print(f"[{self._done}/{self._total}] {lines[0]:.60s} ...", end="", flush=True)
+
+    def finish(self) -> None:
+        """Say how long it took."""
+        print(f" {time.monotonic() - self._began:.1f} s", flush=True)
+
+
+def run(notebook: Any) -> None:
+    """Run all cells in a kernel of this very environment.
+
+    :raises CellExecutionError: a cell failed that should not.
+    """
+    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # a kernel of the same name in the home directory has none of ours
+    progress = Progress(sum(cell.cell_type == "code" for cell in notebook.cells))
+    client = NotebookClient(
+        notebook,
+        timeout=300,
+        kernel_name="python3",
+        on_cell_execute=lambda cell, **_: progress.start(cell) if cell.cell_type == "code" else None,
+        on_cell_executed=lambda **_: progress.finish(),
+    )
+    client.execute()
+
+
+def reports(notebook: Any) -> list[str]:
+    """The text of every report in the notebook's outputs."""
+    bundles = [output.data for cell in notebook.cells for output in cell.get("outputs", ()) if "data" in output]
+    return [data["text/plain"] for data in bundles if REPORT in data]
+
+
+def main() -> int:
+    """Run, print, save; then open JupyterLab where somebody is there to see it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=Path, default=Path("build/demo"), help="folder for the HTML and the notebook")
+    parser.add_argument("--lab", action="store_true", help="open JupyterLab on the notebook afterwards (on a terminal)")
+    options = parser.parse_args()
+
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    print(f"== running {NOTEBOOK.name} in a kernel")
+    try:
+        run(notebook)
+    except CellExecutionError as error:
+        print(f"\nthe demo failed:\n{error}", file=sys.stderr)
+        return 1
+    for text in reports(notebook):
+        print(f"\n{'-' * 100}\n{text}")
+
+    options.output.mkdir(parents=True, exist_ok=True)
+    page = options.output / NOTEBOOK.with_suffix(".html").name
+    page.write_text(HTMLExporter().from_notebook_node(notebook)[0], encoding="utf-8")
+    # JupyterLab saves what it opens: it gets a copy, so that the example stays as it is.
+    copy = options.output / NOTEBOOK.name
+    shutil.copyfile(NOTEBOOK, copy)
+    print(f"\n{'-' * 100}\nthe notebook with its reports: {page}")
+    program = os.path.relpath(Path(sys.executable).with_name("jupyter"))
+    if options.lab and sys.stdin.isatty() and sys.stdout.isatty():
+        print("== opening JupyterLab; Ctrl+C ends it")
+        return subprocess.call([program, "lab", str(copy)])
+    print(f"to play with it: {program} lab {copy}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -82,7 +82,8 @@ def _unpack(kept: _Kept) -> torch.Tensor:
         raise RuntimeError(
             "one of the variables needed for gradient computation has been modified by an inplace operation: "
             f"[{kept.tensor.type()} {list(kept.tensor.shape)}] is at version {kept.tensor._version}; "
-            f"expected version {kept.version} instead. It was saved under preserve_saved() and written after that block."
+            f"expected version {kept.version} instead. "
+            "It was saved under preserve_saved() and written after that block."
         )
     return kept.tensor
 

@@ -89,7 +89,9 @@ def test_out_tuple(w):
     torch.testing.assert_close(got, torch.arange(SIZE, dtype=torch.float64) + w.detach().exp())
 
 
-@pytest.mark.parametrize("write", [lambda t: t.data.mul_(5), lambda t: t.detach().fill_(3), lambda t: t.untyped_storage().fill_(0)])
+@pytest.mark.parametrize(
+    "write", [lambda t: t.data.mul_(5), lambda t: t.detach().fill_(3), lambda t: t.untyped_storage().fill_(0)]
+)
 def test_aliases_that_bump_no_version(w, write):
     with preserve_saved():
         h = w * 1

@@ -1,0 +1,83 @@
+"""Pickled messages over a pipe, each behind its length, so that a reader knows whole messages from torn ones."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import select
+import struct
+import time
+from collections.abc import Iterator
+from typing import Any
+
+_LENGTH = struct.Struct("=Q")
+_CHUNK = 1 << 20
+
+
+class GoneError(Exception):
+    """The other side has gone."""
+
+
+def send(fd: int, message: Any) -> None:
+    """Write one message, blocking.
+
+    :raises GoneError: nobody reads any more.
+    """
+    payload = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
+    send_raw(fd, _LENGTH.pack(len(payload)))
+    send_raw(fd, payload)
+
+
+def send_raw(fd: int, data: bytes) -> None:
+    """Write all of `data`, blocking."""
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[os.write(fd, view[:_CHUNK]) :]
+        except (BrokenPipeError, OSError) as error:
+            raise GoneError from error
+
+
+class Receiver:
+    """Reads messages from a pipe, or from bytes that somebody else read from one."""
+
+    def __init__(self, fd: int | None = None) -> None:
+        self._fd = fd
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> None:
+        """Add bytes as they came."""
+        self._buffer += data
+
+    def whole(self) -> Iterator[Any]:
+        """The messages that have arrived whole."""
+        while len(self._buffer) >= _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(self._buffer)
+            end = _LENGTH.size + length
+            if len(self._buffer) < end:
+                return
+            payload = bytes(self._buffer[_LENGTH.size : end])
+            del self._buffer[:end]
+            yield pickle.loads(payload)  # noqa: S301  our own forked process wrote it
+
+    def receive(self, deadline: float | None = None) -> Any:
+        """The next message.
+
+        :param deadline: on the clock of `time.monotonic`.
+        :raises GoneError: the writer has gone.
+        :raises TimeoutError: the deadline passed.
+        """
+        assert self._fd is not None
+        while True:
+            for message in self.whole():
+                return message
+            wait = None if deadline is None else max(0.0, deadline - time.monotonic())
+            if not select.select([self._fd], [], [], wait)[0]:
+                raise TimeoutError
+            try:
+                data = os.read(self._fd, _CHUNK)
+            except OSError as error:
+                raise GoneError from error
+            if not data:
+                raise GoneError
+            self.feed(data)

@@ -1,0 +1,67 @@
+"""What a sandbox is asked for, and what comes of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Status = Literal["finished", "crashed", "exited", "timeout", "too_large", "lost", "cancelled"]
+
+
+class SandboxUnavailableError(Exception):
+    """No copy of the state can be kept here. The text is one sentence that says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one run may cost.
+
+    :param seconds: of wall-clock time.
+    :param memory_bytes: beyond what the process holds when it begins.
+    :param result_bytes: of messages sent back.
+    """
+
+    seconds: float = 30.0
+    memory_bytes: int = 4 << 30
+    result_bytes: int = 256 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of one run.
+
+    :param status: ``finished``, or how the process ended before its work was done.
+    :param detail: a few words on it: the signal, the exit status, the fault.
+    :param messages: what the run sent, in order; all that came before it ended.
+    :param escapes: attempts to change something outside of the sandbox, in words. They were refused.
+    :param seconds: wall-clock time, the fork included.
+    """
+
+    status: Status
+    detail: str = ""
+    messages: tuple[Any, ...] = ()
+    escapes: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run came to its end."""
+        return self.status == "finished"
+
+    def in_words(self) -> str:
+        """How the run ended, as the end of a sentence that begins with what ran."""
+        match self.status:
+            case "finished":
+                return "ran to its end"
+            case "crashed":
+                return f"crashed with {self.detail}"
+            case "exited":
+                return f"ended the process with exit status {self.detail}"
+            case "timeout":
+                return f"did not end within {self.detail}"
+            case "too_large":
+                return f"gave more results than {self.detail}"
+            case "cancelled":
+                return "was cancelled"
+            case _:
+                return f"was lost: {self.detail}"

@@ -1,0 +1,63 @@
+"""One run: a process that isolates itself, calls the target, sends what comes of it, and ends."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import resource
+import traceback
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from jupyter_inplace.rewrite.sandbox.channel import GoneError, send
+from jupyter_inplace.rewrite.sandbox.guard import Guard
+from jupyter_inplace.rewrite.sandbox.isolate import isolate_worker
+from jupyter_inplace.rewrite.sandbox.outcome import Limits
+
+
+def work(
+    state: Any, target: str, arguments: dict[str, Any], limits: Limits, set_up: Callable[[], tuple[int, str]]
+) -> NoReturn:
+    """Run ``target(state, send, **arguments)`` in this process, and end it. Never returns.
+
+    :param target: ``"package.module:function"``.
+    :param set_up: gives the pipe to write to and the private directory.
+    """
+    fd = -1
+    try:
+        os.setpgid(0, 0)
+        fd, directory = set_up()
+        me = os.getpid()
+
+        def tell(kind: str, content: Any = None) -> None:
+            if os.getpid() != me:
+                os._exit(0)  # the program forked, and this is its child
+            send(fd, (kind, content))
+
+        isolate_worker({fd}, directory, limits.memory_bytes)
+        function = resolve(target)
+        Guard(directory, lambda act: tell("escape", act)).install()
+        function(state, lambda message: tell("message", message), **arguments)
+        tell("done")
+    except GoneError:
+        pass
+    except BaseException:  # noqa: BLE001  the target handles what the program raises: this is a fault of ours
+        _last_words(fd)
+    finally:
+        os._exit(0)
+
+
+def _last_words(fd: int) -> None:
+    try:
+        hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+        resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
+        send(fd, ("fault", traceback.format_exc(limit=-3)[-2000:]))
+    except BaseException:  # noqa: BLE001  nothing is left to be said
+        pass
+
+
+def resolve(target: str) -> Callable[..., None]:
+    """The function that ``"package.module:function"`` names."""
+    module, _, name = target.partition(":")
+    function: Callable[..., None] = getattr(importlib.import_module(module), name)
+    return function

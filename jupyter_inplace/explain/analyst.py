@@ -1,0 +1,257 @@
+"""What is worked out while the program runs: names of tasks at each backward call, and the damage where there may be some.
+
+Everything later (verdicts, the report) is made from the facts left here, when the cell is over.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from jupyter_inplace.explain import earlier
+from jupyter_inplace.explain.damage import Damage, leaf_targets, quiet
+from jupyter_inplace.explain.facts import BackwardFacts
+from jupyter_inplace.explain.graph import Graph, Node
+from jupyter_inplace.explain.mixes import find_mixes
+from jupyter_inplace.explain.names import Names, namespaces
+from jupyter_inplace.explain.pull import CannotPull, Edge, ReferenceReading, pull
+from jupyter_inplace.explain.split import Part, split
+from jupyter_inplace.explain.wording import ErrorWording
+from jupyter_inplace.record import hooks
+from jupyter_inplace.record.engine import Backward
+from jupyter_inplace.record.saved import Saved
+from jupyter_inplace.record.session import Session
+
+_NAMED_CALLS = (
+    3  # calls at one site whose tasks are looked up in full; later ones keep the names, unless there is damage
+)
+
+
+class Analyst:
+    """Serves the backward calls of one session. `wanted` are task names given by the user, `namespace` the cell's own."""
+
+    def __init__(self) -> None:
+        self.wanted: tuple[str, ...] = ()
+        self.found_wanted: set[str] = set()
+        self.namespace: Callable[[], Mapping[str, Any]] | None = None
+        self.always = False
+        self.never = False
+        self.wording: ErrorWording | None = None
+        self.labels: dict[str, str] = {}
+        self.known_files: dict[str, str] = {}
+        self._sites: dict[Any, tuple[int, list[str]]] = {}
+        self.done: set[tuple[str, int]] = set()
+        self.current: BackwardFacts | None = None
+
+    def new_window(self) -> None:
+        self._sites.clear()
+
+    def before_backward(self, session: Session, call: Backward) -> None:
+        """The callback of the recorder: right before the engine runs."""
+        if call.nested:
+            call.facts = BackwardFacts([], call.order, call.site, call.time)
+            return
+        touched = session.index.touched_live()
+        mixed = session.last_leaf_write > session.graph_floor and session.last_leaf_write > session.first_sequence
+        calls, names = self._sites.get(call.site, (0, []))
+        if not touched and not mixed and not self.always and calls >= _NAMED_CALLS:
+            call.facts = BackwardFacts(names, call.order, call.site, call.time)
+            return
+        with quiet(session):
+            facts = self._analyse(session, call, touched, mixed)
+        self._sites[call.site] = (calls + 1, facts.tasks)
+        call.facts = self.current = facts
+
+    def pending(self, session: Session, name: str, root: torch.Tensor, spaces: Names) -> BackwardFacts | None:
+        """What a backward of `root`, still alive at the end of the cell, would meet; None where nothing was touched."""
+        node = root.grad_fn
+        if node is None or (type(node).__name__, node._sequence_nr()) in self.done:
+            return None
+        touched = session.index.touched_live()
+        if not touched:
+            return None
+        call = Backward(session.order, session.seconds(), None)
+        call.roots, call.grads = (root,), (torch.ones_like(root),)
+        with quiet(session):
+            facts = self._analyse(session, call, touched, False, spaces, {name: root})
+        facts.pending = True
+        for conflict in facts.conflicts:
+            conflict.pending = True
+        return facts if facts.conflicts else None
+
+    # --- one call -----------------------------------------------------------------------------------------------------------
+
+    def _analyse(
+        self, session: Session, call: Backward, touched: list[Saved], mixed: bool, names: Names | None = None,
+        given: dict[str, torch.Tensor] | None = None,
+    ) -> BackwardFacts:  # fmt: skip
+        if names is None:
+            names = Names(namespaces(call.frame, self.namespace() if self.namespace is not None else None))
+        starts = _starts(call)
+        graph = Graph(node for (node, _), _, _ in starts)
+        reading, hooks.reading = hooks.reading, ReferenceReading()
+        try:
+            parts = self._parts(graph, starts, names, call, given)
+        finally:
+            hooks.reading = reading
+        facts = BackwardFacts(list(dict.fromkeys(task for task, _ in parts)), call.order, call.site, call.time)
+        for (node, _), _, _ in starts:
+            facts.root_keys.add((type(node).__name__, node._sequence_nr()))
+        facts.root_keys.update((type(p.edge[0]).__name__, p.edge[0]._sequence_nr()) for _, p in parts)
+        if not call.retain or given is None:
+            self.done |= facts.root_keys
+        targets = leaf_targets(graph, call.inputs, names)
+        groups: dict[Edge, dict[Node, int]] = {}
+        if mixed or self.always:
+            facts.mixes, groups = find_mixes(session, graph, parts, targets)
+        if not self.never and (touched or self.always or groups) and not _batched(call):
+            if torch.cuda.is_initialized():
+                torch.cuda.synchronize()  # the walk runs on this stream, whatever stream the forward used
+            Damage(session, graph, parts, targets, names).run(facts, touched, groups)
+        elif touched:
+            damage = Damage(session, graph, parts, targets, names)
+            damage.missing.update(facts.tasks)
+            damage.without_numbers(facts, touched)
+        if touched or facts.mixes or self.always:
+            facts.names.update(names.storage_names())
+        return facts
+
+    def _parts(
+        self, graph: Graph, starts: list[tuple[Edge, torch.Tensor | None, torch.Tensor | None]], names: Names, call: Backward,
+        given: dict[str, torch.Tensor] | None,
+    ) -> list[tuple[str, Part]]:  # fmt: skip
+        by_node = names.by_node()
+        if self.wanted:
+            parts = self._wanted_parts(graph, starts, names)
+            if parts:
+                return parts
+        out: list[tuple[str, Part]] = []
+        for i, (edge, grad, root) in enumerate(starts):
+            name = None
+            if given is not None:
+                name = next(iter(given))
+            elif root is not None:
+                name = self._root_name(root, names)
+            parts_of_root = split(edge, grad, name, by_node)
+            unnamed = sum(part.name is None for part in parts_of_root)
+            texts: list[str] = []
+            if unnamed:
+                texts = self._texts(call, len(parts_of_root))
+            label = "loss"
+            for k, part in enumerate(parts_of_root):
+                text = texts[k] if k < len(texts) else None
+                fallback = (
+                    label if len(parts_of_root) * len(starts) == 1 else f"{label}[{k if len(starts) == 1 else i}]"
+                )
+                out.append((part.name or text or fallback, part))
+        return out
+
+    def _texts(self, call: Backward, count: int) -> list[str]:
+        site = self.wording.resolver.resolve(call.site) if self.wording is not None and call.site is not None else None
+        texts = addend_texts(site.text) if site is not None else []
+        return texts if len(texts) == count else []
+
+    def word(self, saved: Saved) -> str:
+        """What to add to torch's message about `saved`, from the analysis that ran right before the engine did."""
+        if self.wording is None:
+            return ""
+        for conflict in self.current.conflicts if self.current is not None else ():
+            if conflict.saved_order == saved.order:
+                return self.wording.sentence(
+                    [w for w, _ in conflict.writes], conflict.node, conflict.saved_as, conflict.saved_site
+                )
+        return ""
+
+    def after_failure(self, session: Session, call: Backward, error: BaseException) -> None:
+        """torch itself refused: look for saved tensors from before the watch, which carry no hooks of ours."""
+        if call.facts is None or "modified by an inplace operation" not in str(error) or call.facts.conflicts:
+            return
+        graph = Graph(node for (node, _), _, _ in _starts(call))
+        with quiet(session):
+            names = Names(namespaces(call.frame, self.namespace() if self.namespace is not None else None))
+            found = earlier.conflicts(session, graph, call, names, call.facts)
+        call.facts.conflicts.extend(found)
+        self.current = call.facts
+        if found and self.wording is not None and error.args and isinstance(error.args[0], str):
+            more = self.wording.sentence([w for w, _ in found[0].writes], found[0].node, found[0].saved_as, None)
+            if more:
+                error.args = (f"{error.args[0]}\n\n{more}", *error.args[1:])
+
+    @staticmethod
+    def _root_name(root: torch.Tensor, names: Names) -> str | None:
+        """The name of a root. An item of a container that holds several roots tells more than the loop variable does."""
+        own = names.of(root)
+        items = [name for name, t in names.tensors if t is root and name.endswith("]")]
+        if own is not None and not own.endswith("]"):
+            for item in items:
+                container = item.rpartition("[")[0]
+                others = [t for name, t in names.tensors if name.rpartition("[")[0] == container and t is not root]
+                if any(t.numel() == 1 and t.requires_grad for t in others):
+                    return item
+        return own
+
+    def _wanted_parts(self, graph: Graph, starts: Any, names: Names) -> list[tuple[str, Part]]:
+        """The tasks that the user named, each with the gradient that reaches it from the roots of this call."""
+        by_name = dict(reversed(names.tensors))
+        out: list[tuple[str, Part]] = []
+        for wanted in self.wanted:
+            tensor = by_name.get(wanted)
+            node = tensor.grad_fn if isinstance(tensor, torch.Tensor) else None
+            if tensor is None or node is None or node not in graph.position:
+                continue
+            edge = (node, tensor.output_nr)
+            try:
+                found = pull(graph, [(e, grad) for e, grad, _ in starts], {edge: "it"}, ReferenceReading())
+            except CannotPull:
+                continue
+            self.found_wanted.add(wanted)
+            out.append((wanted, Part(edge, found["it"], wanted)))
+        return out
+
+
+def addend_texts(expression: str) -> list[str]:
+    """The source of each addend of `(a(x) + 0.5 * b(x)).backward()`; empty where it is no sum."""
+    try:
+        call = ast.parse(expression.strip(), mode="eval").body
+    except SyntaxError:
+        return []
+    root = call.func.value if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) else None
+    if root is None:
+        return []
+    found: list[str] = []
+
+    def collect(node: ast.expr) -> None:
+        if isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Add, ast.Sub)):
+            collect(node.left)
+            collect(node.right)
+        elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult) and isinstance(node.left, ast.Constant):
+            collect(node.right)
+        else:
+            found.append(ast.unparse(node))
+
+    collect(root)
+    return found
+
+
+def _starts(call: Backward) -> list[tuple[Edge, torch.Tensor | None, torch.Tensor | None]]:
+    starts: list[tuple[Edge, torch.Tensor | None, torch.Tensor | None]] = []
+    for i, root in enumerate(call.roots):
+        grad = call.grads[i] if i < len(call.grads) else None
+        if not isinstance(root, torch.Tensor):
+            starts.append(((root[0], root[1]), grad, None))
+        elif root.grad_fn is not None:
+            if grad is None and root.numel() == 1:
+                grad = torch.ones_like(root)
+            starts.append(((root.grad_fn, root.output_nr), grad, root))
+    return starts
+
+
+def _batched(call: Backward) -> bool:
+    """Whether the incoming gradients carry a vmap dimension (`is_grads_batched`)."""
+    is_batched = getattr(torch._C._functorch, "is_batchedtensor", None)
+    return is_batched is not None and any(
+        g is not None and (is_batched(g) or torch._C._functorch.is_functorch_wrapped_tensor(g)) for g in call.grads
+    )

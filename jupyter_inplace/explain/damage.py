@@ -1,0 +1,337 @@
+"""The damage that one backward call meets: overwritten saved tensors, the rows they spoil, the gradients as meant.
+
+Runs right before the engine does, while the graph is whole, and only where a saved tensor on a written storage is still
+alive (or `--gradients` asks). One walk a task gives the reference, a second one the run where some value changed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import _disable_current_modes
+
+from jupyter_inplace.explain import numbers
+from jupyter_inplace.explain.facts import BackwardFacts, ConflictFact, GradientFact, SaveFact
+from jupyter_inplace.explain.graph import Graph, Node, is_leaf_node, is_python_node, saved_slots
+from jupyter_inplace.explain.names import Names
+from jupyter_inplace.explain.pull import AsRunReading, CannotPull, Edge, ReferenceReading, pull
+from jupyter_inplace.explain.split import Part
+from jupyter_inplace.record.geometry import shared_bytes, view_of
+from jupyter_inplace.record.saved import Saved
+from jupyter_inplace.record.session import Session
+from jupyter_inplace.record.torch_private import storage_id
+
+_MAX_SAVES = 2000
+
+
+@contextlib.contextmanager
+def quiet(session: Session) -> Iterator[None]:
+    """Our own torch operations: seen by no mode of anybody's, recorded by nobody."""
+    before, session.muted = session.muted, True
+    try:
+        with _disable_current_modes(), torch.no_grad():
+            yield
+    finally:
+        session.muted = before
+
+
+class Damage:
+    """Analysis of the tasks `parts` over one graph."""
+
+    def __init__(
+        self, session: Session, graph: Graph, parts: list[tuple[str, Part]], targets: dict[Edge, str], names: Names
+    ) -> None:
+        self.session, self.graph, self.parts, self.targets, self.names = session, graph, parts, targets, names
+        self.reading = ReferenceReading()
+        self.reference: dict[tuple[str, str], torch.Tensor | None] = {}
+        self.as_run: dict[tuple[str, str], torch.Tensor | None] = {}
+        self.versions: dict[tuple[str, str], list[tuple[int, float]]] = {}
+        self.missing: set[str] = set()
+        self._leaf_bits: list[int] | None = None
+
+    def run(self, facts: BackwardFacts, touched: list[Saved], groups: dict[Edge, dict[Node, int]]) -> None:
+        self._pull_reference(facts, groups)
+        touched = [saved for saved in touched if saved in self.reading.reader]
+        raising = [saved for saved in touched if saved.overwritten]
+        changed: dict[Saved, bool | None] = {
+            s: numbers.same_values(s.value, s.tensor) is False for s in touched if s.clone is not None
+        }
+        silent = [saved for saved in touched if not saved.overwritten and changed.get(saved)]
+        if silent:
+            self._pull_as_run(facts)
+        broken = self._bits_of(raising)
+        for (task, leaf), gradient in self.reference.items():
+            facts.gradients.append(self._row(task, leaf, gradient, broken))
+        for saved in touched:
+            fact = self._conflict(saved, saved in raising, changed.get(saved), facts.gradients)
+            if fact is not None:
+                facts.conflicts.append(fact)
+        self._saves(facts, set(touched))
+        facts.reference.update({key: g for key, g in self.reference.items() if g is not None})
+        facts.as_run.update({key: g for key, g in self.as_run.items() if g is not None})
+
+    def without_numbers(self, facts: BackwardFacts, touched: list[Saved]) -> None:
+        """The conflicts alone, where no gradient may be worked out: by what the nodes hold."""
+        self._note_readers()
+        touched = [saved for saved in touched if saved in self.reading.reader]
+        raising = [saved for saved in touched if saved.overwritten]
+        broken = self._bits_of(raising)
+        bits = self._target_bits()
+        for task, part in self.parts:
+            here = bits[self.graph.position[part.edge[0]]] if part.edge[0] in self.graph.position else 0
+            for i, leaf in enumerate(self.targets.values()):
+                if here >> i & 1:
+                    facts.gradients.append(GradientFact(task, leaf, "raises" if leaf in broken.get(task, ()) else "ok"))
+        for saved in raising:
+            changed = numbers.same_values(saved.value, saved.tensor) is False if saved.clone is not None else False
+            fact = self._conflict(saved, True, changed, facts.gradients)
+            if fact is not None:
+                facts.conflicts.append(fact)
+
+    # --- gradients -------------------------------------------------------------------------------------------------------
+
+    def _pull_reference(self, facts: BackwardFacts, groups: dict[Edge, dict[Node, int]]) -> None:
+        bits = self._target_bits()
+        python = [node for node in self.graph.nodes if is_python_node(node)]
+        for task, part in self.parts:
+            here = bits[self.graph.position[part.edge[0]]] if part.edge[0] in self.graph.position else 0
+            reached = {edge: key for i, (edge, key) in enumerate(self.targets.items()) if here >> i & 1}
+            try:
+                found = pull(self.graph, [(part.edge, part.grad)], reached, self.reading, groups)
+            except CannotPull as reason:
+                self.missing.add(task)
+                facts.notes.append(f"gradients of {task} are missing: {reason}")
+                found = {}
+                self._note_readers()
+            for key in reached.values():
+                self._add(self.reference, (task, key), found.get(key))
+            for key, value in found.items():
+                if isinstance(key, tuple) and len(key) == 2 and isinstance(key[1], int):
+                    self.versions.setdefault((task, key[0]), []).append((key[1], numbers.norm(value) or 0.0))
+        if python and self.parts:
+            names = sorted({type(node).__name__.removesuffix("Backward") for node in python})
+            facts.notes.append(
+                f"the backward of {', '.join(names)} was run once more for the reference gradients, its writes undone"
+            )
+
+    def _pull_as_run(self, facts: BackwardFacts) -> None:
+        bits = self._target_bits()
+        for task, part in self.parts:
+            if task in self.missing or part.edge[0] not in self.graph.position:
+                continue
+            here = bits[self.graph.position[part.edge[0]]]
+            reached = {edge: key for i, (edge, key) in enumerate(self.targets.items()) if here >> i & 1}
+            try:
+                found = pull(self.graph, [(part.edge, part.grad)], reached, AsRunReading())
+            except CannotPull as reason:
+                facts.notes.append(f"gradients of {task} as run are missing: {reason}")
+                continue
+            for key in reached.values():
+                self._add(self.as_run, (task, key), found.get(key))
+
+    @staticmethod
+    def _add(
+        table: dict[tuple[str, str], torch.Tensor | None], key: tuple[str, str], value: torch.Tensor | None
+    ) -> None:
+        old = table.get(key)
+        table[key] = value if old is None else (old if value is None else old + value)
+
+    def _note_readers(self) -> None:
+        """Without a walk: which saved tensors the nodes hold, from the nodes themselves."""
+        for node in self.graph.nodes:
+            for _, slot in saved_slots(node):
+                held = _held(slot)
+                if isinstance(held, Saved):
+                    self.reading.reader.setdefault(held, node)
+
+    def _row(self, task: str, leaf: str, gradient: torch.Tensor | None, broken: dict[str, set[str]]) -> GradientFact:
+        row = GradientFact(task, leaf)
+        known = task not in self.missing
+        row.norm_reference = numbers.norm(gradient) if known else None
+        row.by_version = (
+            sorted(self.versions.get((task, leaf), [])) if len(self.versions.get((task, leaf), [])) > 1 else []
+        )
+        if leaf in broken.get(task, ()):
+            row.status = "raises"
+            return row
+        if not known:
+            return row
+        if (task, leaf) in self.as_run:
+            actual = self.as_run[(task, leaf)]
+            row.status, row.relative_difference, row.cosine = numbers.compare(actual, gradient)
+            row.norm_as_run = numbers.norm(actual)
+        else:
+            row.norm_as_run, row.relative_difference = row.norm_reference, 0.0
+            row.cosine = 1.0 if row.norm_reference else None
+        return row
+
+    # --- who passes where ---------------------------------------------------------------------------------------------------
+
+    def _target_bits(self) -> list[int]:
+        if self._leaf_bits is None:
+            marks: dict[int, int] = {}
+            for i, (node, _) in enumerate(self.targets):
+                if node in self.graph.position:
+                    marks[self.graph.position[node]] = marks.get(self.graph.position[node], 0) | 1 << i
+            self._leaf_bits = self.graph.bits(marks)
+        return self._leaf_bits
+
+    def _behind(self, node: Node) -> set[str]:
+        """The targets that a gradient through `node` reaches."""
+        bits = 0
+        for child, _ in self.graph.next[self.graph.position[node]]:
+            if child is not None:
+                bits |= self._target_bits()[self.graph.position[child]]
+        return {key for i, key in enumerate(self.targets.values()) if bits >> i & 1}
+
+    def _tasks_through(self, node: Node) -> list[str]:
+        bits = self.graph.bits({self.graph.position[node]: 1})
+        return list(
+            dict.fromkeys(
+                t for t, p in self.parts if p.edge[0] in self.graph.position and bits[self.graph.position[p.edge[0]]]
+            )
+        )
+
+    def _bits_of(self, raising: list[Saved]) -> dict[str, set[str]]:
+        """Per task the leaves whose path passes a node that would raise."""
+        nodes = list(dict.fromkeys(self.reading.reader[saved] for saved in raising))
+        if not nodes:
+            return {}
+        bits = self.graph.bits({self.graph.position[node]: 1 << i for i, node in enumerate(nodes)})
+        behind = [self._behind(node) for node in nodes]
+        out: dict[str, set[str]] = {}
+        for task, part in self.parts:
+            if part.edge[0] in self.graph.position:
+                here = bits[self.graph.position[part.edge[0]]]
+                for i in range(len(nodes)):
+                    if here >> i & 1:
+                        out.setdefault(task, set()).update(behind[i])
+        return out
+
+    # --- conflicts -------------------------------------------------------------------------------------------------------------
+
+    def _conflict(
+        self, saved: Saved, raises: bool, changed: bool | None, rows: list[GradientFact]
+    ) -> ConflictFact | None:
+        node = self.reading.reader[saved]
+        tasks, behind = self._tasks_through(node), self._behind(node)
+        if raises:
+            verdict = "breaks"
+            leaves = sorted({r.leaf for r in rows if r.task in tasks and r.leaf in behind})
+        else:
+            hit = [r for r in rows if r.task in tasks and r.leaf in behind and r.status in ("wrong", "lost")]
+            if not changed or not hit:
+                return None
+            verdict = "corrupts"
+            tasks = [t for t in tasks if any(r.task == t for r in hit)]
+            leaves = sorted({r.leaf for r in hit})
+        view = saved.view or view_of(saved.tensor)
+        name, slot = node_and_slot(node, saved)
+        return ConflictFact(
+            verdict=verdict, writes=culprits(self.session, saved), node=name, saved_as=slot, tensor=self._tensor_name(saved),
+            saved_version=saved.version, found_version=saved.tensor._version, saved_site=saved.site, saved_order=saved.order,
+            module=self._module(saved), value_changed=bool(changed) if saved.clone is not None else False, tasks=tasks, leaves=leaves,
+            size=None if view is None else view.itemsize,
+        )  # fmt: skip
+
+    def _tensor_name(self, saved: Saved) -> str:
+        return (
+            (self.names.of(saved.tensor) if saved.made_by is None else None)
+            or self.names.on_storage(saved.tensor)
+            or ""
+        )
+
+    def _module(self, saved: Saved) -> str | None:
+        return module_name(saved.module, self.names)
+
+    def _saves(self, facts: BackwardFacts, touched: set[Saved]) -> None:
+        for saved in sorted(self.reading.reader, key=lambda s: (s not in touched, s.order))[:_MAX_SAVES]:
+            name = self._tensor_name(saved)
+            if name or saved in touched:
+                facts.saves.append(SaveFact(saved.order, name, saved.version, saved.site, saved in touched))
+        facts.saves.sort(key=lambda save: save.order)
+
+
+def module_name(ref: Any, names: Names) -> str | None:
+    module = ref() if ref is not None else None
+    if module is None:
+        return None
+    return names.module(module) or type(module).__name__
+
+
+def culprits(session: Session, saved: Saved) -> list[tuple[Any, int | None]]:
+    """The rows that wrote to what `saved` holds since it was saved, with the bytes in common.
+
+    Where no write overlaps (another slot of the same storage) the version counter is all that moved: then those rows
+    that moved it, with 0 bytes.
+    """
+    bucket = session.index.bucket_of(saved)
+    view = saved.view or view_of(saved.tensor)
+    later = [hit for hit in (bucket.hits if bucket is not None else ()) if hit.last > saved.order]
+    if saved.never_read:
+        later = [hit for hit in later if not hit.write.hidden]
+    found: dict[Any, int | None] = {}
+    for hit in later:
+        if view is not None and hit.view is not None:
+            common: int | None = shared_bytes(view, hit.view)
+        else:
+            lo, hi = view.byte_range if view is not None else (0, 0)
+            common = max(0, min(hi, hit.hi) - max(lo, hit.lo)) if view is not None else None
+        if common is None or common > 0:
+            found[hit.write] = max(common or 0, found.get(hit.write) or 0) if common is not None else None
+    if not found and saved.overwritten:
+        found = dict.fromkeys((hit.write for hit in later if hit.write.version_before != hit.write.version_after), 0)
+    return list(found.items())
+
+
+def node_and_slot(node: Node, saved: Saved) -> tuple[str, str]:
+    """The name of the node that reads `saved`, and as what it saved it."""
+    for slot, held in saved_slots(node):
+        if _held(held) is saved:
+            return _plain(node), slot
+    if type(node).__name__ == "CopySlices" and saved.op is not None:
+        # The node inside of a CopySlices cannot be asked; the operation that was dispatched names it.
+        operator = str(saved.op._schema.name).partition("::")[2].strip("_")
+        camel = "".join(word[:1].upper() + word[1:] for word in operator.split("_"))
+        return f"{camel}Backward0", "result" if saved.made_by is not None else "self"
+    return _plain(node), "result" if saved.made_by is not None else "self"
+
+
+def _plain(node: Node) -> str:
+    return str(node.name()).rpartition("::")[2]
+
+
+def _held(slot: Any) -> Any:
+    try:
+        return slot.data
+    except (RuntimeError, AttributeError):
+        return None
+
+
+def leaf_targets(graph: Graph, inputs: Iterable[Any], names: Names) -> dict[Edge, str]:
+    """What a backward call computes gradients of, as edge -> name: its `inputs`, else every leaf it reaches."""
+    targets: dict[Edge, str] = {}
+    given = list(inputs)
+    if given:
+        for i, item in enumerate(given):
+            if not isinstance(item, torch.Tensor):
+                targets[(item[0], item[1])] = f"input{i}"
+                continue
+            edge = torch.autograd.graph.get_gradient_edge(item)
+            targets[(edge[0], edge[1])] = names.of(item) or names.on_storage(item) or f"input{i}"
+        return targets
+    used: set[str] = set()
+    for i in graph.leaves:
+        node = graph.nodes[i]
+        if not is_leaf_node(node):
+            continue
+        leaf = node.variable
+        name = names.of(leaf) or names.on_storage(leaf) or f"t{storage_id(leaf) % 1000}"
+        while name in used:
+            name += "'"
+        used.add(name)
+        targets[(node, 0)] = name
+    return targets

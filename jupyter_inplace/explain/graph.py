@@ -1,0 +1,134 @@
+"""An autograd graph as plain lists: who leads to which leaf, who passes through which node."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+Node = Any  # torch.autograd.graph.Node; each C++ node has a Python type of its own
+
+# Nodes that hand a view on without reading a value: the value is read by whoever reads the view.
+VIEW_NODES = frozenset(
+    f"{name}Backward{n}"
+    for name in (
+        "T", "View", "UnsafeView", "ReshapeAlias", "Transpose", "Permute", "Expand", "Select", "Slice", "Unsqueeze", "Squeeze", "AsStrided",
+        "Unbind", "Split", "SplitWithSizes", "Diagonal", "Narrow", "Alias", "Unfold", "MovedDim", "Swapaxes", "Mt", "Mh", "Detach", "ViewAsReal",
+        "ViewAsComplex",
+    )
+    for n in (0, 1, 2)
+)  # fmt: skip
+
+
+class Graph:
+    """Everything reachable from some root nodes, in an order in which each node stands before those it leads to.
+
+    Built once per backward call, in one linear walk; the bit sets are Python integers.
+    """
+
+    def __init__(self, roots: Iterable[Node]) -> None:
+        self.nodes: list[Node] = []
+        self.position: dict[Node, int] = {}
+        self.next: list[tuple[tuple[Node, int], ...]] = []
+        self._walk([node for node in roots if node is not None])
+        self._leaf_bits: list[int] | None = None
+        self.leaves: list[int] = [i for i, node in enumerate(self.nodes) if is_leaf_node(node)]
+
+    def _walk(self, roots: list[Node]) -> None:
+        seen: set[Node] = set()
+        after: list[tuple[Node, tuple[tuple[Node, int], ...]]] = []
+        stack: list[tuple[Node, Any, Any]] = []
+        for root in reversed(roots):
+            if root in seen:
+                continue
+            seen.add(root)
+            edges = root.next_functions
+            stack.append((root, edges, iter(edges)))
+            while stack:
+                node, edges, rest = stack[-1]
+                for child, _ in rest:
+                    if child is not None and child not in seen:
+                        seen.add(child)
+                        child_edges = child.next_functions
+                        stack.append((child, child_edges, iter(child_edges)))
+                        break
+                else:
+                    after.append((node, edges))
+                    stack.pop()
+        after.reverse()
+        for i, (node, edges) in enumerate(after):
+            self.nodes.append(node)
+            self.next.append(edges)
+            self.position[node] = i
+
+    def bits(self, marked: dict[int, int]) -> list[int]:
+        """For each node the union of `marked` bits over itself and everything that it leads to."""
+        out = [0] * len(self.nodes)
+        for i in range(len(self.nodes) - 1, -1, -1):
+            bits = marked.get(i, 0)
+            for child, _ in self.next[i]:
+                if child is not None:
+                    bits |= out[self.position[child]]
+            out[i] = bits
+        return out
+
+    def readers(self, target: Node) -> list[Node]:
+        """The nodes that read the value of a leaf: its consumers, those of its views in place of the views."""
+        wanted = {target}
+        found: list[Node] = []
+        for i in range(len(self.nodes) - 1, -1, -1):
+            node = self.nodes[i]
+            if node in wanted:
+                continue
+            if any(child in wanted for child, _ in self.next[i] if child is not None):
+                if type(node).__name__ in VIEW_NODES:
+                    wanted.add(node)
+                found.append(node)
+        # A view that nobody reads further is no reader; one that somebody reads is stood for by them.
+        return [node for node in found if node not in wanted]
+
+
+def is_leaf_node(node: Node) -> bool:
+    return type(node).__name__ == "AccumulateGrad"
+
+
+def is_python_node(node: Node) -> bool:
+    """Whether the node's backward is a custom Function's."""
+    return isinstance(node, torch.autograd.function.BackwardCFunction)
+
+
+_saved_attributes: dict[type, tuple[str, ...]] = {}
+
+
+def saved_slots(node: Node) -> list[tuple[str, Any]]:
+    """The saved variables of a node as (name, SavedTensor), without unpacking any. Empty once freed or where not shown."""
+    kind = type(node)
+    names = _saved_attributes.get(kind)
+    if names is None:
+        names = tuple(name for name in dir(kind) if name.startswith("_raw_saved_"))
+        if not is_python_node(node):
+            _saved_attributes[kind] = names
+    slots: list[tuple[str, Any]] = []
+    for name in names:
+        try:
+            value = getattr(node, name)
+        except RuntimeError:
+            continue
+        short = name.removeprefix("_raw_saved_")
+        if isinstance(value, (list, tuple)):
+            slots.extend((f"{short}[{i}]", item) for i, item in enumerate(value))
+        elif value is not None:
+            slots.append((short, value))
+    return slots
+
+
+def scalar_output(node: Node, output_nr: int) -> bool:
+    """Whether an output of the node has one element."""
+    try:
+        size = 1
+        for n in node._input_metadata[output_nr].shape:
+            size *= int(n)
+    except (RuntimeError, IndexError, AttributeError, TypeError, ValueError):
+        return False
+    return size == 1

@@ -1,0 +1,179 @@
+"""Gradients by a walk of our own over the user's graph, node by node.
+
+A C++ node called from Python runs no hook, frees nothing and touches no `.grad`, so this is the least intrusive way to a
+second gradient. The walk follows the engine: dependencies counted, incoming gradients summed, each gradient reduced and
+cast to what the next node's forward produced. Which value a saved tensor has is decided by a `Reading`: the copy from
+before the write gives the reference, the memory as it is gives the run.
+"""
+
+from __future__ import annotations
+
+import heapq
+from typing import Any
+
+import torch
+
+from jupyter_inplace.explain.graph import Graph, Node, is_leaf_node, is_python_node
+from jupyter_inplace.explain.undo import undoing
+from jupyter_inplace.record import hooks
+from jupyter_inplace.record.saved import Saved
+
+Edge = tuple[Node, int]
+
+
+class CannotPull(Exception):
+    """A gradient cannot be had by the walk; the message says why, for `blind_spots`."""
+
+
+class ReferenceReading(hooks.Reading):
+    """Saved tensors as the forward wrote them; also notes which node read which."""
+
+    def __init__(self) -> None:
+        self.node: Node = None
+        self.reader: dict[Saved, Node] = {}
+
+    def value(self, saved: Saved) -> torch.Tensor:
+        if self.node is not None:
+            self.reader.setdefault(saved, self.node)
+        return saved.value
+
+
+class AsRunReading(ReferenceReading):
+    """Saved tensors as the memory is now."""
+
+    def value(self, saved: Saved) -> torch.Tensor:
+        return saved.tensor
+
+
+def pull(
+    graph: Graph, starts: list[tuple[Edge, torch.Tensor | None]], targets: dict[Edge, Any], reading: ReferenceReading,
+    groups: dict[Edge, dict[Node, int]] | None = None,
+) -> dict[Any, Any]:  # fmt: skip
+    """Gradients of `targets` (edge -> key) for the incoming gradients `starts`; `{key: tensor or None}`.
+
+    `groups` asks for the parts of one target by the group of the node that sends them: those come as
+    `{(key, group): tensor}` beside the sum. Raises `CannotPull` where a node cannot be called.
+    """
+    marks = {graph.position[node]: 1 for node, _ in targets if node in graph.position}
+    useful = graph.bits(marks)
+    pending: dict[Node, list[torch.Tensor | None]] = {}
+    out: dict[Any, Any] = {}
+    dependencies = _dependencies(graph, [node for (node, _), _ in starts], useful)
+    by_node: dict[Node, list[tuple[int, Any]]] = {}
+    for (node, nr), key in targets.items():
+        by_node.setdefault(node, []).append((nr, key))
+    heap: list[int] = []
+
+    def receive(edge: Edge, grad: torch.Tensor | None, sender: Node | None) -> None:
+        node, nr = edge
+        buffer = pending.get(node)
+        if buffer is None:
+            buffer = pending[node] = [None] * max(nr + 1, _inputs(node))
+        if grad is not None:
+            grad = _fit(grad, node, nr)
+            buffer[nr] = grad if buffer[nr] is None else buffer[nr] + grad  # type: ignore[operator]
+            if groups is not None and edge in groups and sender is not None:
+                key = (targets[edge], groups[edge].get(sender, 0))
+                out[key] = grad if out.get(key) is None else out[key] + grad
+
+    hooks.reading, before = reading, hooks.reading
+    try:
+        with torch.no_grad():
+            for edge, grad in starts:
+                if edge[0] in graph.position and useful[graph.position[edge[0]]]:
+                    receive(edge, grad, None)
+            for node in pending:
+                if dependencies.get(node, 0) == 0:
+                    heapq.heappush(heap, graph.position[node])
+            while heap:
+                position = heapq.heappop(heap)
+                node = graph.nodes[position]
+                incoming = pending.pop(node)
+                for nr, key in by_node.get(node, ()):
+                    out[key] = incoming[nr] if nr < len(incoming) else None
+                if is_leaf_node(node):
+                    continue
+                reading.node = node
+                results = _call(node, incoming)
+                for (child, nr), grad in zip(graph.next[position], results, strict=False):
+                    if child is None or not useful[graph.position[child]]:
+                        continue
+                    receive((child, nr), grad, node)
+                    dependencies[child] -= 1
+                    if dependencies[child] == 0:
+                        heapq.heappush(heap, graph.position[child])
+    finally:
+        hooks.reading = before
+        reading.node = None
+    for key in targets.values():
+        out.setdefault(key, None)
+    return out
+
+
+def _dependencies(graph: Graph, roots: list[Node], useful: list[int]) -> dict[Node, int]:
+    counts: dict[Node, int] = {}
+    seen: set[Node] = set()
+    stack = [node for node in roots if node in graph.position]
+    while stack:
+        node = stack.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        for child, _ in graph.next[graph.position[node]]:
+            if child is not None and useful[graph.position[child]]:
+                counts[child] = counts.get(child, 0) + 1
+                stack.append(child)
+    return counts
+
+
+def _inputs(node: Node) -> int:
+    try:
+        return len(node._input_metadata)
+    except (AttributeError, RuntimeError):
+        return 1
+
+
+def _fit(grad: torch.Tensor, node: Node, nr: int) -> torch.Tensor:
+    """What the engine does to a gradient before the next node sees it: reduce broadcast dimensions, cast the type."""
+    try:
+        meta = node._input_metadata[nr]
+        shape, dtype = meta.shape, meta.dtype
+    except (AttributeError, IndexError, RuntimeError):
+        return grad
+    if grad.layout is torch.strided and not grad.is_nested and tuple(grad.shape) != tuple(shape):
+        grad = grad.sum_to_size(shape)
+    if grad.dtype != dtype:
+        if grad.is_complex() and not dtype.is_complex:
+            grad = torch.real(grad)
+        grad = grad.to(dtype)
+    return grad
+
+
+def _call(node: Node, incoming: list[torch.Tensor | None]) -> tuple[torch.Tensor | None, ...]:
+    if is_python_node(node):
+        return _call_python(node, incoming)
+    try:
+        result = node(*incoming)
+    except (RuntimeError, TypeError, NotImplementedError) as error:
+        raise CannotPull(f"{node.name()} could not be run once more: {str(error).splitlines()[0]}") from None
+    return result if isinstance(result, tuple) else (result,)
+
+
+def _call_python(node: Node, incoming: list[torch.Tensor | None]) -> tuple[torch.Tensor | None, ...]:
+    """Run a custom Function's backward once more; whatever it writes is put back."""
+    name = type(node).__name__
+    if name.startswith("Checkpoint"):
+        raise CannotPull("a checkpointed region would have to be recomputed, which has side effects")
+    filled = list(incoming)
+    if getattr(node, "_materialize_non_diff_grads", True) is not None:
+        for i, meta in enumerate(node._input_metadata):
+            if i < len(filled) and filled[i] is None:
+                filled[i] = torch.zeros(meta.shape, dtype=meta.dtype, device=meta.device)
+    try:
+        with undoing():
+            result = node.apply(*filled)
+    except Exception as error:  # the user's own backward: anything may come
+        raise CannotPull(
+            f"the backward of {name.removesuffix('Backward')} could not be run once more: {error}"
+        ) from None
+    return result if isinstance(result, tuple) else (result,)

@@ -1,0 +1,58 @@
+"""Run Python code of the user's once more such that no write of it stays."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from jupyter_inplace.record.schema import Plan, make_plan
+
+
+class _Undo(TorchDispatchMode):
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.plans: dict[Any, Plan | None] = {}
+        self.kept: list[tuple[torch.Tensor, torch.Tensor, int | None]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func not in self.plans:
+            self.plans[func] = make_plan(func)
+        plan = self.plans[func]
+        if plan is not None:
+            for t in plan.tensors(args, kwargs):
+                alias = t.detach()
+                self.kept.append((alias, alias.clone(), None if t.is_inference() else t._version))
+        return func(*args, **kwargs)
+
+    def restore(self) -> None:
+        for t, value, version in reversed(self.kept):
+            t.copy_(value)
+            if version is not None:
+                torch._C._autograd._unsafe_set_version_counter((t,), (version,))
+        self.kept.clear()
+
+
+@contextlib.contextmanager
+def undoing() -> Iterator[None]:
+    """Every write through the dispatcher inside of the block is taken back at its end, versions and random numbers too."""
+    cpu = torch.get_rng_state()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+    undo = _Undo()
+    try:
+        with undo:
+            yield
+    finally:
+        with torch.no_grad():
+            undo.restore()
+        torch.set_rng_state(cpu)
+        if cuda is not None:
+            torch.cuda.set_rng_state_all(cuda)

@@ -1,0 +1,138 @@
+"""One watch from its first moment to its report: a window of program order in the session's record."""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from jupyter_inplace.explain.analyst import Analyst
+from jupyter_inplace.explain.assemble import Assembly
+from jupyter_inplace.explain.names import Names, namespaces
+from jupyter_inplace.explain.tracebacks import without_own_frames
+from jupyter_inplace.explain.wording import ErrorWording
+from jupyter_inplace.record import message, sites
+from jupyter_inplace.record.session import Session
+from jupyter_inplace.report import Cell, Error, Report
+
+
+class Window:
+    """An open watch."""
+
+    def __init__(self, session: Session, analyst: Analyst, options: dict[str, Any]) -> None:
+        self.session, self.analyst, self.options = session, analyst, options
+        self.start = 0
+        self.started = 0.0
+        self._before: tuple[Any, ...] = ()
+
+    @classmethod
+    def open(
+        cls, active: Any, *, tasks: tuple[str, ...], fingerprint: str, gradients: bool | None, cell: Cell | None, labels: Mapping[str, str],
+        cell_file: str | None, namespace: Any, frame: types.FrameType | None,
+    ) -> Window:  # fmt: skip
+        """Begin a watch on this thread: in the session that is open, else in a new one."""
+        session: Session | None = getattr(active, "session", None)
+        if session is None:
+            session = active.session = Session()
+            session.analyst = Analyst()
+        analyst: Analyst = session.analyst
+        window = cls(
+            session, analyst, {"tasks": tasks, "cell": cell, "gradients": gradients, "fingerprint": fingerprint}
+        )
+        look_up: Callable[[], Mapping[str, Any]] | None
+        if namespace is None:
+            space = frame.f_globals if frame is not None else {}
+            look_up = lambda: space  # noqa: E731
+        elif callable(namespace):
+            look_up = namespace
+        else:
+            look_up = lambda: namespace  # noqa: E731
+        window._before = (
+            analyst.wanted,
+            analyst.namespace,
+            analyst.always,
+            analyst.never,
+            analyst.wording,
+            session.cell_files,
+        )
+        files = {} if cell is None or cell_file is None else {cell_file: cell.source}
+        analyst.known_files.update(files)
+        analyst.labels.update(labels)
+        analyst.wanted = tasks
+        analyst.found_wanted = set()
+        analyst.namespace = look_up
+        analyst.always, analyst.never = gradients is True, gradients is False
+        if cell_file is not None:
+            session.cell_files = frozenset((cell_file,))
+        analyst.wording = ErrorWording(session, analyst, cell_file, cell.source if cell is not None else None)
+        analyst.new_window()
+        session.before_backward, session.after_failure = analyst.before_backward, analyst.after_failure
+        message.explain = analyst.word
+        window.start = session.open_window()
+        window.started = session.seconds()
+        window.options["cell_file"] = cell_file
+        window.options["frame"] = _place(frame)
+        try:
+            session.install()
+        except BaseException:
+            session.close_window()
+            raise
+        return window
+
+    def close(self, active: Any, error: BaseException | None) -> Report:
+        """End the watch. Everything is out of force before anything is worked out; never raises for our own faults."""
+        session = self.session
+        end = session.close_window()
+        if session.windows == 0:
+            session.remove()
+            message.explain = None
+        if error is not None:
+            error.__traceback__ = without_own_frames(error.__traceback__)
+        try:
+            frame = _user_frame()
+            spaces = namespaces(frame, self.analyst.namespace() if self.analyst.namespace is not None else None)
+            spaces += _raising_spaces(error)
+            return Assembly(self, end, error, Names(spaces)).report()
+        except Exception as fault:
+            note = f"the report could not be worked out: {type(fault).__name__}: {fault}"
+            return Report(
+                tool=_tool(), framework_version=torch.__version__, cell=self.options["cell"], summary=note, blind_spots=(note,),
+                error=None if error is None else Error(type=type(error).__name__, message=str(error)),
+            )  # fmt: skip
+        finally:
+            a = self.analyst
+            a.wanted, a.namespace, a.always, a.never, a.wording, session.cell_files = self._before
+            a.current = None
+            if session.windows == 0:
+                session.tidy()
+
+
+def _place(frame: types.FrameType | None) -> tuple[str, int] | None:
+    return None if frame is None else (frame.f_code.co_filename, frame.f_lineno)
+
+
+def _user_frame() -> types.FrameType | None:
+    frame: types.FrameType | None = sys._getframe(1)
+    while frame is not None and not sites.is_user_frame(frame):
+        frame = frame.f_back
+    return frame
+
+
+def _raising_spaces(error: BaseException | None) -> list[Mapping[str, Any]]:
+    """The locals of the functions through which the error came, outermost first: names that are gone otherwise."""
+    found: list[Mapping[str, Any]] = []
+    tb = error.__traceback__ if error is not None else None
+    while tb is not None:
+        if sites.is_user_frame(tb.tb_frame) and tb.tb_frame.f_code.co_name != "<module>":
+            found.append(tb.tb_frame.f_locals)
+        tb = tb.tb_next
+    return found
+
+
+def _tool() -> str:
+    from jupyter_inplace import __version__
+
+    return __version__

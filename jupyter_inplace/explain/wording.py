@@ -1,0 +1,36 @@
+"""What is added to torch's own message when a backward fails: the write, its line, and what it destroyed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from jupyter_inplace.record.sites import SiteResolver
+from jupyter_inplace.record.session import Session
+
+if TYPE_CHECKING:
+    from jupyter_inplace.explain.analyst import Analyst
+    from jupyter_inplace.report import Site
+
+
+class ErrorWording:
+    """Knows the sources of the watch that is open."""
+
+    def __init__(self, session: Session, analyst: Analyst, cell_file: str | None, cell_source: str | None) -> None:
+        self._session, self._analyst = session, analyst
+        self.resolver = SiteResolver(analyst.labels, cell_file, cell_source)
+
+    def sentence(self, writes: list[Any], node: str, saved_as: str, saved_site: Any) -> str:
+        """`jupyter_inplace: z.mul_(2) (In[3], line 7) overwrote the result that TanhBackward0 saved at torch.tanh(x) (In[3], line 5).`"""
+        done = [self._place(self.resolver.resolve(row.site), row.op) for row in writes[:3]]
+        if not done:
+            return ""
+        first = " and ".join(dict.fromkeys(done))
+        saved = self.resolver.resolve(saved_site) if saved_site is not None else None
+        where = f" saved at {self._place(saved, '')}" if saved is not None else " saved before the watch began"
+        return f"jupyter_inplace: {first} overwrote the {saved_as} that {node}{where}."
+
+    @staticmethod
+    def _place(site: Site | None, fallback: str) -> str:
+        if site is None:
+            return fallback or "code without a source"
+        return f"{site.text or site.line_text} ({site.file}, line {site.line})"

@@ -1,0 +1,140 @@
+"""The pair of saved-tensor hooks: what is saved, and torch's own version check, which hooks switch off, made again."""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from jupyter_inplace.record import sites
+from jupyter_inplace.record import torch_private as private
+from jupyter_inplace.record.message import version_error
+from jupyter_inplace.record.saved import Saved
+
+if TYPE_CHECKING:
+    from jupyter_inplace.record.session import Session
+
+_CALL_IMPL = torch.nn.Module._call_impl.__code__
+_peek = private.peek_sequence_nr
+
+
+class Reading:
+    """Set while a gradient walk of ours reads saved tensors: it decides which value a node sees, and notes the reader."""
+
+    def value(self, saved: Saved) -> torch.Tensor:
+        raise NotImplementedError
+
+
+reading: Reading | None = None
+
+
+def unpack(saved: Saved) -> torch.Tensor:
+    """What a node reads back. Makes the check that torch makes without hooks, and raises torch's own error.
+
+    Also in force for graphs that outlive the watch.
+    """
+    if reading is not None:
+        return reading.value(saved)
+    t = saved.tensor
+    if saved.version is not None and t._version != saved.version:
+        __tracebackhide__ = True
+        raise version_error(saved)
+    return t
+
+
+class SavedTensorHooks:
+    """Installs `pack` and `unpack` as the default hooks of this thread."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._on = False
+        # The session must not live as long as a graph does: graphs keep the hooks, and those only a weak way back.
+        ref = weakref.ref(session)
+        self._pack = _make_pack(ref)
+
+    def install(self) -> None:
+        if private.top_saved_tensors_hooks() is not None:
+            # Hooks of the user's are in force already (save_on_cpu, allow_mutation_on_saved_tensors): torch makes no check
+            # there and calls only the innermost pair, so ours would change the program.
+            self._session.blind_spots.setdefault(
+                "saved-tensor hooks of the program were in force when the watch began: saved tensors could not be watched"
+            )
+            return
+        try:
+            private.push_saved_tensors_hooks(self._pack, unpack)
+        except RuntimeError:  # hooks are disabled (torch.func, export)
+            self._session.blind_spots.setdefault(
+                "saved-tensor hooks were disabled when the watch began: saved tensors could not be watched"
+            )
+            return
+        self._on = True
+
+    def remove(self) -> None:
+        """Take the pair off, from under others that the program left in force if need be."""
+        if not self._on:
+            return
+        self._on = False
+        above = []
+        while (top := private.top_saved_tensors_hooks()) is not None:
+            private.pop_saved_tensors_hooks()
+            if top[0] is self._pack:
+                break
+            above.append(top)
+        for pair in reversed(above):
+            private.push_saved_tensors_hooks(*pair)
+
+    def on_top(self) -> bool:
+        """Whether ours is the pair that torch would call now."""
+        top = private.top_saved_tensors_hooks() if self._on else None
+        return top is not None and top[0] is self._pack
+
+    def lift(self) -> bool:
+        """Take the pair off for a while where it is on top; `restore` puts it back."""
+        if not self.on_top():
+            return False
+        private.pop_saved_tensors_hooks()
+        return True
+
+    def restore(self) -> None:
+        private.push_saved_tensors_hooks(self._pack, unpack)
+
+
+def _make_pack(ref: weakref.ref[Session]) -> Any:
+    def pack(t: torch.Tensor) -> Saved:
+        saved = Saved()
+        sequence = _peek() - 1
+        saved.tensor = t
+        saved.version = private.version(t)
+        saved.sequence = sequence
+        saved.clone = saved.view = saved.op = saved.made_by = saved.site = saved.module = None
+        saved.output_nr = 0
+        saved.touched = saved.never_read = False
+        session = ref()
+        if session is None:
+            saved.order = 0
+            return saved
+        if session.optimizers.lifted:  # a step that raised, or one whose closure nobody announced
+            session.optimizers.end_step()
+        try:
+            node = t.grad_fn
+            if node is not None and node._sequence_nr() >= sequence:
+                saved.made_by = type(node)
+                saved.output_nr = t.output_nr
+                saved.op = session.last_op
+                with private.DisableTorchDispatch():
+                    saved.tensor = t.detach()
+            else:
+                session.fresh += 1
+            session.order += 1
+            saved.order = session.order
+            if not session.muted:
+                saved.site, module = sites.find_site_and_module(_CALL_IMPL, 1, session.cell_files)
+                if module is not None:
+                    saved.module = weakref.ref(module)
+                session.index.add(saved)
+        except Exception as fault:
+            session.fault(fault)
+        return saved
+
+    return pack

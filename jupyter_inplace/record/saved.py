@@ -1,0 +1,192 @@
+"""Saved tensors: what autograd keeps for backward, and where in memory it lies.
+
+`Saved` is the object that our pack hook hands to autograd. It lives exactly as long as the saved variable, so a weak
+reference to it tells whether anybody can still read it. It keeps what autograd itself would keep: the very tensor for an
+input (so that `x.data = t` shows through, as it does unwatched), an alias for an output (the output itself would keep its
+own node alive in a cycle).
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from jupyter_inplace.record.geometry import View, byte_range, view_of
+from jupyter_inplace.record.torch_private import storage_id
+
+
+class Saved:
+    """One saved tensor of one node.
+
+    `sequence` is the number of the node being made when it was packed (views written in place regenerate their node,
+    so it can be a few numbers late), `order` its place in program order, `made_by` the type of the node whose output it
+    is, None for an input, `clone` the copy made before the first overlapping write.
+    """
+
+    __slots__ = (
+        "__weakref__", "clone", "made_by", "module", "never_read", "op", "order", "output_nr", "sequence", "site", "tensor", "touched",
+        "version", "view",
+    )  # fmt: skip
+
+    tensor: torch.Tensor
+    version: int | None
+    sequence: int
+    order: int
+    site: Any
+    module: Any
+    made_by: type | None
+    output_nr: int
+    op: Any
+    clone: torch.Tensor | None
+    view: View | None  # where it lay when it was copied: a later `unsqueeze_` or `set_` moves it
+    touched: bool
+    never_read: bool
+
+    @property
+    def overwritten(self) -> bool:
+        """Whether torch's own check would refuse this saved tensor now."""
+        return self.version is not None and self.tensor._version != self.version
+
+    @property
+    def value(self) -> torch.Tensor:
+        """What the forward wrote down: the copy where there is one, else the memory itself."""
+        return self.tensor if self.clone is None else self.clone
+
+
+class Hit:
+    """That one row of writes covered bytes `lo` to `hi` of a storage, between two moments of program order."""
+
+    __slots__ = ("first", "hi", "last", "lo", "view", "write")
+
+    def __init__(self, write: Any, order: int, lo: int, hi: int, view: View | None) -> None:
+        self.write, self.first, self.last, self.lo, self.hi, self.view = write, order, order, lo, hi, view
+
+
+class Bucket:
+    """The saved tensors on one storage, and the writes to it since the first of them was saved."""
+
+    __slots__ = ("hits", "keys", "saved")
+
+    _KEPT = 512  # different (row, range) pairs kept apart; after that a row's ranges melt into their hull
+
+    def __init__(self) -> None:
+        self.saved: list[weakref.ref[Saved]] = []
+        self.hits: list[Hit] = []
+        self.keys: dict[Any, Hit] = {}
+
+    def live(self) -> list[Saved]:
+        alive = [saved for ref in self.saved if (saved := ref()) is not None]
+        if len(alive) < len(self.saved) // 2:
+            self.saved = [weakref.ref(saved) for saved in alive]
+        return alive
+
+    def log(self, write: Any, order: int, lo: int, hi: int, view: View | None) -> None:
+        key = (id(write), lo, hi)
+        hit = self.keys.get(key)
+        if hit is None and len(self.hits) >= self._KEPT:
+            key = (id(write), None, None)
+            hit = self.keys.get(key)
+        if hit is None:
+            hit = self.keys[key] = Hit(write, order, lo, hi, view)
+            self.hits.append(hit)
+            return
+        hit.last = order
+        if lo < hit.lo or hi > hit.hi:
+            hit.lo, hit.hi, hit.view = min(lo, hit.lo), max(hi, hit.hi), None
+
+
+class SavedIndex:
+    """Every live saved tensor of the session by storage. Filled lazily: a pack costs one weak reference, no look-up."""
+
+    def __init__(self) -> None:
+        self._pending: list[weakref.ref[Saved]] = []
+        self._buckets: dict[int, Bucket] = {}
+        self._prune_at = 256
+        self._pending_prune_at = 65536
+        self.touched: list[weakref.ref[Saved]] = []
+
+    def add(self, saved: Saved) -> None:
+        self._pending.append(weakref.ref(saved))
+        if len(self._pending) > self._pending_prune_at:
+            self._pending = [ref for ref in self._pending if ref() is not None]
+            self._pending_prune_at = max(65536, 2 * len(self._pending))
+
+    def newest(self, count: int) -> list[Saved]:
+        """The last `count` saved tensors that no write has sorted in yet."""
+        return [saved for ref in self._pending[-count:] if (saved := ref()) is not None]
+
+    def _sort_in(self) -> None:
+        pending, self._pending = self._pending, []
+        for ref in pending:
+            saved = ref()
+            if saved is not None:
+                for key in storages_of(saved.tensor):
+                    bucket = self._buckets.get(key)
+                    if bucket is None:
+                        bucket = self._buckets[key] = Bucket()
+                    bucket.saved.append(ref)
+        if len(self._buckets) > self._prune_at:
+            self._buckets = {key: bucket for key, bucket in self._buckets.items() if bucket.live()}
+            self._prune_at = max(256, 2 * len(self._buckets))
+
+    def bucket(self, storage: int) -> Bucket | None:
+        """The bucket of a storage on which a saved tensor lives, else None. Addresses are reused: a dead bucket goes."""
+        if self._pending:
+            self._sort_in()
+        bucket = self._buckets.get(storage)
+        if bucket is not None and not bucket.live():
+            del self._buckets[storage]
+            return None
+        return bucket
+
+    def bucket_of(self, saved: Saved) -> Bucket | None:
+        """The bucket in which `saved` stands, whatever became of its tensor since (`set_`, `.data =`)."""
+        if self._pending:
+            self._sort_in()
+        for key in storages_of(saved.tensor):
+            bucket = self._buckets.get(key)
+            if bucket is not None:
+                return bucket
+        return None
+
+    def touch(self, saved: Saved) -> None:
+        if not saved.touched:
+            saved.touched = True
+            self.touched.append(weakref.ref(saved))
+
+    def touched_live(self) -> list[Saved]:
+        """Saved tensors whose storage was written since, and which somebody can still read."""
+        alive = [saved for ref in self.touched if (saved := ref()) is not None]
+        if len(alive) < len(self.touched):
+            self.touched = [weakref.ref(saved) for saved in alive]
+        return alive
+
+    def __iter__(self) -> Iterator[Saved]:
+        if self._pending:
+            self._sort_in()
+        for bucket in list(self._buckets.values()):
+            yield from bucket.live()
+
+
+def storages_of(t: torch.Tensor) -> tuple[int, ...]:
+    """The storages under `t`: one for a strided tensor, those of the components of a sparse or nested one, or none."""
+    key = storage_id(t)
+    if key:
+        return (key,)
+    parts: list[torch.Tensor] = []
+    try:
+        if t.layout is torch.sparse_coo:
+            parts = [t._indices(), t._values()]
+        elif t.layout in (torch.sparse_csr, torch.sparse_bsr):
+            parts = [t.crow_indices(), t.col_indices(), t.values()]
+        elif t.layout in (torch.sparse_csc, torch.sparse_bsc):
+            parts = [t.ccol_indices(), t.row_indices(), t.values()]
+    except (RuntimeError, NotImplementedError):
+        return ()
+    return tuple(k for p in parts if (k := storage_id(p)))
+
+
+__all__ = ["Bucket", "Hit", "Saved", "SavedIndex", "byte_range", "storages_of", "view_of"]

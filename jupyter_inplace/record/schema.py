@@ -1,0 +1,85 @@
+"""Which arguments an operator writes to: from its schema, and a small table where the schema hides it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+_OpOverload = torch._ops.OpOverload
+
+
+class Plan:
+    """What to do around one operator that writes.
+
+    `places` are the written arguments as (position, name); `bumps` is whether versions move (fused optimizers and batch
+    norm statistics do not), `foreach` that torch forgets to bump them under a mode, `custom` that its body is Python.
+    """
+
+    __slots__ = ("bumps", "custom", "foreach", "hidden", "metadata_only", "name", "places", "when")
+
+    def __init__(
+        self, func: Any, places: list[tuple[int, str]], when: Callable[[Any, Any], bool] | None = None
+    ) -> None:
+        self.name = str(func)
+        self.places = places
+        self.when = when
+        self.hidden = when is not None
+        namespace = func.namespace
+        operator = func._schema.name.partition("::")[2]
+        self.foreach = namespace == "aten" and operator.startswith("_foreach_")
+        self.bumps = not self.hidden and not operator.startswith("_fused_")
+        self.custom = namespace not in ("aten", "prims", "prim")
+        self.metadata_only = torch.Tag.inplace_view in func.tags
+
+    def tensors(self, args: Any, kwargs: Any) -> list[torch.Tensor]:
+        """The tensors that a call with these arguments writes to."""
+        found: list[torch.Tensor] = []
+        if self.when is not None and not self.when(args, kwargs):
+            return found
+        for position, name in self.places:
+            value = args[position] if position < len(args) else kwargs.get(name)
+            if isinstance(value, torch.Tensor):
+                found.append(value)
+            elif isinstance(value, (list, tuple)):
+                found.extend(t for t in value if isinstance(t, torch.Tensor))
+        return found
+
+
+def _argument(position: int, name: str) -> Callable[[Any, Any], bool]:
+    return lambda args, kwargs: bool(args[position] if position < len(args) else kwargs.get(name))
+
+
+# Kernels that update running statistics which their schema shows as read only: written arguments, and when they are.
+_HIDDEN: dict[str, tuple[list[tuple[int, str]], Callable[[Any, Any], bool]]] = {
+    "aten::native_batch_norm": ([(3, "running_mean"), (4, "running_var")], _argument(5, "training")),
+    "aten::cudnn_batch_norm": ([(3, "running_mean"), (4, "running_var")], _argument(5, "training")),
+    "aten::miopen_batch_norm": ([(3, "running_mean"), (4, "running_var")], _argument(5, "training")),
+    "aten::batch_norm_update_stats": ([(1, "running_mean"), (2, "running_var")], lambda args, kwargs: True),
+    "aten::batch_norm_gather_stats": ([(3, "running_mean"), (4, "running_var")], lambda args, kwargs: True),
+    "aten::batch_norm_gather_stats_with_counts": ([(3, "running_mean"), (4, "running_var")], lambda args, kwargs: True),
+}
+
+# Marked as writes by their schema, yet no value and no shape changes.
+_NO_WRITES = {"aten::record_stream", "aten::retain_grad", "aten::requires_grad_", "aten::_assert_tensor_metadata"}
+
+
+def make_plan(func: Any) -> Plan | None:
+    """The plan of an operator, None where it writes to nothing."""
+    if not isinstance(func, _OpOverload):
+        return None
+    name = func._schema.name
+    if name in _NO_WRITES:
+        return None
+    hidden = _HIDDEN.get(name)
+    places = [
+        (position, argument.name)
+        for position, argument in enumerate(func._schema.arguments)
+        if argument.alias_info is not None and argument.alias_info.is_write
+    ]
+    if places:
+        return Plan(func, places)
+    if hidden is not None:
+        return Plan(func, *hidden)
+    return None

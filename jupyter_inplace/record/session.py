@@ -1,0 +1,262 @@
+"""One session records for every watch that is open on this thread: it installs the mode and the hooks, and removes them.
+
+Watches nest and follow each other (`%autograd_watch on`): each is a window of program order in the one record, so both
+an inner and an outer watch see the damage, and a tensor saved in one cell is still known when the next one writes it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from jupyter_inplace.record import sites
+from jupyter_inplace.record import torch_private as private
+from jupyter_inplace.record.engine import Backward, EnginePatch
+from jupyter_inplace.record.geometry import WHOLE, byte_range, view_of
+from jupyter_inplace.record.hooks import SavedTensorHooks
+from jupyter_inplace.record.mode import WatchMode
+from jupyter_inplace.record.optimizers import OptimizerHooks
+from jupyter_inplace.record.saved import Saved, SavedIndex, storages_of
+from jupyter_inplace.record.schema import Plan
+from jupyter_inplace.record.transforms import TransformPatch
+from jupyter_inplace.record.writes import Write, WriteTable
+
+_CALL_IMPL = torch.nn.Module._call_impl.__code__
+_COPY_BUDGET = 2 << 30  # bytes of copies held at once; past it a number is lost, never the program
+
+
+class Session:
+    """The record of one thread. Everything is plain data or dies with the user's own graph."""
+
+    def __init__(self) -> None:
+        self.index = SavedIndex()
+        self.table = WriteTable()
+        self.backwards: list[Backward] = []
+        self.blind_spots: dict[str, None] = {}
+        self.cell_files: frozenset[str] = frozenset()
+        self.order = 0
+        self.fresh = 0
+        self.last_op: Any = None
+        self.muted = False
+        self.installed = False
+        self.started = time.perf_counter()
+        self.thread = threading.get_ident()
+        self.leaf_storages: set[int] = set()
+        self.last_leaf_write = -1
+        self.graph_floor = -1
+        self.copied_bytes = 0
+        self.windows = 0
+        self.first_sequence = -1
+        # Called with (session, backward) right before the engine runs where a saved tensor may have been overwritten.
+        self.before_backward: Callable[[Session, Backward], None] | None = None
+        # Called with (session, backward, error) where the engine raised, while the graph is still there.
+        self.after_failure: Callable[[Session, Backward, BaseException], None] | None = None
+        self.analyst: Any = None  # explain's, kept with the record that it explains
+        self.mode = WatchMode(self)
+        self.hooks = SavedTensorHooks(self)
+        self.engine = EnginePatch(self)
+        self.optimizers = OptimizerHooks(self)
+        self.transforms = TransformPatch(self)
+
+    # --- in force -------------------------------------------------------------------------------------------------
+
+    def install(self) -> None:
+        """Put the mode and the hooks in force on this thread. All or nothing."""
+        if self.installed:
+            return
+        done: list[Callable[[], None]] = []
+        try:
+            self.first_sequence = private.peek_sequence_nr()
+            for part in (self.engine, self.optimizers, self.transforms, self.hooks):
+                part.install()
+                done.append(part.remove)
+            self.mode.__enter__()
+            self.installed = True
+        except BaseException:
+            for undo in reversed(done):
+                undo()
+            raise
+
+    def remove(self) -> None:
+        """Take everything out of force, whatever state an exception left it in."""
+        if not self.installed:
+            return
+        self.installed = False
+        self.optimizers.end_step()
+        _remove_mode(self.mode)
+        for part in (self.hooks, self.transforms, self.optimizers, self.engine):
+            part.remove()
+
+    def fault(self, error: Exception) -> None:
+        """Note a failure of our own; the user's program goes on as if nothing were there."""
+        self.blind_spots.setdefault(
+            f"the recorder failed on an operation and left it out: {type(error).__name__}: {error}"
+        )
+
+    def seconds(self) -> float:
+        return time.perf_counter() - self.started
+
+    # --- saved tensors ----------------------------------------------------------------------------------------------
+
+    def label_fresh(self, func: Any) -> None:
+        """Inputs are packed right before their operation is dispatched: now it is known which one it is."""
+        for saved in self.index.newest(self.fresh):
+            if saved.op is None and saved.made_by is None:
+                saved.op = func
+        self.fresh = 0
+
+    # --- writes -------------------------------------------------------------------------------------------------------
+
+    def before_write(self, plan: Plan, targets: list[torch.Tensor]) -> list[Any]:
+        """Copy what is about to be overwritten, and note what the tensors were."""
+        return [self._prepare(t, plan) for t in targets]
+
+    def _prepare(self, t: torch.Tensor, plan: Plan | None) -> tuple[Any, ...]:
+        keys = storages_of(t)
+        span = WHOLE if plan is not None and plan.metadata_only else byte_range(t)
+        for key in keys:
+            self.copy_on_write(key, span, plan)
+        return keys, span, private.version(t), tuple(t.shape), view_of(t)
+
+    def copy_on_write(self, storage: int, span: tuple[int, int], plan: Plan | None) -> None:
+        """Clone the saved tensors that overlap the bytes `span` of `storage` and are not cloned yet."""
+        bucket = self.index.bucket(storage)
+        if bucket is None:
+            return
+        hidden = plan is not None and plan.hidden
+        lo, hi = span
+        for saved in bucket.live():
+            if hidden:
+                # Train-mode batch norm packs its running statistics right before it updates them, and never reads them back.
+                saved.never_read = saved.never_read or saved.sequence == private.peek_sequence_nr() - 1
+                if saved.never_read:
+                    continue
+            if saved.clone is None and hi > lo:
+                saved_lo, saved_hi = byte_range(saved.tensor)
+                if saved_lo < hi and lo < saved_hi:
+                    self._copy(saved, plan)
+            self.index.touch(saved)
+
+    def _copy(self, saved: Saved, plan: Plan | None) -> None:
+        t = saved.tensor
+        size = 0 if t.layout is not torch.strided else t.nbytes
+        if self.copied_bytes + size > _COPY_BUDGET:
+            self.blind_spots.setdefault(
+                "copies of overwritten saved tensors reached their budget of 2 GiB: some numbers are missing"
+            )
+            return
+        saved.view = view_of(t)
+        try:
+            with private.DisableTorchDispatch(), torch.no_grad():
+                # Shape-only writes (unsqueeze_, t_) move no value: an alias with the old shape is copy enough.
+                saved.clone = t.detach() if plan is not None and plan.metadata_only else t.detach().clone()
+        except (torch.OutOfMemoryError, MemoryError):
+            self.blind_spots.setdefault(
+                "a copy of an overwritten saved tensor did not fit into memory: its numbers are missing"
+            )
+            return
+        except RuntimeError as error:
+            self.blind_spots.setdefault(
+                f"an overwritten saved tensor could not be copied ({error}): its numbers are missing"
+            )
+            return
+        self.copied_bytes += size
+        weakref.finalize(saved, self._released, size)
+
+    def _released(self, size: int) -> None:
+        self.copied_bytes -= size
+
+    def after_write(self, plan: Plan, targets: list[torch.Tensor], prepared: list[Any]) -> None:
+        """Enter the writes into their rows, now that they have happened."""
+        if self.engine.depth and self.engine.made_by_engine():
+            return
+        site, module = sites.find_site_and_module(_CALL_IMPL, 2, self.cell_files)
+        self.order += 1
+        for t, before in zip(targets, prepared, strict=True):
+            self._enter(plan.name, t, before, site, module, plan)
+
+    def _enter(self, op: str, t: torch.Tensor, before: Any, site: Any, module: Any, plan: Plan | None) -> Write:
+        keys, (lo, hi), version, shape, view = before
+        storage = keys[0] if keys else 0
+        row = self.table.row(op, site, _weak(module), id(module), storage, self.seconds(), self.order)
+        if not row.count:
+            row.shape, row.dtype, row.device = shape, str(t.dtype).removeprefix("torch."), str(t.device)
+            row.itemsize = t.element_size() if t.layout is torch.strided else 0
+            row.version_before = version
+            row.grad_mode = torch.is_grad_enabled()
+            row.requires_grad = t.requires_grad
+            row.hidden = plan is not None and plan.hidden
+        row.count += 1
+        row.last = self.order
+        row.version_after = None if version is None else version + (1 if plan is None or plan.bumps else 0)
+        for key in keys:
+            bucket = self.index.bucket(key)
+            if bucket is not None:
+                bucket.log(row, self.order, lo, hi, view)
+        if storage in self.leaf_storages or (t.requires_grad and _is_leaf(t)):
+            self.note_leaf(row, storage)
+        return row
+
+    def note_leaf(self, row: Write, storage: int) -> None:
+        self.leaf_storages.add(storage)
+        self.last_leaf_write = private.peek_sequence_nr()
+        row.leaf = True
+        row.changed_leaf(self.last_leaf_write)
+
+    # --- windows --------------------------------------------------------------------------------------------------------
+
+    def open_window(self) -> int:
+        """Begin a watch: from here on rows are new ones. Returns its place in program order."""
+        self.windows += 1
+        self.table.new_epoch()
+        self.order += 1
+        return self.order
+
+    def tidy(self) -> None:
+        """Between watches: forget everything but the saved tensors still alive and the rows of writes to their storages."""
+        keep: set[Write] = set()
+        for saved in self.index:
+            bucket = self.index.bucket_of(saved)
+            if bucket is not None:
+                keep.update(hit.write for hit in bucket.hits)
+        self.table.keep(keep)
+        self.backwards.clear()
+        self.blind_spots.clear()
+        self.last_op = None
+
+    def close_window(self) -> int:
+        self.windows -= 1
+        self.table.new_epoch()
+        self.order += 1
+        return self.order
+
+
+def _weak(module: Any) -> Any:
+    return None if module is None else weakref.ref(module)
+
+
+def _is_leaf(t: torch.Tensor) -> bool:
+    try:
+        return t.is_leaf and (t._base is None or t._base.is_leaf)
+    except RuntimeError:  # a view of a base that was written: torch refuses to say
+        return False
+
+
+def _remove_mode(mode: WatchMode) -> None:
+    """Leave `mode` even if the user's code left one of its own on top of it."""
+    if private.top_dispatch_mode() is mode:
+        mode.__exit__(None, None, None)
+        return
+    above = []
+    while (top := private.top_dispatch_mode()) is not None and top is not mode:
+        above.append(top)
+        top.__exit__(None, None, None)
+    if private.top_dispatch_mode() is mode:
+        mode.__exit__(None, None, None)
+    for top in reversed(above):
+        top.__enter__()

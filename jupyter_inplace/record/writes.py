@@ -1,0 +1,87 @@
+"""Rows of writes: one row per (site, operation, storage), however often a loop runs through it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class Write:
+    """One row: an operation that wrote to a tensor, at one place of the source, once or many times.
+
+    Plain values only, no tensor: a row must not keep anything of the user's alive. `first` and `last` are places in
+    program order, `sequences` the node numbers current at the write where it changed a leaf (a reader with a lower
+    number read the old value), `versions` the counter before the first and after the last write.
+    """
+
+    __slots__ = (
+        "by_engine", "count", "device", "dtype", "first", "grad_mode", "hidden", "itemsize", "last", "leaf", "module", "number",
+        "op", "optimizer", "requires_grad", "sequences", "shape", "site", "storage", "time", "version_after", "version_before",
+    )  # fmt: skip
+
+    _SEQUENCES = 64
+
+    def __init__(self, op: str, site: Any, module: Any, storage: int, time: float, order: int) -> None:
+        self.op, self.site, self.module, self.storage, self.time = op, site, module, storage, time
+        self.first = self.last = order
+        self.count = 0
+        self.number = 0
+        self.shape: tuple[int, ...] = ()
+        self.dtype = self.device = ""
+        self.itemsize = 0
+        self.version_before: int | None = None
+        self.version_after: int | None = None
+        self.sequences: list[int] = []
+        self.leaf = self.grad_mode = self.requires_grad = self.hidden = self.by_engine = False
+        self.optimizer: Any = None
+
+    def changed_leaf(self, sequence: int) -> None:
+        """Note that a leaf changed when the next node was to get `sequence`; the newest ones are kept."""
+        if not self.sequences or self.sequences[-1] != sequence:
+            self.sequences.append(sequence)
+            if len(self.sequences) > self._SEQUENCES:
+                del self.sequences[1]
+
+
+class WriteTable:
+    """All rows of a session, found again by (site, operation, storage)."""
+
+    _STORAGES_PER_SITE = 256
+
+    def __init__(self) -> None:
+        self.rows: list[Write] = []
+        self._by_key: dict[Any, Write] = {}
+        self._per_site: dict[Any, int] = {}
+        self.by_storage: dict[int, list[Write]] = {}
+
+    def row(self, op: str, site: Any, module: Any, module_key: int, storage: int, time: float, order: int) -> Write:
+        """The row for this write, made where there is none. Past 256 storages a site's further ones share a row."""
+        key = (op, site, module_key, storage)
+        row = self._by_key.get(key)
+        if row is not None:
+            return row
+        place = (op, site, module_key)
+        seen = self._per_site.get(place, 0)
+        if seen >= self._STORAGES_PER_SITE:
+            key = (op, site, module_key, -1)
+            row = self._by_key.get(key)
+            if row is not None:
+                return row
+            storage = -1
+        self._per_site[place] = seen + 1
+        row = self._by_key[key] = Write(op, site, module, storage, time, order)
+        row.number = len(self.rows)
+        self.rows.append(row)
+        self.by_storage.setdefault(storage, []).append(row)
+        return row
+
+    def new_epoch(self) -> None:
+        """Begin new rows for the same places: a nested watch or the next cell starts here."""
+        self._by_key.clear()
+        self._per_site.clear()
+
+    def keep(self, rows: set[Write]) -> None:
+        """Forget all other rows."""
+        self.rows = [row for row in self.rows if row in rows]
+        self.by_storage = {}
+        for row in self.rows:
+            self.by_storage.setdefault(row.storage, []).append(row)

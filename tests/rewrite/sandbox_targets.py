@@ -1,4 +1,3 @@
-# ruff: noqa: BLE001
 """What the sandbox tests run: each takes the state and a function that sends a message back."""
 
 import ctypes

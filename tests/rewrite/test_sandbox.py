@@ -4,6 +4,7 @@ import os
 import random
 import socket
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -182,7 +183,7 @@ def test_hundred_rounds_leave_nothing_behind():
         grown = [p.memory_full_info().uss - h for p, h in zip((me, keeper), held, strict=True)]
         assert max(grown) < 4 << 20, grown
     assert not keeper.is_running()
-    assert not list(Path("/tmp").glob("jupyter_inplace-*"))
+    assert not directories_of(snapshot)
 
 
 def test_snapshots_leave_nothing_behind():
@@ -223,6 +224,7 @@ def test_a_killed_keeper_takes_its_worker_along():
         assert outcome.status == "lost"
         psutil.wait_procs(workers, timeout=5)
         assert not any(worker.is_running() for worker in workers)
+        assert not directories_of(own)
 
 
 def test_used_from_another_thread(snapshot):
@@ -263,6 +265,10 @@ def test_not_where_a_device_is_visible(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(SandboxUnavailableError, match="sees a CUDA device"):
         Snapshot.take({})
+
+
+def directories_of(snapshot):
+    return list(Path(tempfile.gettempdir()).glob(f"jupyter_inplace-{snapshot._process}-*"))
 
 
 def assert_no_worker_left(snapshot):

@@ -18,6 +18,7 @@ from jupyter_inplace.rewrite.sandbox import linux
 from jupyter_inplace.rewrite.sandbox.channel import GoneError, Receiver, send
 from jupyter_inplace.rewrite.sandbox.isolate import isolate_snapshot
 from jupyter_inplace.rewrite.sandbox.outcome import Limits, Status
+from jupyter_inplace.rewrite.sandbox.snapshot import directory_prefix
 from jupyter_inplace.rewrite.sandbox.worker import work
 
 _CHUNK = 1 << 20
@@ -88,7 +89,7 @@ class Keeper:
         os._exit(0)
 
     def _run(self, target: str, arguments: dict[str, Any], limits: Limits) -> None:
-        self._directory = tempfile.mkdtemp(prefix="jupyter_inplace-")
+        self._directory = tempfile.mkdtemp(prefix=directory_prefix(os.getpid()))
         results, to_us = os.pipe()
         me = os.getpid()
         self._worker = os.fork()

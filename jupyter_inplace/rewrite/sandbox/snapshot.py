@@ -6,10 +6,13 @@ import contextlib
 import os
 import random
 import select
+import shutil
 import signal
+import tempfile
 import threading
 import time
 import warnings
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -47,7 +50,7 @@ class Snapshot:
         """
         check_fork()
         check_size(state, limit_bytes)
-        from jupyter_inplace.rewrite.sandbox.keeper import keep  # before the fork: it exists on Linux only
+        from jupyter_inplace.rewrite.sandbox.keeper import keep  # before the fork; it exists on Linux only
 
         theirs_in, ours_out = os.pipe()
         ours_in, theirs_out = os.pipe()
@@ -142,6 +145,8 @@ class Snapshot:
             os.kill(self._process, signal.SIGTERM)
         _reap(self._process, patience)
         os.close(self._replies)
+        for left in Path(tempfile.gettempdir()).glob(directory_prefix(self._process) + "*"):
+            shutil.rmtree(left, ignore_errors=True)  # it was killed before it could clean up
 
     @property
     def closed(self) -> bool:
@@ -157,6 +162,11 @@ class Snapshot:
     def __del__(self) -> None:
         with contextlib.suppress(Exception):
             self._end(patience=0.0)
+
+
+def directory_prefix(keeper: int) -> str:
+    """How the names of the private directories begin that a snapshot process makes."""
+    return f"jupyter_inplace-{keeper}-"
 
 
 def _reap(process: int, patience: float) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.abc
-import importlib.machinery
-import importlib.util
 import re
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
 from types import ModuleType
+from typing import Any
 
 #: torch, torchvision, torchmetrics ... in front of any comment or string of the line.
 _MENTION = re.compile(r"^[^#'\"\n]*\btorch", re.MULTILINE)
@@ -20,7 +20,7 @@ def mentions_torch(source: str) -> bool:
     return _MENTION.search(source) is not None
 
 
-class OnArrival(importlib.abc.MetaPathFinder):
+class OnArrival:
     """Calls back once, right after a module has been imported for the first time, on the thread that asked.
 
     A cell need not name torch to use it: its own modules may import it.
@@ -43,31 +43,32 @@ class OnArrival(importlib.abc.MetaPathFinder):
 
     def find_spec(
         self, fullname: str, _path: Sequence[str] | None = None, _target: ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
+    ) -> ModuleSpec | None:
         """Find nothing of our own: the real spec, with a loader that tells us when it is done."""
         if fullname != self._name or self._searching or threading.get_ident() != self._thread:
             return None
         self._searching = True
         try:
-            spec = importlib.util.find_spec(fullname)
+            spec = find_spec(fullname)
         finally:
             self._searching = False
         if spec is not None and spec.loader is not None:
             self.remove()
-            spec.loader = _Telling(spec.loader, self._then)
+            spec.loader = _Telling(spec.loader, self._then)  # type: ignore[assignment]  # duck-typed: importlib.abc is slow
         return spec
 
 
-class _Telling(importlib.abc.Loader):
+class _Telling:
     """The real loader, and a call afterwards. The module itself gets to see the real one only."""
 
-    def __init__(self, real: importlib.abc.Loader, then: Callable[[], None]) -> None:
+    def __init__(self, real: Any, then: Callable[[], None]) -> None:
         self._real = real
         self._then = then
 
-    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         """What the real loader makes."""
-        return self._real.create_module(spec)
+        made: ModuleType | None = self._real.create_module(spec)
+        return made
 
     def exec_module(self, module: ModuleType) -> None:
         """What the real loader does, then the call."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import sys
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ class Output:
     """The place of one report below its cell; what comes later replaces what stands there."""
 
     def __init__(self) -> None:
-        self._id = f"jupyter-inplace-{uuid.uuid4().hex}"
+        self._id = f"jupyter-inplace-{os.urandom(16).hex()}"
         self._shown = False
 
     def show(self, report: Report) -> None:

@@ -22,11 +22,9 @@ def hide_own_frames(error: BaseException | None) -> None:
             continue
         seen.add(id(error))
         error.__traceback__ = _without_own(error.__traceback__)
-        waiting += [error.__cause__, error.__context__, *(error.exceptions if _is_group(error) else ())]
-
-
-def _is_group(error: BaseException) -> bool:
-    return isinstance(error, BaseExceptionGroup)
+        waiting += [error.__cause__, error.__context__]
+        if isinstance(error, BaseExceptionGroup):
+            waiting += error.exceptions
 
 
 def _without_own(trace: TracebackType | None) -> TracebackType | None:

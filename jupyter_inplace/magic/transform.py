@@ -60,4 +60,5 @@ class MagicLine:
 def _inner_magic(body: list[str]) -> list[str]:
     """Below our line another cell magic may stand, such as ``%%time``."""
     top = next(i for i, line in enumerate(body) if not line.isspace())
-    return body[:top] + cell_magic(body[top:])
+    below: list[str] = cell_magic(body[top:])
+    return body[:top] + below

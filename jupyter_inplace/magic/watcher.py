@@ -210,20 +210,20 @@ class Watcher:
     # -- magics --------------------------------------------------------------------------------------------------
 
     def _line_magic(self) -> Callable[[str], None]:
-        @no_var_expand
         def autograd_watch(line: str) -> None:
             self._switch(line)
 
         autograd_watch.__doc__ = _LINE_HELP
+        no_var_expand(autograd_watch)
         return autograd_watch
 
     def _cell_magic(self) -> Callable[[str, str], Any]:
-        @no_var_expand
         def autograd_watch(line: str, cell: str) -> Any:
             __tracebackhide__ = True
             return self._run_nested(line, cell)
 
         autograd_watch.__doc__ = words.help_text()
+        no_var_expand(autograd_watch)
         return autograd_watch
 
     def _switch(self, line: str) -> None:

@@ -76,8 +76,8 @@ def _is_a(kind: type, value: Any) -> bool:
 
 
 def dumps(data: Any) -> str:
-    """Data as one line of strict JSON."""
-    return json.dumps(data, ensure_ascii=False, allow_nan=False)
+    """Data as one line of strict JSON in ASCII."""
+    return json.dumps(data, allow_nan=False)
 
 
 def read_one(path: str | os.PathLike[str]) -> tuple[str, Any]:
@@ -105,10 +105,10 @@ def read_one(path: str | os.PathLike[str]) -> tuple[str, Any]:
 
 def write_whole(path: str | os.PathLike[str], text: str) -> None:
     """Write a file such that no reader ever sees a part of it."""
-    target = Path(os.path.realpath(path))
+    target = Path(os.path.realpath(path))  # through a link to what it names
     draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        draft.write_text(text, encoding="utf-8")
+        draft.write_text(text, encoding="utf-8", errors="replace")
         draft.replace(target)
     finally:
         draft.unlink(missing_ok=True)

@@ -54,8 +54,7 @@ def excerpt(report: Report, mutation: Mutation) -> Excerpt:
     conflicts = [c for c in report.conflicts if c.mutation == mutation.id]
     result.hidden = max(len(conflicts) - MAX_SAVERS, 0)
     for conflict in conflicts[:MAX_SAVERS]:
-        remark = f"{words.saver(conflict)}; {words.found(conflict)}"
-        _mark(result, lines, conflict.saved_site, report.cell, "save", remark)
+        _mark(result, lines, conflict.saved_site, report.cell, "save", words.saver(conflict, mutation.tensor))
     _mark(result, lines, mutation.site, report.cell, "write", about(mutation))
     result.lines = sorted(lines.values(), key=lambda line: (line.file, line.number))
     return result

@@ -14,14 +14,15 @@ from jupyter_inplace.show import html_fixes, html_source, html_tables, html_time
 from jupyter_inplace.show.html_section import Tasks, section
 from jupyter_inplace.show.markup import Markup, join, tag
 
-MAX_QUIET_ROWS = 20
 MAX_OTHER_ROWS = 30
+MAX_SPOTS = 20
+MAX_QUIET = 11_500  # characters of a quiet line with all that unfolds from it
 
 _SIGNS = {"rejected": "✕", "breaks": "✕", "corrupts": "⚠", "cuts": "⚠", "mixes": "◐", "harmless": "✓"}
 
 
 def render(report: Report) -> Markup:
-    """The fragment. A report without a harmful write is one quiet line that unfolds."""
+    """Give the fragment. A report without a harmful write is one quiet line that unfolds."""
     tasks = Tasks(report)
     if report.verdict == "harmless":
         return _quiet(report, tasks)
@@ -32,7 +33,7 @@ def render(report: Report) -> Markup:
             tag(
                 "p",
                 tag("span", f"{_SIGNS.get(report.verdict, '•')} {report.verdict}: ", class_="ji-word"),
-                _sentence(report),
+                tag("strong", _sentence(report)),
             ),
             tag("p", _rank(report), words.tally(report).replace("; ", " · "), class_="ji-tally"),
             class_=f"ji-head ji-{report.verdict}",
@@ -46,7 +47,7 @@ def render(report: Report) -> Markup:
         html_fixes.fixes(report),
         _blind_spots(report),
         _other_writes(report),
-        style.sheet(),
+        style.sheet(quiet=False),
         class_="ji-panel" + (" ji-mixed" if report.verdict == "mixes" else ""),
         role="region",
         aria_label=f"In-place writes: {report.verdict}",
@@ -67,14 +68,22 @@ def page(fragment: str, title: str) -> str:
 
 
 def _quiet(report: Report, tasks: Tasks) -> Markup:
+    """The quiet line, with as much to unfold as stays small."""
+    for rows, drawn in ((16, True), (16, False), (6, False)):
+        folded = _folded(report, tasks, rows, drawn)
+        if len(folded) <= MAX_QUIET:
+            break
+    return folded
+
+
+def _folded(report: Report, tasks: Tasks, rows: int, drawn: bool) -> Markup:
     spots = len(report.blind_spots)
     unseen = f" {words.counted(spots, 'thing')} could not be seen." if spots else ""
-    shown = report.mutations[:MAX_QUIET_ROWS]
     parts = [
-        html_tables.writes(report, shown) if shown else None,
-        html_timeline.timeline(report, tasks, columns=8, lanes=4, listed=0),
-        html_tables.gradients(report, tasks),
-        _blind_spots(report),
+        html_tables.writes(report, report.mutations[:rows]) if report.mutations else None,
+        html_timeline.timeline(report, tasks, columns=8, lanes=4, listed=0) if drawn else None,
+        html_tables.gradients(report, tasks) if drawn else None,
+        _blind_spots(report, MAX_SPOTS if drawn else 3),
     ]
     return tag(
         "details",
@@ -82,13 +91,13 @@ def _quiet(report: Report, tasks: Tasks) -> Markup:
             "summary",
             tag("span", "✓ ", class_="ji-word"),
             _rank(report),
-            report.summary,
+            words.clip(report.summary, 400),
             unseen,
             data_ji="verdict",
             data_ji_verdict=report.verdict,
         ),
         parts if any(parts) else tag("p", "Nothing to unfold: the watch saw no write.", class_="ji-part ji-note"),
-        style.sheet(),
+        style.sheet(quiet=True),
         class_="ji-panel ji-quiet",
         data_ji="panel",
     )
@@ -111,12 +120,13 @@ def _sentence(report: Report) -> Markup:
     return join(tag("code", piece) if i % 2 else piece for i, piece in enumerate(pieces))
 
 
-def _blind_spots(report: Report) -> Markup | None:
+def _blind_spots(report: Report, limit: int = MAX_SPOTS) -> Markup | None:
     if not report.blind_spots:
         return None
-    return section(
-        "Not seen", None, tag("ul", [tag("li", spot) for spot in report.blind_spots[:20]]), name="blind-spots"
-    )
+    left = len(report.blind_spots) - limit
+    items = [tag("li", words.clip(spot, 300)) for spot in report.blind_spots[:limit]]
+    items += [tag("li", f"and {left} more")] if left > 0 else []
+    return section("Not seen", None, tag("ul", items), name="blind-spots")
 
 
 def _other_writes(report: Report) -> Markup | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from jupyter_inplace.report import Mutation, Report
+from jupyter_inplace.report import HARMFUL, Mutation, Report
 from jupyter_inplace.show import words
 from jupyter_inplace.show.excerpt import Excerpt, Line, Mark, excerpt, shown_mutations
 from jupyter_inplace.show.html_section import section
@@ -39,7 +39,11 @@ def _block(block: Excerpt, report: Report) -> Markup:
         file = line.file
         rows.append(_line(line))
     rows += [tag("div", remark, class_="ji-file") for remark in block.nowhere]
-    leaves = f"Leaves hit: {words.listed(mutation.leaves, 6)}" if mutation.leaves else ""
+    leaves = (
+        f"Leaves{' hit' if mutation.verdict in HARMFUL else ''}: {words.listed(mutation.leaves, 6)}"
+        if mutation.leaves
+        else ""
+    )
     more = f"{words.counted(block.hidden, 'more saved tensor')} overwritten. " if block.hidden else ""
     return tag(
         "div",
@@ -58,7 +62,7 @@ def _here(file: str, report: Report) -> bool:
 
 def _line(line: Line) -> Markup:
     hot = any(mark.role == "write" for mark in line.marks)
-    remarks = [remark for mark in line.marks for remark in mark.remarks]
+    remarks = [remark.replace(" -> ", " → ") for mark in line.marks for remark in mark.remarks]
     return tag(
         "div",
         tag("pre", tag("span", f"{line.number} ", class_="ji-no"), _underlined(line)),

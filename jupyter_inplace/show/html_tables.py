@@ -9,12 +9,12 @@ from collections.abc import Iterable, Sequence
 from jupyter_inplace.report import Gradient, Mutation, Report, TaskCosine
 from jupyter_inplace.show import words
 from jupyter_inplace.show.html_section import Tasks, scroll, section
-from jupyter_inplace.show.markup import Markup, tag
+from jupyter_inplace.show.markup import Markup, name, tag
 
 MAX_TASKS = 12
 OPEN_CELLS = 80  # cells of the gradient table that stand open
-FOLDED_CELLS = 240  # and as many again to unfold
-MAX_COSINES = 24
+FOLDED_CELLS = 120  # and these unfold
+MAX_COSINES = 12
 
 
 def gradients(report: Report, tasks: Tasks) -> Markup | None:
@@ -24,7 +24,7 @@ def gradients(report: Report, tasks: Tasks) -> Markup | None:
     bad = {g.task for g in report.gradients if g.status != "ok"}
     names = list(dict.fromkeys([t.name for t in report.tasks] + [g.task for g in report.gradients]))
     have = {g.task for g in report.gradients}
-    columns = sorted((n for n in names if n in have), key=lambda name: name not in bad)[:MAX_TASKS]
+    columns = sorted((n for n in names if n in have), key=lambda n: n not in bad)[:MAX_TASKS]
     rows: dict[str, dict[str, list[Gradient]]] = defaultdict(lambda: defaultdict(list))
     for g in report.gradients:
         rows[g.leaf][g.task].append(g)
@@ -68,11 +68,11 @@ def _task(name: str, tasks: Tasks) -> Markup:
 
 
 def _gradient_rows(leaf: str, by_task: dict[str, list[Gradient]], columns: Sequence[str]) -> list[Markup]:
-    depth = max(len(by_task[name]) for name in by_task)
+    depth = max(len(rows) for rows in by_task.values())
     result = []
     for i in range(depth):
-        cells = [_cell(by_task[name][i]) if i < len(by_task.get(name, ())) else tag("td", "–") for name in columns]
-        result.append(tag("tr", tag("th", tag("code", leaf), scope="row"), cells))
+        cells = [_cell(by_task[n][i]) if i < len(by_task.get(n, ())) else tag("td", "–") for n in columns]
+        result.append(tag("tr", tag("th", name(leaf), scope="row"), cells))
     return result
 
 
@@ -86,6 +86,7 @@ def _cell(g: Gradient) -> Markup:
     return tag(
         "td",
         tag("span", word, class_=f"ji-chip ji-{word}"),
+        " ",
         words.figures(g),
         tag("small", " · ".join(below)) if below else None,
         class_=_heat(g),
@@ -128,13 +129,15 @@ def cosines(report: Report) -> Markup | None:
 
     shown = sorted(report.task_cosines, key=order)[:MAX_COSINES]
     left = len(report.task_cosines) - len(shown)
-    head = [tag("th", title, scope="col") for title in ("leaf", "tasks", "as run", "reference")]
+    as_run = any(c.as_run is not None for c in shown)
+    titles = ("leaf", "tasks", *(["as run"] if as_run else []), "reference")
+    head = [tag("th", title, scope="col") for title in titles]
     body = [
         tag(
             "tr",
-            tag("th", tag("code", c.leaf), scope="row"),
+            tag("th", name(c.leaf), scope="row"),
             tag("td", tag("code", ", ".join(c.tasks))),
-            tag("td", words.cosine(c.as_run, "–")),
+            tag("td", words.cosine(c.as_run, "–")) if as_run else None,
             tag("td", words.cosine(c.reference, "–")),
             data_ji="task-cosine",
             data_ji_leaf=c.leaf,

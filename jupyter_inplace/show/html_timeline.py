@@ -34,7 +34,7 @@ def timeline(
         note += f", {words.counted(drawn.hidden_lanes, 'more tensor')} not drawn"
     shapes = {mark.shape for lane in drawn.lanes for mark in lane.marks}
     shapes |= {"save"} if "saved-lost" in shapes else set()
-    legend = [tag("span", said) for shape, said in LEGEND.items() if shape in shapes]
+    legend = [[tag("span", said), " "] for shape, said in LEGEND.items() if shape in shapes]
     return section(
         "Timeline",
         note,

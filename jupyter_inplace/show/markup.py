@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Iterable
 from typing import TypeAlias
 
@@ -15,7 +16,7 @@ class Markup(str):
 
 Child: TypeAlias = "str | Markup | Iterable[Child] | None"
 
-_VOID = {"br", "meta", "path", "circle", "line", "rect"}
+_VOID = {"br", "wbr", "meta", "path", "circle", "line", "rect"}
 
 
 def tag(name: str, /, *children: Child, **attributes: str | float | None) -> Markup:
@@ -26,7 +27,7 @@ def tag(name: str, /, *children: Child, **attributes: str | float | None) -> Mar
         if value is not None
     )
     if name in _VOID and not children:
-        return Markup(f"<{name}{written}{'' if name in ('br', 'meta') else '/'}>")
+        return Markup(f"<{name}{written}{'' if name in ('br', 'wbr', 'meta') else '/'}>")
     return Markup(f"<{name}{written}>{join(children)}</{name}>")
 
 
@@ -39,6 +40,11 @@ def join(children: Child) -> Markup:
     if isinstance(children, str):
         return Markup(html.escape(children))
     return Markup("".join(join(child) for child in children))
+
+
+def name(text: str) -> Markup:
+    """A dotted name as code, which may break after its dots."""
+    return tag("code", [[tag("wbr") if i else None, part] for i, part in enumerate(re.split(r"(?<=\.)", text))])
 
 
 def _number(value: str | float) -> str:

@@ -16,7 +16,7 @@ from jupyter_inplace.show import words
 
 MAX_COLUMNS = 14
 MAX_LANES = 8
-MIN_WIDTH = 640
+MIN_WIDTH = 700
 SLOT, LANE, HIT_LANE = 26, 32, 54
 
 Shape = Literal["save", "saved-lost", "write", "write-bad", "write-mixes", "read", "read-lost", "fold"]
@@ -99,7 +99,8 @@ def picture(report: Report, max_columns: int = MAX_COLUMNS, max_lanes: int = MAX
         if event.tensor is not None:
             weight[event.tensor] = max(weight[event.tensor], _WEIGHT.get(shapes[id(event)], 0))
     kept = set(sorted(names, key=lambda name: -weight[name])[:max_lanes])
-    lanes = {name: Lane(name) for name in names if name in kept}
+    # what is hit stands on top, the rest in the order in which it appeared
+    lanes = {name: Lane(name) for name in sorted(names, key=lambda name: weight[name] == 0) if name in kept}
     _place(columns, lanes, shapes)
     height = 24.0
     for lane in lanes.values():
@@ -174,7 +175,7 @@ def _place(columns: Sequence[Column], lanes: dict[str, Lane], shapes: dict[int, 
             lanes[tensor].marks.append(mark)
             placed[-1].append((mark, slots.get(tensor, 0)))
             slots[tensor] = slots.get(tensor, 0) + 1
-        least = 7.0 * len(column.label) + 16 if column.kind == "backward" else 60.0
+        least = 7.0 * len(column.label) + 16 if column.kind != "code" else 60.0
         column.width = max(min(least, 170.0), SLOT * (max(slots.values(), default=1) + 1))
     spare = max(MIN_WIDTH - sum(column.width for column in columns), 0) / len(columns)
     x = 0.0

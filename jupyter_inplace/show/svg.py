@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from jupyter_inplace.report import Report, TimelineEvent
+from jupyter_inplace.report import HARMFUL, Report, TimelineEvent
 from jupyter_inplace.show import words
 from jupyter_inplace.show.markup import Markup, tag
 from jupyter_inplace.show.picture import Column, Lane, Link, Mark, Picture
@@ -15,6 +15,7 @@ AXIS = 24
 def draw(picture: Picture, report: Report, task_class: Callable[[str | None], str]) -> Markup:
     """The lanes without their names (which stand beside the picture, so that they stay while it scrolls)."""
     height = picture.height + AXIS
+    harmful = {m.id for m in report.mutations if m.verdict in HARMFUL}
     return tag(
         "svg",
         [_band(column, picture.height, task_class(column.task)) for column in picture.columns],
@@ -22,7 +23,7 @@ def draw(picture: Picture, report: Report, task_class: Callable[[str | None], st
         [_link(link) for link in picture.links],
         [_mark(mark, lane.y, report) for lane in picture.lanes for mark in lane.marks],
         [_overwritten(lane, report, picture.width) for lane in picture.lanes],
-        [_axis(column, picture.height, task_class(column.task)) for column in picture.columns],
+        [_axis(column, picture.height, task_class(column.task), harmful) for column in picture.columns],
         class_="ji-svg",
         role="img",
         aria_label=f"Timeline of {words.counted(len(picture.lanes), 'tensor')}; the list below says the same.",
@@ -39,9 +40,10 @@ def _band(column: Column, height: float, task: str) -> Markup | None:
     return tag("rect", class_=kind, x=column.x + 2, y=4, width=column.width - 4, height=height - 4, rx=3)
 
 
-def _axis(column: Column, height: float, task: str) -> Markup:
+def _axis(column: Column, height: float, task: str, harmful: set[int]) -> Markup:
+    hot = column.kind == "code" and any(event.mutation in harmful for event in column.events)
     text = words.clip(column.label, max(int(column.width / 6.4), 6))
-    kind = {"code": "ji-tick", "backward": f"ji-tick {task}", "fold": "ji-tick ji-dim"}[column.kind]
+    kind = "ji-tick " + ("ji-red" if hot else task if column.kind == "backward" else "ji-plain")
     return tag(
         "text",
         tag("title", column.label),
@@ -84,15 +86,19 @@ def _link(link: Link) -> Markup:
 
 def _overwritten(lane: Lane, report: Report, width: float) -> Iterator[Markup]:
     """What stands below a harmful write: what it did in three words."""
+    told: set[int | None] = set()
     for mark in lane.marks:
-        if mark.shape != "write-bad":
-            continue
         ids = {event.mutation for event in mark.events}
+        if mark.shape != "write-bad" or ids <= told:
+            continue
+        told |= ids
         names = sorted({words.short_op(m.op) for m in report.mutations if m.id in ids})
         destroyed = sum(conflict.mutation in ids for conflict in report.conflicts)
-        said = f"{words.clip(', '.join(names), 30)}" + (
-            f" overwrites {words.counted(destroyed, 'saved tensor')}" if destroyed else ""
-        )
+        said = words.clip(", ".join(names), 30)
+        if all(m.verdict == "rejected" for m in report.mutations if m.id in ids):
+            said += " refused"
+        elif destroyed:
+            said += f" overwrites {words.counted(destroyed, 'saved tensor')}"
         # to the side with more room
         right = mark.x < width * 0.6
         yield tag(
@@ -110,7 +116,7 @@ def _mark(mark: Mark, y: float, report: Report) -> Markup:
         "g",
         tag("title", _told(mark, report)),
         _figure(mark, y),
-        tag("text", f"×{mark.count:,}", class_="ji-count", x=mark.x, y=y + 19, text_anchor="middle")
+        tag("text", f"×{mark.count:,}", class_="ji-count", x=mark.x - 7, y=y - 8, text_anchor="end")
         if mark.count > 1
         else None,
         class_=f"ji-mark ji-{mark.shape}",
@@ -152,6 +158,8 @@ def describe(event: TimelineEvent, report: Report) -> str:
     if event.kind == "backward":
         said += f" of {event.task}" if event.task else ""
     else:
+        if any(m.id == event.mutation and m.verdict == "rejected" for m in report.mutations):
+            said = "not written, torch refused"
         said = f"{event.tensor or 'a tensor'} {said}"
         said += f" of {event.task}" if event.task and event.kind == "read" else ""
     if event.version is not None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 import math
 import re
 import textwrap
+import unicodedata
 from collections.abc import Iterator, Sequence
 
-from jupyter_inplace.report import Fix, Gradient, Report, TaskCosine
+from jupyter_inplace.report import HARMFUL, Fix, Gradient, Report, TaskCosine
 from jupyter_inplace.show import words
 from jupyter_inplace.show.excerpt import Excerpt, Line, excerpt, shown_mutations
 
@@ -23,7 +24,7 @@ MAX_DIFF = 16
 
 _CODES = {"bad": "31", "good": "32", "warn": "33", "save": "34", "dim": "2", "bold": "1"}
 # a terminal obeys control characters, whoever wrote them: only our own colours pass
-_CONTROL = re.compile(r"(\033\[(?:3[1-4]|[012])m)|[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+_CONTROL = re.compile(r"(\033\[(?:3[1-4]|[012])m)|[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _VERDICT_STYLE = {"rejected": "bad", "breaks": "bad", "corrupts": "bad", "cuts": "bad", "mixes": "warn"}
 
 
@@ -96,20 +97,22 @@ class _Painter:
         if block.hidden:
             yield f"    and {words.counted(block.hidden, 'more saved tensor')}"
         if mutation.leaves:
-            yield from self.wrapped(f"leaves hit: {words.listed(mutation.leaves, 6)}", "    ")
+            yield from self.wrapped(
+                f"leaves{' hit' if mutation.verdict in HARMFUL else ''}: {words.listed(mutation.leaves, 6)}", "    "
+            )
 
     def source_line(self, line: Line, digits: int) -> Iterator[str]:
         margin = " " * (digits + 4)
-        room = self.width - len(margin) - 2
+        room = max(self.width - len(margin) - 2, 20)
         writes = any(mark.role == "write" for mark in line.marks)
         text = line.text.expandtabs(1)  # one column a tab, so that the underline stays below its expression
         cut = text if len(text) <= room else text[: room - 3] + "..."
         yield f"  {'>' if writes else ' '} {line.number:>{digits}}| {cut}".rstrip()
         for mark in sorted(line.marks, key=lambda mark: mark.start):
             start, end = min(mark.start, room - 1), min(mark.end, room)
-            rule = ("^" if mark.role == "write" else "~") * max(end - start, 1)
+            rule = ("^" if mark.role == "write" else "~") * max(_columns(text[start:end]), 1)
             style = "bad" if mark.role == "write" else "save"
-            head = f"{margin}| {' ' * start}"
+            head = f"{margin}| {' ' * _columns(text[:start])}"
             beside = " " + mark.remarks[0]
             fits = len(head) + len(rule) + len(beside) <= self.width
             yield head + self.paint(rule, style) + (beside if fits else "")
@@ -175,6 +178,7 @@ class _Painter:
         for i, row in enumerate(rows):
             cells = [f"{words.shorten(cell, w):{a}{w}}" for cell, a, w in zip(row, align, widths, strict=True)]
             line = ("  " + "  ".join(cells)).rstrip()
+            line = line if len(line) <= self.width else line[: self.width - 3] + "..."
             yield self.paint(line, "dim") if i == 0 else line
 
     def fixes(self, report: Report) -> Iterator[str]:
@@ -215,6 +219,12 @@ class _Painter:
             )
         if len(changed) > MAX_DIFF:
             yield f"{' ' * len(mark)}and {words.counted(len(changed) - MAX_DIFF, 'more line')}"
+
+
+def _columns(text: str) -> int:
+    """The width of a text on a terminal, where East Asian characters take two columns and accents none."""
+    wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
+    return len(text) + wide - sum(unicodedata.combining(c) > 0 for c in text)
 
 
 def _aside(gradient: Gradient) -> str:

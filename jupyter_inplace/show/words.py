@@ -129,22 +129,21 @@ def versions(mutation: Mutation) -> str:
     return f"version {before}, not bumped" if before == after else f"version {before} -> {after}"
 
 
-def saver(conflict: Conflict) -> str:
-    """``TanhBackward0 saved its result, z version 0``."""
-    words = f"{conflict.node} saved " + (f"its {conflict.saved_as}" if conflict.saved_as else "a tensor")
-    words += f", {conflict.tensor}" + ("" if conflict.saved_version is None else f" version {conflict.saved_version}")
-    if conflict.module:
-        words += f", in {conflict.module}"
-    return words + (", before the watch began" if conflict.saved_before_watch else "")
+def saver(conflict: Conflict, written: str) -> str:
+    """``TanhBackward0 saved its result, version 0; backward found version 1``.
 
-
-def found(conflict: Conflict) -> str:
-    """``backward found version 1``, or what stands instead of it."""
+    :param written: the tensor that was written; the saved one is named where it is called otherwise.
+    """
+    said = conflict.node + (f" in {conflict.module}" if conflict.module else "")
+    said += " saved " + (f"its {conflict.saved_as}" if conflict.saved_as else "a tensor")
+    said += f" {conflict.tensor}" if conflict.tensor != written else ""
+    said += "" if conflict.saved_version is None else f", version {conflict.saved_version}"
+    said += " before the watch began" if conflict.saved_before_watch else ""
     if conflict.pending:
-        return "no backward has read it yet"
+        return f"{said}; no backward has read it yet"
     if conflict.found_version is None or conflict.found_version == conflict.saved_version:
-        return "backward found other values"
-    return f"backward found version {conflict.found_version}"
+        return f"{said}; backward found other values"
+    return f"{said}; backward found {conflict.found_version}"
 
 
 def tally(report: Report) -> str:

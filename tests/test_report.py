@@ -118,7 +118,9 @@ def test_fields_may_be_missing_where_they_have_a_default():
                                     {"mutations": [{"id": 0, "op": "o", "tensor": "t", "versions": [1, 2, 3]}]}])  # fmt: skip
 def test_says_which_field_is_wrong(change):
     data = {**Report().to_dict(), **change}
-    with pytest.raises(ValueError, match=rf"^a report with.*`report\.{next(iter(change))}|^a report without `report\.mut"):
+    with pytest.raises(
+        ValueError, match=rf"^a report with.*`report\.{next(iter(change))}|^a report without `report\.mut"
+    ):
         Report.from_dict(data)
 
 

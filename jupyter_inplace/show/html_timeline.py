@@ -10,6 +10,7 @@ from jupyter_inplace.show.picture import MAX_COLUMNS, MAX_LANES, Picture, pictur
 
 LEGEND = {
     "save": "◇ saved for backward",
+    "saved-lost": "◇̸ saved, then overwritten",
     "write": "• write",
     "write-bad": "● harmful write",
     "write-mixes": "◐ write between two reads",
@@ -33,7 +34,6 @@ def timeline(
     if drawn.hidden_lanes:
         note += f", {words.counted(drawn.hidden_lanes, 'more tensor')} not drawn"
     shapes = {mark.shape for lane in drawn.lanes for mark in lane.marks}
-    shapes |= {"save"} if "saved-lost" in shapes else set()
     legend = [[tag("span", said), " "] for shape, said in LEGEND.items() if shape in shapes]
     return section(
         "Timeline",

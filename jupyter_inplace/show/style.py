@@ -75,7 +75,7 @@ color:var(--ji-dim)}
 .ji-mark.ji-write circle{fill:var(--ji-dim);stroke:none}
 .ji-mark.ji-write-bad circle{fill:var(--ji-bad);stroke:var(--ji-bg)}
 .ji-mark.ji-write-mixes circle,.ji-mark.ji-write-mixes path{stroke:var(--ji-warn)}
-.ji-mark.ji-saved-lost path{stroke-dasharray:4 2}
+.ji-mark.ji-saved-lost path+path{stroke:var(--ji-bad);stroke-width:1.5}
 .ji-mark.ji-read-lost circle,.ji-mark.ji-read-lost path{stroke:var(--ji-bad)}
 .ji-mark.ji-fold rect{fill:var(--ji-dim)}
 .ji-mark text{stroke:none}

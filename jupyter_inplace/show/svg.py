@@ -128,10 +128,11 @@ def _mark(mark: Mark, y: float, report: Report) -> Markup:
 def _figure(mark: Mark, y: float) -> list[Markup]:
     x = mark.x
     if mark.shape in ("save", "saved-lost"):
-        return [tag("path", d=f"M{x:.1f} {y - 7:.1f}l7 7 -7 7 -7 -7z")]
+        strike = tag("path", d=f"M{x - 6:.1f} {y + 6:.1f}l12 -12") if mark.shape == "saved-lost" else None
+        return [tag("path", d=f"M{x:.1f} {y - 7:.1f}l7 7 -7 7 -7 -7z"), *([strike] if strike else [])]
     if mark.shape == "fold":
         return [tag("rect", x=x - 8, y=y - 3, width=16, height=6, rx=3)]
-    radius = {"write": 4, "read": 4, "write-mixes": 5.5}.get(mark.shape, 6.5)
+    radius = {"write": 4, "read": 4.5, "write-mixes": 5.5}.get(mark.shape, 6.5)
     parts = [tag("circle", cx=x, cy=y, r=radius)]
     if mark.shape == "read-lost":
         parts.append(tag("path", d=f"M{x - 4:.1f} {y - 4:.1f}l8 8m0 -8l-8 8"))

@@ -186,7 +186,8 @@ class _Painter:
             return
         order = {"passed": 0, "unverified": 1, "failed": 2}
         fixes = sorted(report.fixes, key=lambda fix: order.get(fix.verification.status, 3))
-        yield self.paint("  rewrites, tried on a copy of the state from before the cell", "dim")
+        for line in self.wrapped("rewrites, tried on a copy of the state from before the cell"):
+            yield self.paint(line, "dim")
         for fix in fixes[:MAX_FIXES]:
             yield from self.fix(fix)
         if len(fixes) > MAX_FIXES:

@@ -99,7 +99,9 @@ def test_harmless_kinds():
     assert build_summary((one,)) == "1 in-place write; it harms no gradient."
     assert build_summary((), framework_used=False) == "nothing to watch: no torch ran here."
     error = Error(type="KeyError", message="'x'")
-    assert build_summary((one,), error=error) == "1 in-place write; it harms no gradient; the KeyError has another cause."
+    assert (
+        build_summary((one,), error=error) == "1 in-place write; it harms no gradient; the KeyError has another cause."
+    )
     lost = Task(name="loss", status="lost")
     assert build_summary((), (), (lost,)) == "no in-place write; what is wrong with loss has another cause."
 

@@ -1,6 +1,4 @@
-"""Source rewrites of a cell for its harmful writes, and the proof of each by running it."""
+"""Source rewrites of a cell for its harmful writes (`candidates`), and the proof of each by running it.
 
-from jupyter_inplace.rewrite.candidates import Candidate, candidates, combine
-from jupyter_inplace.rewrite.code import RewriteError
-
-__all__ = ["Candidate", "RewriteError", "candidates", "combine"]
+Nothing is imported here: `preserve` needs no LibCST, the rules need no torch.
+"""

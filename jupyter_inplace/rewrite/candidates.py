@@ -1,0 +1,133 @@
+"""Candidate rewrites of a cell for the harmful writes of its report, the likeliest right one first."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from jupyter_inplace.report import Reading, Report
+from jupyter_inplace.rewrite.code import Code, RewriteError
+from jupyter_inplace.rewrite.edit import Edit, EditConflictError, apply_edits, edited_lines, unified_diff
+from jupyter_inplace.rewrite.locate import writes_of
+from jupyter_inplace.rewrite.mask import Masked, mask
+from jupyter_inplace.rewrite.rules import RULES, preserve
+from jupyter_inplace.rewrite.write import Kind, Proposal, Write
+
+__all__ = ["Candidate", "RewriteError", "candidates", "combine"]
+
+_MOST_COMBINATIONS = 8
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A rewrite that may cure some harmful writes; whether it does is for the proof to say.
+
+    :param kind: ``clone``, ``out_of_place``, ``no_grad``, ``reorder`` or ``preserve``.
+    :param title: what a person reads.
+    :param source: the whole new cell, its magic lines kept.
+    :param diff: from the cell to `source`, a unified diff.
+    :param mutations: the ids of the writes that it is meant to cure.
+    :param reading: for rejected writes, ``update`` (the leaf itself changes) or ``copy`` (a new tensor goes on).
+    :param edited_lines: lines that a person would have to change by hand.
+    """
+
+    kind: Kind
+    title: str
+    source: str
+    diff: str
+    mutations: tuple[int, ...]
+    reading: Reading | None
+    edited_lines: int
+    _edits: tuple[Edit, ...] = field(default=(), repr=False, compare=False)
+
+
+def candidates(source: str, report: Report, taken: Collection[str] = ()) -> tuple[Candidate, ...]:
+    """The rewrites of `source` for the harmful writes of `report`.
+
+    :param source: the cell as the person sees it, magics included; line 1 is the report's line 1.
+    :param taken: names of the namespace that the cell runs in; no new variable gets one of them.
+    :raises RewriteError: the cell is not Python once its magics are taken out.
+    """
+    masked = mask(source)
+    code = Code(masked.text, taken)
+    writes = writes_of(code, report)
+    per_write = [sorted(_proposals(write), key=lambda p: p.rank) for write in writes]
+    found: list[tuple[Proposal, tuple[int, ...]]] = []
+    if len(writes) > 1:
+        ids = tuple(sorted(m.id for write in writes for m in write.mutations))
+        found += [(proposal, ids) for proposal in _together(writes, per_write)]
+    for write, proposals in zip(writes, per_write, strict=True):
+        ids = tuple(m.id for m in write.mutations)
+        found += [(proposal, ids) for proposal in proposals]
+    return _distinct(source, masked, found)
+
+
+def combine(source: str, parts: Sequence[Candidate]) -> Candidate | None:
+    """One candidate that makes the edits of several of the same `source`; None where two of them want the same text."""
+    masked = mask(source)
+    edits = tuple(dict.fromkeys(edit for part in parts for edit in part._edits))
+    kinds = {part.kind for part in parts}
+    readings = {part.reading for part in parts if part.reading}
+    proposal = Proposal(
+        parts[0].kind if len(kinds) == 1 else "out_of_place",
+        "; ".join(dict.fromkeys(part.title for part in parts)),
+        edits,
+        0,
+        readings.pop() if len(readings) == 1 else None,
+    )
+    ids = tuple(sorted({mutation for part in parts for mutation in part.mutations}))
+    made = _distinct(source, masked, [(proposal, ids)])
+    return made[0] if made else None
+
+
+def _proposals(write: Write) -> Iterator[Proposal]:
+    for rule in RULES:
+        yield from rule(write)
+
+
+def _together(writes: Sequence[Write], per_write: Sequence[Sequence[Proposal]]) -> Iterator[Proposal]:
+    """Proposals that clear every harmful write at once: the likeliest of each, then the likeliest of one kind."""
+    choices: list[list[Proposal]] = [[p[0] for p in per_write if p]]
+    for kind in ("out_of_place", "clone", "no_grad", "reorder"):
+        same = [next((p for p in proposals if p.kind == kind), None) for proposals in per_write]
+        filled = [p or (q[0] if q else None) for p, q in zip(same, per_write, strict=True)]
+        if any(same):
+            choices.append([p for p in filled if p is not None])
+    if all(len(proposals) > 1 for proposals in per_write):
+        choices.append([proposals[1] for proposals in per_write])
+    for chosen in choices[:_MOST_COMBINATIONS]:
+        if len(chosen) == len(per_write):
+            yield _joined(chosen)
+    yield from preserve.propose_all(writes)
+
+
+def _joined(chosen: Sequence[Proposal]) -> Proposal:
+    kinds = {p.kind for p in chosen}
+    readings = {p.reading for p in chosen if p.reading}
+    edits = tuple(dict.fromkeys(edit for p in chosen for edit in p.edits))
+    titles = list(dict.fromkeys(p.title for p in chosen))
+    title = titles[0] if len(titles) == 1 else f"all {len(chosen)} writes: " + "; ".join(titles)
+    kind: Kind = chosen[0].kind if len(kinds) == 1 else "out_of_place"
+    return Proposal(kind, title, edits, 0, readings.pop() if len(readings) == 1 else None)
+
+
+def _distinct(source: str, masked: Masked, found: Iterable[tuple[Proposal, tuple[int, ...]]]) -> tuple[Candidate, ...]:
+    """Candidates of the proposals that can be made and give Python; equal sources once."""
+    made: dict[str, Candidate] = {}
+    for proposal, ids in found:
+        try:
+            text = apply_edits(masked.text, proposal.edits)
+            if text == masked.text:
+                continue
+            compile(text, "<rewrite>", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+        except (EditConflictError, SyntaxError, ValueError):
+            continue  # a proposal that cannot be written down here is none
+        new = masked.unmask(text)
+        if new in made or new == source:
+            continue
+        made[new] = Candidate(
+            proposal.kind, proposal.title, new, unified_diff(source, new), ids, proposal.reading,
+            edited_lines(source, new), proposal.edits,
+        )  # fmt: skip
+    return tuple(made.values())

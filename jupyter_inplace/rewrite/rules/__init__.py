@@ -1,0 +1,55 @@
+"""The rewrite rules, one a file. Each takes a `Write` and yields `Proposal`s; proof by running them comes later."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from jupyter_inplace.rewrite.rules import (
+    alias,
+    argument,
+    caller,
+    clone_save,
+    clone_write,
+    custom_function,
+    early_backward,
+    gradients,
+    hoist,
+    loop_variable,
+    modules,
+    no_grad,
+    no_grad_block,
+    out_of_place,
+    pieces,
+    preserve,
+    reorder,
+    slots,
+    state,
+)
+from jupyter_inplace.rewrite.write import Proposal, Write
+
+__all__ = ["RULES"]
+
+Rule = Callable[[Write], Iterator[Proposal]]
+
+#: Every rule of one write. Their order matters only between proposals of equal rank.
+RULES: tuple[Rule, ...] = (
+    modules.propose,
+    custom_function.propose,
+    pieces.propose,
+    hoist.propose,
+    gradients.propose,
+    no_grad.propose,
+    loop_variable.propose,
+    slots.propose,
+    alias.propose,
+    out_of_place.propose,
+    no_grad_block.propose,
+    caller.propose,
+    clone_write.propose,
+    reorder.propose,
+    early_backward.propose,
+    state.propose,
+    clone_save.propose,
+    argument.propose,
+    preserve.propose,
+)

@@ -1,0 +1,70 @@
+"""Run a module on copies of its parameters: ``D(fake)`` becomes ``functional_call(D, {...p.clone()...}, (fake,))``.
+
+The optimizer then steps the parameters themselves, the graph keeps the copies, and the gradients still reach the
+parameters, since ``clone`` is differentiable. The same keeps running statistics that an evaluation saved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import libcst as cst
+
+from jupyter_inplace.report import Conflict
+from jupyter_inplace.rewrite.code import Code
+from jupyter_inplace.rewrite.edit import Edit
+from jupyter_inplace.rewrite.rules.clone_save import saving_nodes
+from jupyter_inplace.rewrite.tensors import dotted, is_inplace_name, is_namespace, last_name
+from jupyter_inplace.rewrite.write import Proposal, Write
+
+__all__ = ["propose"]
+
+
+def propose(write: Write) -> Iterator[Proposal]:
+    """Give the module that saved its own parameters or buffers copies of them."""
+    code = write.code
+    torch, imports = code.torch()
+    every: list[Edit] = []
+    seen: set[int] = set()
+    for node, conflict in saving_nodes(write):
+        for call in code.within(node, cst.Call):
+            path = dotted(call.func)
+            if path is None or id(call) in seen or not _is_module_call(code, call, path, conflict):
+                continue
+            seen.add(id(call))
+            running = "running" in f"{conflict.saved_as} {conflict.tensor}"
+            edit = code.replace(call, _functional(code, call, path, torch, running=running))
+            every.append(edit)
+            title = f"{path} runs on copies of its {'buffers' if running else 'parameters'} (line {code.line(call)})"
+            yield Proposal("clone", title, (edit, *imports), 32, write.reading)
+    if len(every) > 1:
+        title = "all modules that saved parameters run on copies of them"
+        yield Proposal("clone", title, (*every, *imports), 31, write.reading)
+
+
+def _functional(code: Code, call: cst.Call, path: str, torch: str, *, running: bool) -> str:
+    name, value = code.fresh("name"), code.fresh("p")
+    source = f"{path}.named_buffers()" if running else f"{path}.named_parameters()"
+    given = [a for a in call.args if a.keyword is None]
+    named = [a for a in call.args if a.keyword is not None]
+    args = ", ".join(("*" if a.star else "") + code.get(a.value) for a in given if a.star != "**")
+    args = f"({args},)" if args else "()"
+    text = f"{torch}.func.functional_call({path}, {{{name}: {value}.clone() for {name}, {value} in {source}}}, {args}"
+    if named:
+        items = ", ".join(f'"{a.keyword.value}": {code.get(a.value)}' for a in named if a.keyword is not None)
+        text += f", {{{items}}}"
+    return text + ")"
+
+
+def _is_module_call(code: Code, call: cst.Call, path: str, conflict: Conflict) -> bool:
+    """Whether the saved tensor can be a parameter or a buffer of the module called here."""
+    root = path.split(".", maxsplit=1)[0]
+    if is_namespace(call.func) or code.scopes.is_module(root) or any(a.star == "**" for a in call.args):
+        return False
+    if is_inplace_name(last_name(call.func)):
+        return False
+    functions = {scope.name for scope in code.scopes.all if scope.kind in {"function", "class"}}
+    if path in functions:
+        return False
+    tail = path.removeprefix("self.")
+    return conflict.tensor.startswith(f"{path}.") or f".{tail}." in f".{conflict.tensor}."

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from jupyter_inplace.explain.masking import parsed
+from jupyter_inplace.explain.masking import masked, parsed
 
 __all__ = ["CellCode", "Function", "path_key"]
 
@@ -49,7 +49,7 @@ class CellCode:
     def read(cls, source: str, block: tuple[int, int] | None = None) -> CellCode | None:
         """None where the source is no Python."""
         tree = parsed(source)
-        return None if tree is None else cls(tree, source, block)
+        return None if tree is None else cls(tree, masked(source), block)
 
     # Where things stand
 
@@ -101,9 +101,7 @@ class CellCode:
         function = self.scope_of(node)
         if function is None or id(function) in _seen:
             return set()
-        return {
-            index for call in self.calls(function) for index in self.top_indices(call, _seen | {id(function)})
-        }
+        return {index for call in self.calls(function) for index in self.top_indices(call, _seen | {id(function)})}
 
     def in_loop(self, node: ast.AST) -> bool:
         """Whether a loop of the same function goes round a node."""
@@ -125,7 +123,7 @@ class CellCode:
         key, prefixes = path_key(path), set(_prefixes(path))
         home = self.home_of(path, scope)
         method_class = self.class_of(scope) if scope is not None else None
-        exact: list[Binding] = []
+        own_bindings: list[Binding] = []
         around: list[Binding] = []
         for target, binding in self._bindings:
             where = self.scope_of(binding.statement)
@@ -134,11 +132,11 @@ class CellCode:
             )
             if not own or (where is self.top_scope and self.top_index(binding.statement) is None):
                 continue
-            if target == key and binding.exact:
-                exact.append(binding)
-            elif target in prefixes or (target == key and not binding.exact):
+            if target == key:
+                own_bindings.append(binding)
+            elif target in prefixes:
                 around.append(binding)
-        return exact or around
+        return own_bindings or around
 
     def parameter(self, path: ast.expr, scope: Function | None) -> int | None:
         """The position of the parameter that a path begins with, None where it is no parameter."""

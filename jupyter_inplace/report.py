@@ -306,7 +306,7 @@ class Report:
         return data
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Report:
+    def from_dict(cls, data: Any) -> Report:
         """Read back what `to_dict` gave. Fields of later tools that this one does not know are skipped.
 
         :raises ValueError: `data` is no report, or one of another format version.

@@ -7,7 +7,7 @@ band, and what hurts nobody is folded into counts where there are more.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -118,7 +118,7 @@ def picture(report: Report, max_columns: int = MAX_COLUMNS, max_lanes: int = MAX
     )
 
 
-def _shape(event: TimelineEvent, verdicts: dict[int, str]) -> Shape:
+def _shape(event: TimelineEvent, verdicts: Mapping[int, str]) -> Shape:
     if event.kind == "write":
         verdict = None if event.mutation is None else verdicts.get(event.mutation)
         return "write-bad" if verdict in HARMFUL else "write-mixes" if verdict == "mixes" else "write"

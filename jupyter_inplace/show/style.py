@@ -47,7 +47,8 @@ padding:0;border:0}
 .ji-part>header{display:flex;flex-wrap:wrap;justify-content:space-between;gap:0 16px;margin-bottom:6px}
 .ji-part h4{margin:0;font:600 11px/1.8 inherit;font-size:11px;letter-spacing:.05em;text-transform:uppercase;
 color:var(--ji-dim)}
-.ji-note{font-size:12px}
+.ji-tally,.ji-note{color:var(--ji-dim)}
+.ji-panel .ji-note{font-size:12px}
 .ji-scroll{overflow-x:auto;scrollbar-width:thin}
 .ji-panel details>summary{cursor:pointer;color:var(--ji-dim)}
 .ji-panel summary:focus-visible,.ji-scroll:focus-visible{outline:2px solid var(--ji-save);outline-offset:-2px}
@@ -119,12 +120,11 @@ border-bottom:1px solid var(--ji-line);white-space:nowrap;background:none;color:
 _LOUD = """
 .ji-head{padding:10px 16px;border-left:4px solid var(--ji-good)}
 .ji-head p:first-child{font-size:14px;overflow-wrap:anywhere}
-.ji-head strong{font-weight:600}
+.ji-head strong,.ji-head .ji-word{font-weight:600}
 .ji-head code{font-weight:500}
 .ji-rejected,.ji-breaks,.ji-corrupts,.ji-cuts{border-left-color:var(--ji-bad);background:var(--ji-bad-bg)}
 .ji-mixes{border-left-color:var(--ji-warn);background:var(--ji-warn-bg)}
 .ji-mixes .ji-word{color:var(--ji-warn)}
-.ji-tally,.ji-note,.ji-dim{color:var(--ji-dim)}
 .ji-list{margin-top:4px;font-size:12px}
 .ji-list ol{padding-left:24px}
 .ji-source{background:var(--ji-code);border-radius:4px;padding:4px 0;font-size:13px}

@@ -97,6 +97,8 @@ def _overwritten(lane: Lane, report: Report, width: float) -> Iterator[Markup]:
         said = words.clip(", ".join(names), 30)
         if all(m.verdict == "rejected" for m in report.mutations if m.id in ids):
             said += " refused"
+        elif all(m.verdict == "cuts" for m in report.mutations if m.id in ids):
+            said += " is not in the gradient"
         elif destroyed:
             said += f" overwrites {words.counted(destroyed, 'saved tensor')}"
         # to the side with more room

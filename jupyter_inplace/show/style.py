@@ -106,8 +106,8 @@ border-bottom:1px solid var(--ji-line);white-space:nowrap;background:none;color:
 .ji-equal{color:var(--ji-good)}
 .ji-panel td.ji-h1{background:color-mix(in srgb,var(--ji-bad) 5%%,transparent)}
 .ji-panel td.ji-h2{background:color-mix(in srgb,var(--ji-bad) 10%%,transparent)}
-.ji-panel td.ji-h3{background:color-mix(in srgb,var(--ji-bad) 17%%,transparent)}
-.ji-panel td.ji-h4{background:color-mix(in srgb,var(--ji-bad) 25%%,transparent)}
+.ji-panel td.ji-h3{background:color-mix(in srgb,var(--ji-bad) 14%%,transparent)}
+.ji-panel td.ji-h4{background:color-mix(in srgb,var(--ji-bad) 20%%,transparent)}
 @container(max-width:480px){.ji-panel .ji-part,.ji-head{padding-left:10px;padding-right:10px}
 .ji-panel table{font-size:12px}.ji-panel th,.ji-panel td{padding:3px 4px}.ji-panel tbody th{min-width:84px}
 .ji-panel td .ji-chip{display:block;margin:0;padding:0}.ji-row{padding:1px 6px}.ji-source,.ji-diff{font-size:12px}}

@@ -2,14 +2,47 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from types import TracebackType
+from typing import Any
+
+from IPython.core.interactiveshell import InteractiveShell
 
 _OURS = str(Path(__file__).resolve().parents[1])
 #: What stands around a dispatch mode's handler: frames that exist only because somebody watches.
 _CARRIERS = tuple(
     str(Path("torch", *parts)) for parts in [("_ops.py",), ("_compile.py",), ("_dynamo", "eval_frame.py")]
 )
+
+
+class TraceFilter:
+    """For the time of a watch, a shell shows tracebacks without our frames."""
+
+    def __init__(self, shell: InteractiveShell) -> None:
+        self._shell = shell
+        self._before: Any = None
+
+    def install(self) -> None:
+        """Hook the shell's `showtraceback`, once."""
+        if self._before is not None:
+            return
+        show = self._before = self._shell.showtraceback
+
+        def showtraceback(exc_tuple: Any = None, *args: Any, **keywords: Any) -> Any:
+            hide_own_frames(exc_tuple[1] if exc_tuple else sys.exc_info()[1])
+            return show(exc_tuple, *args, **keywords)
+
+        self._ours = self._shell.showtraceback = showtraceback
+
+    def remove(self) -> None:
+        """Put back what was there, unless somebody else has put another hook in its place since."""
+        before, self._before = self._before, None
+        if before is None or vars(self._shell).get("showtraceback") is not self._ours:
+            return
+        del self._shell.showtraceback
+        if self._shell.showtraceback != before:
+            self._shell.showtraceback = before
 
 
 def hide_own_frames(error: BaseException | None) -> None:

@@ -18,47 +18,68 @@ from jupyter_inplace.magic.options import asks_for_help
 ENTRANCE = "autograd_watch"
 
 _MAGIC_LINE = re.compile(r"([ \t]*)%%autograd_watch(?:[ \t]+(.*?))?[ \t]*\r?\n?\Z")
+#: Magics that transform their body and run it as it stands, under a file name of their own.
+_TIMERS = re.compile(r"[ \t]*%%(time|timeit|prun)\b")
 
 
 class MagicLine:
     """An entry of IPython's `input_transformers_cleanup`.
 
     :param running: gives the source of the cell that is running now, or None.
+    :param watches_all: whether cells without our line are watched too.
     """
 
     #: IPython skips us when it asks whether a cell is complete: as for any cell magic, a blank line ends it.
     has_side_effects = True
 
-    def __init__(self, running: Callable[[], str | None]) -> None:
+    def __init__(self, running: Callable[[], str | None], watches_all: Callable[[], bool] = lambda: False) -> None:
         self._running = running
+        self._watches_all = watches_all
 
     def __call__(self, lines: list[str]) -> list[str]:
-        """The cell's lines, the magic line replaced; other cells as they stand."""
-        top = next((i for i, line in enumerate(lines) if not line.isspace()), len(lines))
+        """The cell's lines, the magic line replaced; cells that nobody watches as they stand."""
+        top = _first(lines)
         match = _MAGIC_LINE.match(lines[top]) if top < len(lines) else None
         if match is None:
-            return lines
+            return self._placed([], lines[top:], top) if self._watches_all() else lines
         indent, words = match.group(1), match.group(2) or ""
         statement = f"{indent}get_ipython().{ENTRANCE}({words!r})\n"
         if asks_for_help(words):
             return [statement]
         body = lines[top + 1 :]
-        if all(line.isspace() for line in body):
-            return lines  # then the registered magic is called, and says so
-        # IPython drops blank lines above: as comments they stay, and lines count as the editor counts them.
-        above = [f"{indent}#\n"] * (self._lines_above(lines) + top)
-        return [*above, statement, *_inner_magic(body)]
+        inner = _first(body)
+        if inner == len(body):
+            return lines  # then the registered magic is called, and says that nothing stands below it
+        if _TIMERS.match(body[inner]):  # what is watched is what it runs: it goes outside
+            return _cell_magic([body[inner], *lines[: top + 1], *body[inner + 1 :]])
+        if body[inner].lstrip().startswith("%%"):
+            return [f"{indent}#\n"] * top + [statement, *body[:inner], *_cell_magic(body[inner:])]
+        return self._placed([statement], body, top)
 
-    def _lines_above(self, lines: list[str]) -> int:
-        """How many lines of the running cell stand above these: 1 below ``%%time``."""
-        running, part = self._running(), "".join(lines).rstrip()
-        if running is None or not running.rstrip().endswith(part):
-            return 0
-        return running.rstrip()[: -len(part)].count("\n")
+    def _placed(self, head: list[str], body: list[str], blank: int) -> list[str]:
+        """Head and body, as many lines below the first one as the body stands in the notebook's cell.
+
+        IPython drops blank lines above, and the body of ``%%time`` begins anew with line 1. Comments in their place
+        make lines count as the editor counts them.
+
+        :param blank: how many blank lines stand above.
+        """
+        lines = head + body
+        if not lines or lines[0].lstrip().startswith("%%"):
+            return lines
+        running, end = (self._running() or "").rstrip(), "".join(body).rstrip()
+        above = running[: len(running) - len(end)] if running.endswith(end) else ""
+        count = above.count("\n") - len(head) if above.endswith("\n") else blank
+        indent = lines[0][: len(lines[0]) - len(lines[0].lstrip())]
+        return [f"{indent}#\n"] * count + lines
 
 
-def _inner_magic(body: list[str]) -> list[str]:
-    """Below our line another cell magic may stand, such as ``%%time``."""
-    top = next(i for i, line in enumerate(body) if not line.isspace())
-    below: list[str] = cell_magic(body[top:])
-    return body[:top] + below
+def _cell_magic(lines: list[str]) -> list[str]:
+    """The lines, as IPython has them where the first is that of a cell magic."""
+    transformed: list[str] = cell_magic(lines)
+    return transformed
+
+
+def _first(lines: list[str]) -> int:
+    """The index of the first line that is not blank."""
+    return next((i for i, line in enumerate(lines) if not line.isspace()), len(lines))

@@ -18,12 +18,12 @@ from jupyter_inplace.magic.arrival import mentions_torch
 from jupyter_inplace.magic.options import Options
 from jupyter_inplace.magic.output import Output, complain, save
 from jupyter_inplace.magic.session import Session
-from jupyter_inplace.magic.traces import hide_own_frames
+from jupyter_inplace.magic.traces import TraceFilter
 from jupyter_inplace.magic.transform import ENTRANCE, MagicLine
 from jupyter_inplace.report import Cell
 
 
-@dataclass
+@dataclass(eq=False)
 class _Running:
     """A cell that is running; inside of it another may (``%%capture`` runs one)."""
 
@@ -47,13 +47,16 @@ class Watcher:
         self._thread = threading.get_ident()
         self._labels: dict[str, str] = {}
         self._following: Options | None = None  # what `%autograd_watch on` asked for
-        self._transformer = MagicLine(lambda: self._running[0].source if self._running else None)
+        self._transformer = MagicLine(
+            running=lambda: self._running[0].source if self._running else None,
+            watches_all=lambda: self._following is not None,
+        )
         self._events = {
             "pre_run_cell": self._before_cell,
             "post_run_cell": self._after_cell,
             "post_execute": self._after_silent,
         }
-        self._unhooked_showtraceback: Any = None
+        self._traces = TraceFilter(shell)
 
     # -- installing ----------------------------------------------------------------------------------------------
 
@@ -75,7 +78,7 @@ class Watcher:
         for running in self._running:
             _discard(running.session)
             running.session = None
-        self._let_go_of_traces()
+        self._traces.remove()
         for event, callback in self._events.items():
             if callback in shell.events.callbacks[event]:
                 shell.events.unregister(event, callback)
@@ -116,7 +119,7 @@ class Watcher:
         cell = Cell(source=running.source, id=running.id, execution_count=running.number)
         session = Session(options, cell, file, self._labels, self._shell.user_ns)
         running.session, running.automatic = session, automatic
-        self._hold_traces()
+        self._traces.install()
         try:
             session.begin(expect_torch=mentions_torch(running.source))
         except Exception as error:  # noqa: BLE001 (a fault of ours may not keep the person's cell from running)
@@ -136,10 +139,14 @@ class Watcher:
             running = _Running(info, outer.source, outer.id, outer.number)
         self._running.append(running)
         if self._following is not None and outer is None:
-            file = self._shell.compile.get_code_name(
-                info.raw_cell, self._shell.transform_cell(info.raw_cell), self._number
-            )
-            self._begin(running, self._following, file, automatic=True)
+            self._begin(running, self._following, self._file_of(info.raw_cell), automatic=True)
+
+    def _file_of(self, source: str) -> str:
+        """The file name that IPython is about to compile a cell under."""
+        if source.lstrip().startswith("%%time\n"):
+            return "<timed exec>"
+        name: str = self._shell.compile.get_code_name(source, self._shell.transform_cell(source), self._number)
+        return name
 
     def _after_cell(self, result: Any) -> None:
         if threading.get_ident() != self._thread:
@@ -173,7 +180,7 @@ class Watcher:
         finally:
             self._running.remove(running)
             if not any(outer.session for outer in self._running):
-                self._let_go_of_traces()
+                self._traces.remove()
 
     def _conclude(self, session: Session, error: BaseException | None, *, quiet_when_clean: bool) -> None:
         report = session.end(error)
@@ -183,29 +190,6 @@ class Watcher:
         if options.quiet or (quiet_when_clean and report.verdict == "harmless"):
             return
         Output().show(report)
-
-    # -- tracebacks ----------------------------------------------------------------------------------------------
-
-    def _hold_traces(self) -> None:
-        """For the time of a watch, tracebacks are shown without our frames."""
-        if self._unhooked_showtraceback is not None:
-            return
-        shown = self._unhooked_showtraceback = self._shell.showtraceback
-
-        def showtraceback(exc_tuple: Any = None, *args: Any, **keywords: Any) -> Any:
-            hide_own_frames(exc_tuple[1] if exc_tuple else sys.exc_info()[1])
-            return shown(exc_tuple, *args, **keywords)
-
-        self._hooked_showtraceback = self._shell.showtraceback = showtraceback
-
-    def _let_go_of_traces(self) -> None:
-        if self._unhooked_showtraceback is None:
-            return
-        if vars(self._shell).get("showtraceback") is self._hooked_showtraceback:
-            del self._shell.showtraceback
-            if self._shell.showtraceback != self._unhooked_showtraceback:  # somebody else's hook, from before
-                self._shell.showtraceback = self._unhooked_showtraceback
-        self._unhooked_showtraceback = None
 
     # -- magics --------------------------------------------------------------------------------------------------
 
@@ -266,10 +250,11 @@ class Watcher:
             raise UsageError("%%autograd_watch: there is no cell below it (to watch all cells: %autograd_watch on)")
         compile_ = self._shell.compile
         source = self._shell.transform_cell(cell)
-        file = compile_.cache(source, self._shell.execution_count, raw_code=cell)
+        number = self._running[0].number if self._running else self._number
+        file = compile_.cache(source, number, raw_code=cell)
         tree = compile_.ast_parse(source, file)
         last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
-        running = _Running(None, cell, None, self._shell.execution_count)
+        running = _Running(None, cell, None, number)
         self._running.append(running)
         namespace = self._shell.user_ns
         error: BaseException | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from IPython.core.inputtransformer2 import cell_magic
 
 from jupyter_inplace.magic.transform import MagicLine
 
@@ -49,18 +50,43 @@ def test_lines_above_are_kept_as_comments():
     assert transformed("\n  %%autograd_watch\n  x\n").splitlines()[0] == "  #"
 
 
-def test_below_another_magic_the_lines_of_the_whole_cell_count():
-    whole = "\n%%time\n\n%%autograd_watch\nx\n"
-    part = "\n%%autograd_watch\nx\n"
+@pytest.mark.parametrize("whole", ["\n%%time\n\n%%autograd_watch\nx\ny\n", "\n%%autograd_watch\n\n%%time\nx\ny\n"])
+def test_with_a_timer_the_lines_of_the_whole_cell_count(whole):
+    """Above or below: the timer runs what is watched, under lines of its own."""
+    outer = transformed(whole)
+    calls = []
+    shell = type("Shell", (), {"run_cell_magic": lambda self, *found: calls.append(found)})()
+    eval(
+        "".join(cell_magic([line for line in outer.splitlines(keepends=True) if line.strip()])),
+        {"get_ipython": lambda: shell},
+    )
+    ((name, _, part),) = calls
+    assert name == "time"
     lines = transformed(part, running=whole).splitlines()
+    assert lines.count("get_ipython().autograd_watch('')") == 1
     assert lines.index("x") == whole.splitlines().index("x")
+    assert lines.index("y") == whole.splitlines().index("y")
+
+
+def test_an_unrelated_cell_that_is_running_moves_nothing():
     assert transformed("%%autograd_watch\nx\n", running="unrelated\n").startswith("get_ipython()")
 
 
 def test_another_magic_below():
-    lines = transformed("%%autograd_watch\n\n%%time\nx = 1\n").splitlines()
+    lines = transformed("%%autograd_watch\n\n%%capture got\nx = 1\n").splitlines()
     assert lines[:2] == ["get_ipython().autograd_watch('')", ""]
-    assert lines[2] == r"get_ipython().run_cell_magic('time', '', 'x = 1\n')"
+    assert lines[2] == r"get_ipython().run_cell_magic('capture', 'got', 'x = 1\n')"
+
+
+def test_while_all_cells_are_watched_their_lines_count_so_too():
+    def transform(cell, running=None):
+        return "".join(MagicLine(lambda: running, lambda: True)(cell.splitlines(keepends=True)))
+
+    assert transform("x\n") == "x\n"
+    assert transform("\n\n  x\n  y\n") == "  #\n  #\n  x\n  y\n"
+    assert transform("%%bash\nls\n") == "%%bash\nls\n"
+    assert transform("x\n", running="%%time\n\nx\n") == "#\n#\nx\n"
+    assert transform("") == ""
 
 
 def test_help_drops_the_body():

@@ -167,11 +167,14 @@ def test_below_another_magic(shell, fake, outer, tmp_path, monkeypatch):
     assert shell.ip.showtraceback.__self__ is shell.ip
 
 
-@pytest.mark.parametrize("inner", ["%%time", "%%capture captured"])
-def test_above_another_magic(shell, fake, inner):
-    shell.run(f"%%autograd_watch\n{inner}\nx = 1\nx + 1")
+@pytest.mark.parametrize("inner", ["%%time", "%%capture captured", "%%prun -q -T nowhere.txt"])
+def test_above_another_magic(shell, fake, inner, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shell.run(f"%%autograd_watch\n{inner}\nimport inspect\nframe = inspect.currentframe()\nx = 1")
     assert fake.made[0].log == ["start", "stop"]
     assert shell.ns["x"] == 1
+    if "capture" not in inner:
+        assert shell.ns["frame"].f_code.co_filename == fake.made[0].keywords["cell_file"]
 
 
 def test_timeit_watches_once(shell, fake):
@@ -264,6 +267,13 @@ class TestFollowing:
         shell.run("%autograd_watch on")
         shell.run("import inspect\nfile = inspect.currentframe().f_code.co_filename")
         assert shell.ns["file"] == fake.made[0].keywords["cell_file"]
+
+    def test_lines_count_as_the_editor_counts_them(self, shell, fake):
+        shell.run("%autograd_watch on")
+        for above in ("\n\n", "%%time\n\n"):
+            shell.run(f"{above}import inspect\nframe = inspect.currentframe()\nline = inspect.currentframe().f_lineno")
+            assert shell.ns["line"] == 5
+            assert shell.ns["frame"].f_code.co_filename == fake.made[-1].keywords["cell_file"]
 
     def test_off(self, shell, fake):
         fake.finds = "breaks"

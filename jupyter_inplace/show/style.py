@@ -100,7 +100,7 @@ border-bottom:1px solid var(--ji-line);white-space:nowrap;background:none;color:
 .ji-panel thead th{color:var(--ji-dim)}
 .ji-panel th:first-child,.ji-panel .ji-left{text-align:left}
 .ji-panel tbody th{white-space:normal;overflow-wrap:anywhere;min-width:150px}
-.ji-panel td small{display:block;color:var(--ji-dim);font-size:11px}
+.ji-panel td small{display:block;white-space:normal;color:var(--ji-dim);font-size:11px}
 .ji-chip{display:inline-block;padding:0 5px;border-radius:3px;margin-right:4px}
 .ji-raises,.ji-lost,.ji-wrong{color:var(--ji-bad)}
 .ji-equal{color:var(--ji-good)}

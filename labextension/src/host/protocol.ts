@@ -39,6 +39,8 @@ export interface HostState {
   applied?: number | null;
   /** A selection made elsewhere (the editor, a command). */
   selection?: Selection;
+  /** Go to the next (1) or previous (-1) harmful write. */
+  step?: 1 | -1;
 }
 
 /** Asks whoever listens; null where nobody does. */

@@ -44,13 +44,18 @@ export function Panel({ report, trans, trusted, asked, fallback, onSelect }: Pan
   }
 
   useEffect(() => (root.current === null ? undefined : followTheme(root.current)), []);
+  const stepBy = useRef<(by: 1 | -1) => void>(() => undefined);
+  stepBy.current = (by) => {
+    select(step(report, selection, by));
+  };
   useEffect(() => {
     const element = root.current;
     if (element === null) return undefined;
     const onState = (event: Event): void => {
-      const { selection: chosen, ...state } = (event as CustomEvent<HostState>).detail;
+      const { selection: chosen, step: by, ...state } = (event as CustomEvent<HostState>).detail;
       if (Object.keys(state).length > 0) setHost((known) => ({ ...known, ...state }));
       if (chosen !== undefined) setSelection(chosen);
+      if (by !== undefined) stepBy.current(by);
     };
     element.addEventListener(STATE, onState);
     return () => {

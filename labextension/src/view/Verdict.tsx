@@ -95,7 +95,9 @@ export function Verdict({
         )}
         {host.stale === true && (
           <p class="ji-stale" data-ji="stale" role="status">
-            {trans.__("The cell has changed since this run. Run it again for a new report.")}
+            {host.applied == null
+              ? trans.__("The cell has changed since this run. Run it again for a new report.")
+              : trans.__("The cell is rewritten. Run it for a new report.")}
           </p>
         )}
       </div>

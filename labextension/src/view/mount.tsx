@@ -6,7 +6,7 @@ import { readReport, ReportError } from "../report/read";
 import type { Report } from "../report/types";
 import { english, type Trans } from "../report/words";
 import type { Selection } from "../model/selection";
-import type { Outcome } from "../host/protocol";
+import { ask, type Outcome } from "../host/protocol";
 import type { Fix } from "../report/types";
 import { Panel } from "./Panel";
 import css from "./style.css";
@@ -23,6 +23,8 @@ export interface PanelOptions {
 export interface PanelHandle {
   update(data: unknown, options?: Pick<PanelOptions, "trusted">): void;
   select(selection: Partial<Selection>): void;
+  /** Tells the host again that the panel is there: the first time it may not have stood in the page. */
+  greet(): void;
   dispose(): void;
 }
 
@@ -86,6 +88,16 @@ export function mount(element: HTMLElement, data: unknown, options: PanelOptions
       turn += 1;
       asked = { selection, turn };
       draw();
+    },
+    greet() {
+      const panel = element.querySelector('[data-ji="panel"]');
+      addStyle(element);
+      if (panel === null) return;
+      try {
+        void ask(panel, { action: "hello", report: readReport(latest) });
+      } catch (error) {
+        if (!(error instanceof ReportError)) throw error;
+      }
     },
     dispose() {
       render(null, element);

@@ -1,0 +1,112 @@
+// All that the extension asks of the kernel: load `jupyter_inplace`, switch watching on, put a cell's state back.
+// Everything is a silent execute request: it needs no comm to be open, queues behind the running cell in order, and
+// its reply says whether it worked.
+
+import type { ISessionContext } from "@jupyterlab/apputils";
+import type { Kernel } from "@jupyterlab/services";
+
+export interface Rewound {
+  restored: string[];
+  notRestored: { name: string; reason: string }[];
+  /** Why nothing could be put back at all; null where something was. */
+  reason: string | null;
+}
+
+function kernelOf(context: ISessionContext): Kernel.IKernelConnection | null {
+  return context.session?.kernel ?? null;
+}
+
+export function hasKernel(context: ISessionContext): boolean {
+  return kernelOf(context) !== null;
+}
+
+/** What went wrong, or null. */
+async function silently(kernel: Kernel.IKernelConnection, code: string): Promise<string | null> {
+  const request = kernel.requestExecute({ code, silent: true, store_history: false, stop_on_error: false });
+  const { content } = await request.done;
+  return content.status === "error" ? `${content.ename}: ${content.evalue}` : null;
+}
+
+/** Loads the extension in the kernel. Resolves to what went wrong, or null. */
+export async function load(context: ISessionContext): Promise<string | null> {
+  const kernel = kernelOf(context);
+  if (kernel === null) return "no kernel";
+  // `%load_ext` prints where it fails, so ask for what it does.
+  return silently(kernel, "get_ipython().extension_manager.load_extension('jupyter_inplace')");
+}
+
+/** Watches every following cell, or no longer. Resolves to what went wrong, or null. */
+export async function watchAll(context: ISessionContext, on: boolean): Promise<string | null> {
+  const failed = await load(context);
+  if (failed !== null) return failed;
+  const kernel = kernelOf(context);
+  return kernel === null ? "no kernel" : silently(kernel, `%autograd_watch ${on ? "on" : "off"}`);
+}
+
+/**
+ * Puts back what the watched run of a cell changed. The request is sent at once, so that a run sent next comes after
+ * it; the answer arrives when the kernel gets to it.
+ */
+export async function rewind(context: ISessionContext, cellId: string): Promise<Rewound> {
+  const kernel = kernelOf(context);
+  if (kernel === null) return nothing("no kernel");
+  const call = `__import__("jupyter_inplace.magic", fromlist=["_"]).rewind_for_panel(${JSON.stringify(cellId)})`;
+  const request = kernel.requestExecute({
+    code: "",
+    silent: true,
+    store_history: false,
+    stop_on_error: false,
+    user_expressions: { answer: call },
+  });
+  const { content } = await request.done;
+  if (content.status !== "ok") return nothing("the kernel did not answer");
+  const answer = content.user_expressions["answer"] as
+    { status?: string; data?: Record<string, unknown>; evalue?: string } | undefined;
+  const text = answer?.data?.["text/plain"];
+  if (answer?.status !== "ok" || typeof text !== "string") return nothing(answer?.evalue ?? "no answer");
+  return readRewound(text);
+}
+
+function nothing(reason: string): Rewound {
+  return { restored: [], notRestored: [], reason };
+}
+
+/** Reads the repr of a Python string that holds JSON. */
+export function readRewound(repr: string): Rewound {
+  try {
+    const data = JSON.parse(unquote(repr)) as {
+      restored?: unknown;
+      not_restored?: unknown;
+      reason?: unknown;
+    };
+    const names = Array.isArray(data.restored) ? data.restored.map(String) : [];
+    const lost = Array.isArray(data.not_restored) ? data.not_restored : [];
+    return {
+      restored: names,
+      notRestored: lost.map((item: unknown) => {
+        const { name, reason } = (typeof item === "object" && item !== null ? item : { name: item }) as {
+          name?: unknown;
+          reason?: unknown;
+        };
+        return { name: String(name), reason: typeof reason === "string" ? reason : "" };
+      }),
+      reason: typeof data.reason === "string" ? data.reason : null,
+    };
+  } catch {
+    return nothing("the kernel's answer could not be read");
+  }
+}
+
+// Python writes 'it\'s', "a'b", \\ and \n as JavaScript does; \xNN is the one form that JSON lacks.
+function unquote(repr: string): string {
+  const quote = repr[0] ?? "";
+  if ((quote !== "'" && quote !== '"') || repr.at(-1) !== quote) throw new Error("not a string");
+  return repr
+    .slice(1, -1)
+    .replace(/\\(x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8}|[\s\S])/g, (_, escape: string) => {
+      const [kind = ""] = escape;
+      if ("xuU".includes(kind) && escape.length > 1)
+        return String.fromCodePoint(parseInt(escape.slice(1), 16));
+      return { n: "\n", r: "\r", t: "\t" }[kind] ?? kind;
+    });
+}

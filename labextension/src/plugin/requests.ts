@@ -1,0 +1,157 @@
+// Answers what panels ask: apply a rewrite to the right cell, run it, select in the editor.
+
+import { Notification } from "@jupyterlab/apputils";
+import type { CodeMirrorEditor } from "@jupyterlab/codemirror";
+import type { INotebookTracker } from "@jupyterlab/notebook";
+
+import { REQUEST, tell, type HostState, type Outcome, type RequestDetail } from "../host/protocol";
+import type { Selection } from "../model/selection";
+import type { Fix, Report } from "../report/types";
+import { cellOf, rewrite, sameSource, sourceOf, type Place } from "./cells";
+import { hasKernel, rewind } from "./kernel";
+import { setActive, shownMarks } from "./marks";
+import { run, warn, type Tools } from "./watching";
+
+export interface Wishes {
+  runAfterApply: () => boolean;
+}
+
+/** What a panel in a notebook has to know of its cell. */
+export function stateOf(place: Place, report: Report): HostState {
+  const source = sourceOf(place.cell);
+  const changed = report.cell !== null && !sameSource(source, report.cell.source);
+  const applied = changed ? report.fixes.find((fix) => sameSource(fix.source, source)) : undefined;
+  return { stale: changed, applied: applied?.id ?? null, canRun: hasKernel(place.panel.sessionContext) };
+}
+
+export class Requests {
+  /** The last report that each panel showed. */
+  private readonly reports = new WeakMap<Element, Report>();
+
+  constructor(
+    private readonly tracker: INotebookTracker,
+    private readonly tools: Tools,
+    private readonly wishes: Wishes,
+  ) {}
+
+  /** Listens to every panel of the page. */
+  listen(): void {
+    document.addEventListener(REQUEST, (event) => {
+      const { target } = event;
+      if (!(target instanceof Element) || !(event instanceof CustomEvent)) return;
+      this.answer(target, event as CustomEvent<RequestDetail>);
+    });
+  }
+
+  private answer(element: Element, event: CustomEvent<RequestDetail>): void {
+    const { request } = event.detail;
+    const place = cellOf(this.tracker, element, request.report);
+    if (place === null) return;
+    event.preventDefault();
+    switch (request.action) {
+      case "hello":
+        this.reports.set(element, request.report);
+        tell(element, stateOf(place, request.report));
+        break;
+      case "select":
+        this.select(place, request.selection);
+        break;
+      case "apply":
+        event.detail.answer = this.apply(place, request.report, request.fix, request.run);
+        break;
+      case "undo":
+        event.detail.answer = this.undo(place, request.fix);
+        break;
+    }
+  }
+
+  /** Tells the panels in an element how their cells are now. */
+  refresh(element: Element): void {
+    for (const panel of element.querySelectorAll('[data-ji="panel"]')) {
+      const report = this.reports.get(panel);
+      const place = report === undefined ? null : cellOf(this.tracker, panel, report);
+      if (report !== undefined && place !== null) tell(panel, stateOf(place, report));
+    }
+  }
+
+  /** Applies a fix, and runs the cell where that is wanted. */
+  async apply(place: Place, report: Report, fix: Fix, andRun: boolean): Promise<Outcome> {
+    const { trans } = this.tools;
+    const { cell, panel } = place;
+    const before = report.cell?.source;
+    if (before === undefined || !sameSource(sourceOf(cell), before)) {
+      const message = trans.__("Not applied: the cell was edited since this run. Run it again, then apply.");
+      warn(message);
+      return { ok: false, message };
+    }
+    if (cell.model.getMetadata("editable") === false || panel.context.model.readOnly) {
+      const message = trans.__("Not applied: this cell cannot be edited.");
+      warn(message);
+      return { ok: false, message };
+    }
+    rewrite(cell, fix.source);
+    panel.content.activeCellIndex = panel.content.widgets.indexOf(cell);
+    panel.content.deselectAll();
+    if (!andRun && !this.wishes.runAfterApply()) {
+      // In the editor, where Ctrl+Z takes it back.
+      panel.content.mode = "edit";
+      return { ok: true, message: "" };
+    }
+    if (!hasKernel(panel.sessionContext)) {
+      const message = trans.__("Applied, not run: there is no kernel.");
+      warn(message);
+      return { ok: false, message };
+    }
+    // Sent before the run and answered before it, in the kernel's own order.
+    const put = rewind(panel.sessionContext, report.cell?.id ?? cell.model.id);
+    const ran = run(place, this.tools);
+    const { notRestored, reason } = await put;
+    if (notRestored.length > 0) {
+      const names = notRestored.map((item) =>
+        item.reason === "" ? item.name : `${item.name} (${item.reason})`,
+      );
+      Notification.warning(
+        trans.__("Run on what the first run left: not put back were %1.", names.join(", ")),
+        {
+          autoClose: false,
+        },
+      );
+    } else if (reason !== null) {
+      Notification.info(trans.__("Run without putting the state back: %1.", reason), { autoClose: 8000 });
+    }
+    await ran;
+    return { ok: true, message: trans.__("Applied and run.") };
+  }
+
+  private undo(place: Place, fix: Fix): Promise<Outcome> {
+    const { trans } = this.tools;
+    if (!sameSource(sourceOf(place.cell), fix.source)) {
+      return Promise.resolve({
+        ok: false,
+        message: trans.__("The cell was edited since: use Ctrl+Z in it."),
+      });
+    }
+    place.cell.model.sharedModel.undo();
+    return Promise.resolve({ ok: true, message: "" });
+  }
+
+  /** Shows a panel's selection in the editor of its cell. */
+  select(place: Place, selection: Selection): void {
+    const editor = place.cell.editor as CodeMirrorEditor | null;
+    if (editor === null) return;
+    const view = editor.editor;
+    view.dispatch({ effects: setActive.of(selection) });
+    const mark = shownMarks(view).find(
+      (item) =>
+        item.selection.mutation === selection.mutation &&
+        item.selection.conflict === selection.conflict &&
+        selection.mutation !== null,
+    );
+    if (mark === undefined) return;
+    const { top, bottom } = view.coordsAtPos(mark.from) ?? { top: 0, bottom: 0 };
+    const frame = place.panel.content.node.getBoundingClientRect();
+    // Never away from the panel that is being used: a mark out of sight stays there.
+    if (top < frame.top || bottom > frame.bottom) return;
+    view.dispatch({ selection: { anchor: mark.from } });
+  }
+}

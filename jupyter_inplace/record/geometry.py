@@ -32,6 +32,8 @@ WHOLE = (0, 1 << 62)  # a tensor whose bytes cannot be told apart (sparse compon
 
 def view_of(t: torch.Tensor) -> View | None:
     """The geometry of `t`, or None where it is not strided."""
+    if t.layout is not torch.strided:  # a sparse tensor names strides too, of a storage that it has not
+        return None
     try:
         return View(t.storage_offset(), tuple(t.shape), t.stride(), t.element_size())
     except (RuntimeError, NotImplementedError):
@@ -40,6 +42,8 @@ def view_of(t: torch.Tensor) -> View | None:
 
 def byte_range(t: torch.Tensor) -> tuple[int, int]:
     """The smallest byte range of its storage that holds `t`; `WHOLE` where it is not strided."""
+    if t.layout is not torch.strided:
+        return WHOLE
     try:
         if t.is_contiguous():
             start = t.storage_offset() * t.element_size()

@@ -53,6 +53,10 @@ def _argument(position: int, name: str) -> Callable[[Any, Any], bool]:
 
 # Kernels that update running statistics which their schema shows as read only: written arguments, and when they are.
 _HIDDEN: dict[str, tuple[list[tuple[int, str]], Callable[[Any, Any], bool]]] = {
+    # In inference mode the composite operators reach a mode as they are.
+    "aten::batch_norm": ([(3, "running_mean"), (4, "running_var")], _argument(5, "training")),
+    "aten::_batch_norm_impl_index": ([(3, "running_mean"), (4, "running_var")], _argument(5, "training")),
+    "aten::instance_norm": ([(3, "running_mean"), (4, "running_var")], _argument(5, "use_input_stats")),
     "aten::native_batch_norm": ([(3, "running_mean"), (4, "running_var")], _argument(5, "training")),
     "aten::cudnn_batch_norm": ([(3, "running_mean"), (4, "running_var")], _argument(5, "training")),
     "aten::miopen_batch_norm": ([(3, "running_mean"), (4, "running_var")], _argument(5, "training")),

@@ -53,9 +53,7 @@ export function addCommands(app: JupyterFrontEnd, host: CommandHost): void {
   const here = (): Place | null => {
     const panel = tracker.currentWidget;
     const cell = panel?.content.activeCell;
-    return panel !== null && cell?.model.type === "code"
-      ? { panel, cell: cell as CodeCell }
-      : null;
+    return panel !== null && cell?.model.type === "code" ? { panel, cell: cell as CodeCell } : null;
   };
   const kernelId = (): string => tracker.currentWidget?.sessionContext.session?.kernel?.id ?? "";
 

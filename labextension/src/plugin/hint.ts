@@ -39,6 +39,22 @@ export function addHints(rendermime: IRenderMimeRegistry, host: HintHost): void 
   );
 }
 
+const BOX: Partial<CSSStyleDeclaration> = {
+  display: "flex",
+  flexWrap: "wrap",
+  alignItems: "center",
+  gap: "6px 14px",
+  margin: "8px 0 2px",
+  padding: "6px 10px",
+  borderRadius: "4px",
+  border: "1px solid var(--jp-border-color2)",
+  background: "var(--jp-layout-color0)",
+  color: "var(--jp-ui-font-color1)",
+  fontFamily: "var(--jp-ui-font-family)",
+  fontSize: "var(--jp-ui-font-size1)",
+  whiteSpace: "normal",
+};
+
 function offer(node: HTMLElement, host: HintHost): void {
   // The output does not stand in its cell yet.
   requestAnimationFrame(() => {
@@ -46,6 +62,8 @@ function offer(node: HTMLElement, host: HintHost): void {
     const { trans } = host;
     const box = document.createElement("div");
     box.className = "ji-hint-box";
+    // No style sheet of ours may be in the page yet: no panel need have been drawn.
+    Object.assign(box.style, BOX);
     box.dataset["ji"] = "hint";
     const text = document.createElement("span");
     text.textContent = trans.__(

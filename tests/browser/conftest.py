@@ -1,0 +1,65 @@
+"""A browser and a Jupyter server for the whole session; a page for each test."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+from server import EXTENSION, ROOT, JupyterServer
+
+ARGUMENTS = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
+
+
+def _samples():
+    """`tests/show/samples.py`, which builds reports as real cells give them."""
+    spec = importlib.util.spec_from_file_location("ji_samples", ROOT / "tests" / "show" / "samples.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def samples():
+    return _samples()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    if path is None:
+        pytest.fail("Chromium is missing: apt-get install --no-install-recommends chromium fonts-dejavu-core")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JupyterServer]:
+    if not (EXTENSION / "package.json").is_file():
+        pytest.fail("the front end is not built: npm ci && npm run build in labextension/")
+    server = JupyterServer(tmp_path_factory.mktemp("jupyter"))
+    try:
+        server.wait()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def page(browser: Browser, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Page]:
+    """A fresh page; errors that the page reports fail the test."""
+    context = browser.new_context(viewport={"width": 1200, "height": 1000}, permissions=["clipboard-write"])
+    context.set_default_timeout(15_000)
+    page = context.new_page()
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(f"{error}\n{error.stack}"))
+    yield page
+    context.close()
+    ours = [error for error in errors if "jupyter-inplace" in error or "panel.js" in error]
+    assert not ours, ours

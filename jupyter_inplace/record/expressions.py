@@ -11,7 +11,16 @@ from collections.abc import Iterator
 
 from jupyter_inplace.report import Site
 
-__all__ = ["argument_names", "assigned_names", "is_path", "path_text", "receiver", "written_name", "written_names"]
+__all__ = [
+    "argument_names",
+    "assigned_names",
+    "is_path",
+    "path_text",
+    "receiver",
+    "written_name",
+    "written_names",
+    "written_nodes",
+]
 
 #: Methods and attributes whose result shares memory with the tensor they belong to (some copy where they must).
 VIEW_METHODS = frozenset({
@@ -44,7 +53,7 @@ def written_names(site: Site | str | None) -> tuple[str, ...]:
     if statement is None:
         return ()
     found: dict[str, None] = {}
-    for node in _written(statement):
+    for node in [*_written(statement), *_guessed(statement)]:
         for path in _readings(node):
             found[path_text(path, text)] = None
     return tuple(found)
@@ -77,6 +86,11 @@ def assigned_names(expression: ast.AST | None, statement: ast.stmt | None) -> tu
         if isinstance(node, ast.NamedExpr) and _same(node.value, expression):
             return (node.target.id, *_assigned(statement, node))
     return _assigned(statement, expression)
+
+
+def written_nodes(node: ast.AST) -> list[ast.expr]:
+    """The expressions for the memory that a statement or a call writes, their views still on."""
+    return list(_written(ast.Expr(node) if isinstance(node, ast.expr) else node))
 
 
 def is_path(node: ast.AST) -> bool:
@@ -117,7 +131,7 @@ def _value(statement: ast.stmt) -> ast.AST:
     return value if isinstance(value, ast.expr) else statement
 
 
-def _written(statement: ast.stmt) -> Iterator[ast.expr]:
+def _written(statement: ast.AST) -> Iterator[ast.expr]:
     """The expressions for the memory that a statement writes; its views still on."""
     if isinstance(statement, ast.AugAssign):
         yield statement.target
@@ -148,12 +162,23 @@ def _written_by_call(node: ast.expr) -> Iterator[ast.expr]:
         tensor = receiver(node)
         if tensor is not None:
             yield tensor
-            if first is not None and isinstance(tensor, ast.Name) and len(tensor.id) <= 3:
-                yield first  # `nnf.relu_(h)`: the receiver may be a module under a name that we do not know
         elif first is not None:
             yield first
     elif first is not None and (_says_inplace(node) or (isinstance(func, ast.Call) and _says_inplace(func))):
         yield first
+
+
+def _guessed(statement: ast.AST) -> Iterator[ast.expr]:
+    """``nnf.relu_(h)``: what looks like a method may be a function of a module under a name that we do not know."""
+    call = getattr(statement, "value", None)
+    if isinstance(call, ast.Call) and call.args and isinstance(receiver(call), ast.Name):
+        func = call.func
+        if (
+            isinstance(func, ast.Attribute)
+            and _is_inplace_name(func.attr)
+            and not isinstance(call.args[0], ast.Starred)
+        ):
+            yield call.args[0]
 
 
 def _says_inplace(call: ast.Call) -> bool:
@@ -250,7 +275,7 @@ def _operands(node: ast.AST) -> Iterator[ast.expr]:
         yield from (child for child in ast.iter_child_nodes(node) if isinstance(child, ast.expr))
 
 
-def _targets(statement: ast.stmt) -> list[ast.expr]:
+def _targets(statement: ast.AST) -> list[ast.expr]:
     if isinstance(statement, ast.Assign | ast.Delete):
         flat: list[ast.expr] = []
         for target in statement.targets:

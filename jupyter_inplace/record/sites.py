@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ast
 import dis
+import inspect
 import linecache
 import os
 import sys
@@ -37,6 +38,9 @@ __all__ = [
     "find_site_and_module",
     "is_user_code",
     "is_user_frame",
+    "locals_of",
+    "opname_at",
+    "positions",
     "site_key",
     "written_name",
 ]
@@ -66,6 +70,8 @@ _NO_FILES: Final[frozenset[str]] = frozenset()
 _kinds: Final[dict[str, int]] = {}
 _refs: Final[dict[int, CodeRef]] = {}
 _REFS_KEPT: Final = 4096
+#: Before Python 3.13 (PEP 667) reading `frame.f_locals` leaves a copy in the frame, which keeps the values alive.
+_SNAPSHOTS: Final = sys.version_info < (3, 13)
 
 
 def find_site(skip: int = 1, cell_files: frozenset[str] = _NO_FILES) -> SiteKey | None:
@@ -124,7 +130,10 @@ def find_site_and_module(
         code = frame.f_code
         if code is call_impl:
             if module is None:
-                module = frame.f_locals.get("self")
+                snapshot = frame.f_locals
+                module = snapshot.get("self")
+                if _SNAPSHOTS:
+                    snapshot.clear()
                 if key is not None:
                     break
         else:
@@ -189,6 +198,17 @@ def is_user_frame(frame: FrameType) -> bool:
         return False
     origin = getattr(sys.modules.get(name), "__file__", None)
     return not isinstance(origin, str) or is_user_code(origin)
+
+
+def locals_of(frame: FrameType) -> dict[str, Any]:
+    """A frame's variables, read without leaving a copy of them in the frame (they would outlive their ``del``)."""
+    variables = frame.f_locals
+    copy = dict(variables)
+    if _SNAPSHOTS and frame.f_code.co_flags & inspect.CO_OPTIMIZED:
+        # Three: the frame's, ours, the call's. More: the program called locals() here and keeps what it got.
+        if sys.getrefcount(variables) <= 3:
+            variables.clear()
+    return copy
 
 
 def positions(code: CodeType, lasti: int) -> tuple[int | None, int | None, int | None, int | None]:
@@ -286,7 +306,7 @@ class SiteResolver:
         code, lasti = self._shown(key)
         filename = code.co_filename
         source = self.text_of(filename)
-        opname = _opname(code, lasti)
+        opname = opname_at(code, lasti)
         span = source.span(positions(code, lasti), opname) or Span(code.co_firstlineno, None, None, None, "")
         line_text, text = source.line(span.line), span.text
         if filename == self._cell_file:
@@ -315,7 +335,7 @@ class SiteResolver:
         if own is not None or len(key) != 4:
             return own
         code, lasti = key[2].code, key[3]
-        span = self.text_of(code.co_filename).span(positions(code, lasti), _opname(code, lasti))
+        span = self.text_of(code.co_filename).span(positions(code, lasti), opname_at(code, lasti))
         return None if span is None else span.line
 
     def _lines_of(self, filename: str) -> list[str]:
@@ -335,7 +355,8 @@ class SiteResolver:
         return self._cell_lines[number - 1].strip()
 
 
-def _opname(code: CodeType, lasti: int) -> str:
+def opname_at(code: CodeType, lasti: int) -> str:
+    """The instruction at an offset, empty where there is none."""
     bytecode = code.co_code
     while 0 <= lasti < len(bytecode):
         name = dis.opname[bytecode[lasti]]

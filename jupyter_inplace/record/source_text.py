@@ -67,6 +67,13 @@ class SourceText:
             return self._node_span(node)
         return self._raw_span(line, column, end_line, end_column)
 
+    def node(self, position: Position, opname: str) -> ast.expr | ast.stmt | None:
+        """The syntax of what `span` shows."""
+        line, end_line, column, end_column = position
+        if line is None or end_line is None or column is None or end_column is None:
+            return None
+        return _meant(list(self._around((line, column), (end_line, end_column))), opname)
+
     def statement(self, line: int, column: int, end_line: int, end_column: int) -> ast.stmt | None:
         """The innermost statement around a span in characters."""
         start, end = (line, self._bytes(line, column)), (end_line, self._bytes(end_line, end_column))

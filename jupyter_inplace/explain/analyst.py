@@ -18,9 +18,11 @@ from jupyter_inplace.explain.graph import Graph, Node
 from jupyter_inplace.explain.mixes import find_mixes
 from jupyter_inplace.explain.names import Names, namespaces
 from jupyter_inplace.explain.pull import CannotPull, Edge, ReferenceReading, pull
+from jupyter_inplace.explain.repair import Repair
 from jupyter_inplace.explain.split import Part, split
 from jupyter_inplace.explain.wording import ErrorWording
 from jupyter_inplace.record import hooks
+from jupyter_inplace.record import torch_private as private
 from jupyter_inplace.record.engine import Backward
 from jupyter_inplace.record.saved import Saved
 from jupyter_inplace.record.session import Session
@@ -57,7 +59,8 @@ class Analyst:
         touched = session.index.touched_live()
         mixed = session.last_leaf_write > session.graph_floor and session.last_leaf_write > session.first_sequence
         calls, names = self._sites.get(call.site, (0, []))
-        if not touched and not mixed and not self.always and calls >= _NAMED_CALLS:
+        suspect = bool(touched or session.unrecorded.cuts)
+        if not suspect and not mixed and not self.always and calls >= _NAMED_CALLS:
             call.facts = BackwardFacts(names, call.order, call.site, call.time)
             return
         with quiet(session):
@@ -71,16 +74,17 @@ class Analyst:
         if node is None or (type(node).__name__, node._sequence_nr()) in self.done:
             return None
         touched = session.index.touched_live()
-        if not touched:
+        if not touched and not session.unrecorded.cuts:
             return None
         call = Backward(session.order, session.seconds(), None)
         call.roots, call.grads = (root,), (torch.ones_like(root),)
+        call.sequence = private.peek_sequence_nr()
         with quiet(session):
             facts = self._analyse(session, call, touched, False, spaces, {name: root})
         facts.pending = True
-        for conflict in facts.conflicts:
+        for conflict in (*facts.conflicts, *facts.cuts):
             conflict.pending = True
-        return facts if facts.conflicts else None
+        return facts if facts.conflicts or facts.cuts else None
 
     # --- one call -----------------------------------------------------------------------------------------------------------
 
@@ -103,19 +107,26 @@ class Analyst:
         facts.root_keys.update((type(p.edge[0]).__name__, p.edge[0]._sequence_nr()) for _, p in parts)
         if not call.retain or given is None:
             self.done |= facts.root_keys
-        targets = leaf_targets(graph, call.inputs, names)
+        repair, meant = None, graph
+        if session.unrecorded.cuts:
+            nodes = [node for (node, _), _, _ in starts]
+            found = Repair(graph, session.unrecorded.cuts, [*nodes, *(p.edge[0] for _, p in parts)], call.sequence)
+            if found.needed:
+                repair = found
+                meant = found.graph([*nodes, *(found.start(p.edge)[0] for _, p in parts)])
+        targets = leaf_targets(meant, call.inputs, names)
         groups: dict[Edge, dict[Node, int]] = {}
         if mixed or self.always:
             facts.mixes, groups = find_mixes(session, graph, parts, targets)
-        if not self.never and (touched or self.always or groups) and not _batched(call):
+        if not self.never and (touched or self.always or groups or repair) and not _batched(call):
             if torch.cuda.is_initialized():
                 torch.cuda.synchronize()  # the walk runs on this stream, whatever stream the forward used
-            Damage(session, graph, parts, targets, names).run(facts, touched, groups)
+            Damage(session, graph, parts, targets, names, repair, meant).run(facts, touched, groups)
         elif touched:
             damage = Damage(session, graph, parts, targets, names)
             damage.missing.update(facts.tasks)
             damage.without_numbers(facts, touched)
-        if touched or facts.mixes or self.always:
+        if touched or facts.mixes or self.always or repair:
             facts.names.update(names.storage_names())
         return facts
 

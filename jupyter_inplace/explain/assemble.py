@@ -64,7 +64,7 @@ class Assembly:
     def _facts(self) -> list[BackwardFacts]:
         inside = [call for call in self.session.backwards if self.window.start <= call.order <= self.end]
         facts = [call.facts for call in inside if call.facts is not None]
-        if self.session.index.touched_live():
+        if self.session.index.touched_live() or self.session.unrecorded.cuts:
             for name, root in self.names.roots():
                 pending = self.analyst.pending(self.session, name, root, self.names)
                 if pending is not None:
@@ -109,7 +109,8 @@ class Assembly:
         source = self._source() if self.error is not None else None
         if source is not None:
             for static in static_tasks(source):
-                status.setdefault(static.name, "not_run")
+                # What was computed before a refused write is whole, and only waits for its backward.
+                status.setdefault(static.name, "not_run" if refusal is None else "ok")
         if self.analyst.wanted:
             status = {name: s for name, s in status.items() if name in self.analyst.wanted or name not in sites or table.status(name) != "ok"}
         return tuple(Task(name=name, status=s, site=self.resolver.resolve(sites[name]) if sites.get(name) else None) for name, s in status.items())  # type: ignore[arg-type]

@@ -14,10 +14,11 @@ import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
 from jupyter_inplace.explain import numbers
-from jupyter_inplace.explain.facts import BackwardFacts, ConflictFact, GradientFact, SaveFact
+from jupyter_inplace.explain.facts import BackwardFacts, ConflictFact, CutFact, GradientFact, SaveFact
 from jupyter_inplace.explain.graph import Graph, Node, is_leaf_node, is_python_node, saved_slots
 from jupyter_inplace.explain.names import Names
 from jupyter_inplace.explain.pull import AsRunReading, CannotPull, Edge, ReferenceReading, pull
+from jupyter_inplace.explain.repair import Repair, WriteNode
 from jupyter_inplace.explain.split import Part
 from jupyter_inplace.record.geometry import shared_bytes, view_of
 from jupyter_inplace.record.saved import Saved
@@ -42,9 +43,17 @@ class Damage:
     """Analysis of the tasks `parts` over one graph."""
 
     def __init__(
-        self, session: Session, graph: Graph, parts: list[tuple[str, Part]], targets: dict[Edge, str], names: Names
+        self,
+        session: Session,
+        graph: Graph,
+        parts: list[tuple[str, Part]],
+        targets: dict[Edge, str],
+        names: Names,
+        repair: Repair | None = None,
+        meant: Graph | None = None,
     ) -> None:
         self.session, self.graph, self.parts, self.targets, self.names = session, graph, parts, targets, names
+        self.repair, self.meant = repair, meant or graph
         self.reading = ReferenceReading()
         self.reference: dict[tuple[str, str], torch.Tensor | None] = {}
         self.as_run: dict[tuple[str, str], torch.Tensor | None] = {}
@@ -60,7 +69,8 @@ class Damage:
             s: numbers.same_values(s.value, s.tensor) is False for s in touched if s.clone is not None
         }
         silent = [saved for saved in touched if not saved.overwritten and changed.get(saved)]
-        if silent:
+        cuts = [write for write in self.repair.writes if write.changed or not write.cut.replayable] if self.repair else []
+        if silent or cuts:
             self._pull_as_run(facts)
         broken = self._bits_of(raising)
         for (task, leaf), gradient in self.reference.items():
@@ -69,6 +79,8 @@ class Damage:
             fact = self._conflict(saved, saved in raising, changed.get(saved), facts.gradients)
             if fact is not None:
                 facts.conflicts.append(fact)
+        for write in cuts:
+            self._cut(write, facts)
         self._saves(facts, set(touched))
         facts.reference.update({key: g for key, g in self.reference.items() if g is not None})
         facts.as_run.update({key: g for key, g in self.as_run.items() if g is not None})
@@ -94,13 +106,14 @@ class Damage:
     # --- gradients -------------------------------------------------------------------------------------------------------
 
     def _pull_reference(self, facts: BackwardFacts, groups: dict[Edge, dict[Node, int]]) -> None:
-        bits = self._target_bits()
+        bits = self._bits_in(self.meant)
         python = [node for node in self.graph.nodes if is_python_node(node)]
         for task, part in self.parts:
-            here = bits[self.graph.position[part.edge[0]]] if part.edge[0] in self.graph.position else 0
+            start = self.repair.start(part.edge) if self.repair else part.edge
+            here = bits[self.meant.position[start[0]]] if start[0] in self.meant.position else 0
             reached = {edge: key for i, (edge, key) in enumerate(self.targets.items()) if here >> i & 1}
             try:
-                found = pull(self.graph, [(part.edge, part.grad)], reached, self.reading, groups)
+                found = pull(self.meant, [(start, part.grad)], reached, self.reading, groups)
             except CannotPull as reason:
                 self.missing.add(task)
                 facts.notes.append(f"gradients of {task} are missing: {reason}")
@@ -131,6 +144,9 @@ class Damage:
                 continue
             for key in reached.values():
                 self._add(self.as_run, (task, key), found.get(key))
+            for other, key in self.reference:
+                if other == task:  # a leaf that only the write leads to gets nothing as run
+                    self.as_run.setdefault((task, key), None)
 
     @staticmethod
     def _add(
@@ -172,12 +188,29 @@ class Damage:
 
     def _target_bits(self) -> list[int]:
         if self._leaf_bits is None:
-            marks: dict[int, int] = {}
-            for i, (node, _) in enumerate(self.targets):
-                if node in self.graph.position:
-                    marks[self.graph.position[node]] = marks.get(self.graph.position[node], 0) | 1 << i
-            self._leaf_bits = self.graph.bits(marks)
+            self._leaf_bits = self._bits_in(self.graph)
         return self._leaf_bits
+
+    def _bits_in(self, graph: Graph) -> list[int]:
+        marks: dict[int, int] = {}
+        for i, (node, _) in enumerate(self.targets):
+            if node in graph.position:
+                marks[graph.position[node]] = marks.get(graph.position[node], 0) | 1 << i
+        return graph.bits(marks)
+
+    def _cut(self, write: WriteNode, facts: BackwardFacts) -> None:
+        """The rows that an unrecorded write makes wrong: those of the tasks that read it."""
+        bits = self.meant.bits({self.meant.position[write]: 1}) if write in self.meant.position else []
+        starts = [(task, self.repair.start(part.edge)[0] if self.repair else part.edge[0]) for task, part in self.parts]
+        tasks = [t for t, node in starts if node in self.meant.position and bits and bits[self.meant.position[node]]]
+        if not write.cut.replayable:
+            for row in facts.gradients:
+                if row.task in tasks and row.task in self.missing:
+                    row.status = "wrong"
+        rows = [row for row in facts.gradients if row.task in tasks and row.status in ("wrong", "lost")]
+        if rows:
+            hit = [task for task in dict.fromkeys(tasks) if any(row.task == task for row in rows)]
+            facts.cuts.append(CutFact(write.cut.write, hit, sorted({row.leaf for row in rows})))
 
     def _behind(self, node: Node) -> set[str]:
         """The targets that a gradient through `node` reaches."""

@@ -46,6 +46,16 @@ class ConflictFact:
 
 
 @dataclasses.dataclass
+class CutFact:
+    """A write on a gradient path that the gradient takes no notice of."""
+
+    write: Any
+    tasks: list[str]
+    leaves: list[str]
+    pending: bool = False
+
+
+@dataclasses.dataclass
 class MixFact:
     """A leaf that one accumulated gradient reads at several values."""
 
@@ -77,6 +87,7 @@ class BackwardFacts:
     gradients: list[GradientFact] = dataclasses.field(default_factory=list)
     conflicts: list[ConflictFact] = dataclasses.field(default_factory=list)
     mixes: list[MixFact] = dataclasses.field(default_factory=list)
+    cuts: list[CutFact] = dataclasses.field(default_factory=list)
     saves: list[SaveFact] = dataclasses.field(default_factory=list)
     reference: dict[tuple[str, str], torch.Tensor] = dataclasses.field(default_factory=dict)
     as_run: dict[tuple[str, str], torch.Tensor] = dataclasses.field(default_factory=dict)

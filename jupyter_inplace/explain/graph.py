@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -27,10 +27,11 @@ class Graph:
     Built once per backward call, in one linear walk; the bit sets are Python integers.
     """
 
-    def __init__(self, roots: Iterable[Node]) -> None:
+    def __init__(self, roots: Iterable[Node], rewired: Mapping[Node, tuple[tuple[Node, int], ...]] | None = None) -> None:
         self.nodes: list[Node] = []
         self.position: dict[Node, int] = {}
         self.next: list[tuple[tuple[Node, int], ...]] = []
+        self._rewired = rewired or {}
         self._walk([node for node in roots if node is not None])
         self._leaf_bits: list[int] | None = None
         self.leaves: list[int] = [i for i, node in enumerate(self.nodes) if is_leaf_node(node)]
@@ -43,14 +44,14 @@ class Graph:
             if root in seen:
                 continue
             seen.add(root)
-            edges = root.next_functions
+            edges = self._edges(root)
             stack.append((root, edges, iter(edges)))
             while stack:
                 node, edges, rest = stack[-1]
                 for child, _ in rest:
                     if child is not None and child not in seen:
                         seen.add(child)
-                        child_edges = child.next_functions
+                        child_edges = self._edges(child)
                         stack.append((child, child_edges, iter(child_edges)))
                         break
                 else:
@@ -61,6 +62,10 @@ class Graph:
             self.nodes.append(node)
             self.next.append(edges)
             self.position[node] = i
+
+    def _edges(self, node: Node) -> tuple[tuple[Node, int], ...]:
+        bent = self._rewired.get(node) if self._rewired else None
+        return node.next_functions if bent is None else bent
 
     def bits(self, marked: dict[int, int]) -> list[int]:
         """For each node the union of `marked` bits over itself and everything that it leads to."""

@@ -6,7 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from jupyter_inplace.explain.damage import module_name
-from jupyter_inplace.explain.facts import BackwardFacts, ConflictFact
+from jupyter_inplace.explain.facts import BackwardFacts, ConflictFact, CutFact
 from jupyter_inplace.explain.names import Names
 from jupyter_inplace.record.expressions import written_name
 from jupyter_inplace.record.session import Session
@@ -43,6 +43,7 @@ class Rows:
             self._storage_names.update(fact.names)
         self._sites: dict[Any, Site | None] = {}
         self._rows: dict[Write, _Row] = {}
+        self._storage_numbers: dict[int, int] = {}
         self._conflict_index: dict[int, int] = {}
         self._refusals: list[tuple[Refusal, float]] = []
         self.conflicts: tuple[Conflict, ...] = ()
@@ -57,6 +58,10 @@ class Rows:
                     self._rows[write] = self._name(write)
                 self._judge(self._rows[write], conflict)
         for fact in facts:
+            for cut in fact.cuts:
+                if cut.write not in self._rows:
+                    self._rows[cut.write] = self._name(cut.write)
+                self._cut(self._rows[cut.write], cut)
             for mix in fact.mixes:
                 for write in mix.writes:
                     if write in self._rows:
@@ -113,11 +118,15 @@ class Rows:
             versions = (write.version_before, write.version_before if row.bumped is False else max(after, write.version_before))
         return Mutation(
             id=number, op=write.op, tensor=row.name, shape=write.shape, dtype=write.dtype or None, device=write.device or None,
-            storage=write.storage if write.storage > 0 else None, versions=versions, time=max(0.0, write.time - started),
+            storage=self._storage_number(write.storage), versions=versions, time=max(0.0, write.time - started),
             count=sum(r.write.count for r in group), site=row.site, verdict=row.verdict,  # type: ignore[arg-type]
             pending=row.pending and row.verdict not in ("harmless", "mixes"), value_changed=row.value_changed, tasks=tuple(row.tasks),
             leaves=tuple(row.leaves), tensors=row.tensors, module=module_name(write.module, self._names), framework="torch",
         )  # fmt: skip
+
+    def _storage_number(self, storage: int) -> int | None:
+        """A small number for a storage, by first appearance: addresses differ from run to run."""
+        return self._storage_numbers.setdefault(storage, len(self._storage_numbers)) if storage > 0 else None
 
     def _build_conflicts(self) -> tuple[Conflict, ...]:
         out: dict[Any, Conflict] = {}
@@ -153,6 +162,14 @@ class Rows:
             row.hurts.append(conflict.tensor)
             if row.write.optimizer is not None:
                 row.name = row.hurts[0]
+
+    @staticmethod
+    def _cut(row: _Row, cut: CutFact) -> None:
+        row.verdict = worst((row.verdict, "cuts"))
+        row.pending = row.pending and cut.pending
+        row.value_changed = True
+        row.tasks.update(dict.fromkeys(cut.tasks))
+        row.leaves.update(dict.fromkeys(cut.leaves))
 
     def _name(self, write: Write) -> _Row:
         site = self.site(write.site)

@@ -144,6 +144,7 @@ class EnginePatch:
         call.release()
         if call.finished and not call.retain and not call.nested:
             session.graph_floor = call.sequence
+            session.unrecorded.forget_before(call.sequence)
         session.order += 1
 
 

@@ -8,7 +8,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from jupyter_inplace.record import torch_private as private
-from jupyter_inplace.record.schema import Plan, make_plan
+from jupyter_inplace.record.schema import ALIAS, Plan, make_plan
 
 if TYPE_CHECKING:
     from jupyter_inplace.record.session import Session
@@ -52,6 +52,9 @@ class WatchMode(TorchDispatchMode):
         session.last_op = func
         if plan is None:
             return func(*args, **kwargs) if kwargs else func(*args)
+        if plan is ALIAS:
+            session.note_alias(args)
+            return func(*args, **kwargs) if kwargs else func(*args)
         return self._write(plan, func, args, kwargs or {})
 
     def _write(self, plan: Plan, func: Any, args: Any, kwargs: Any) -> Any:
@@ -61,7 +64,7 @@ class WatchMode(TorchDispatchMode):
         if not session.muted:
             try:
                 targets = plan.tensors(args, kwargs)
-                pending = session.before_write(plan, targets)
+                pending = session.before_write(plan, targets, func, args, kwargs)
             except Exception as fault:  # nothing of ours may surface inside of the user's operation
                 session.fault(fault)
         # A write that the kernel refuses (expanded memory) raises here and is never recorded.

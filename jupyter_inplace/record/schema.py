@@ -47,6 +47,9 @@ class Plan:
         return found
 
 
+ALIAS: Any = object()  # the plan of an operator that writes nothing itself
+
+
 def _argument(position: int, name: str) -> Callable[[Any, Any], bool]:
     return lambda args, kwargs: bool(args[position] if position < len(args) else kwargs.get(name))
 
@@ -69,13 +72,19 @@ _HIDDEN: dict[str, tuple[list[tuple[int, str]], Callable[[Any, Any], bool]]] = {
 _NO_WRITES = {"aten::record_stream", "aten::retain_grad", "aten::requires_grad_", "aten::_assert_tensor_metadata"}
 
 
+# Operators whose output is an alias that autograd does not connect with its input: `.data`, `detach()`, `unsafe_chunk`.
+_ALIASES = {"aten::detach", "aten::unsafe_split", "aten::unsafe_split_with_sizes", "aten::unsafe_chunk"}
+
+
 def make_plan(func: Any) -> Plan | None:
-    """The plan of an operator, None where it writes to nothing."""
+    """The plan of an operator, None where it writes to nothing, `ALIAS` where it makes an alias to look out for."""
     if not isinstance(func, _OpOverload):
         return None
     name = func._schema.name
     if name in _NO_WRITES:
         return None
+    if name in _ALIASES:
+        return ALIAS
     hidden = _HIDDEN.get(name)
     places = [
         (position, argument.name)

@@ -24,6 +24,7 @@ from jupyter_inplace.record.optimizers import OptimizerHooks
 from jupyter_inplace.record.saved import Saved, SavedIndex, storages_of
 from jupyter_inplace.record.schema import Plan
 from jupyter_inplace.record.transforms import TransformPatch
+from jupyter_inplace.record.unrecorded import UnrecordedWrites
 from jupyter_inplace.record.writes import Write, WriteTable
 
 _CALL_IMPL = torch.nn.Module._call_impl.__code__
@@ -36,6 +37,7 @@ class Session:
     def __init__(self) -> None:
         self.index = SavedIndex()
         self.table = WriteTable()
+        self.unrecorded = UnrecordedWrites()
         self.backwards: list[Backward] = []
         self.blind_spots: dict[str, None] = {}
         self.cell_files: frozenset[str] = frozenset()
@@ -112,16 +114,25 @@ class Session:
 
     # --- writes -------------------------------------------------------------------------------------------------------
 
-    def before_write(self, plan: Plan, targets: list[torch.Tensor]) -> list[Any]:
-        """Copy what is about to be overwritten, and note what the tensors were."""
-        return [self._prepare(t, plan) for t in targets]
+    def note_alias(self, args: Any) -> None:
+        if self.muted:
+            return
+        try:
+            self.unrecorded.note_alias(args[0])
+        except Exception as fault:
+            self.fault(fault)
 
-    def _prepare(self, t: torch.Tensor, plan: Plan | None) -> tuple[Any, ...]:
+    def before_write(self, plan: Plan, targets: list[torch.Tensor], func: Any, args: Any, kwargs: Any) -> list[Any]:
+        """Copy what is about to be overwritten, and note what the tensors were."""
+        return [self._prepare(t, plan, func, args, kwargs) for t in targets]
+
+    def _prepare(self, t: torch.Tensor, plan: Plan, func: Any, args: Any, kwargs: Any) -> tuple[Any, ...]:
         keys = storages_of(t)
-        span = WHOLE if plan is not None and plan.metadata_only else byte_range(t)
+        span = WHOLE if plan.metadata_only else byte_range(t)
         for key in keys:
             self.copy_on_write(key, span, plan)
-        return keys, span, private.version(t), tuple(t.shape), view_of(t)
+        cuts = [] if plan.metadata_only or plan.hidden else self.unrecorded.before_write(func, t, args, kwargs, self.order + 1)
+        return keys, span, private.version(t), tuple(t.shape), view_of(t), cuts
 
     def copy_on_write(self, storage: int, span: tuple[int, int], plan: Plan | None) -> None:
         """Clone the saved tensors that overlap the bytes `span` of `storage` and are not cloned yet."""
@@ -181,7 +192,7 @@ class Session:
             self._enter(plan.name, t, before, site, module, plan)
 
     def _enter(self, op: str, t: torch.Tensor, before: Any, site: Any, module: Any, plan: Plan | None) -> Write:
-        keys, (lo, hi), version, shape, view = before
+        keys, (lo, hi), version, shape, view, cuts = before
         storage = keys[0] if keys else 0
         row = self.table.row(op, site, _weak(module), id(module), storage, self.seconds(), self.order)
         if not row.count:
@@ -198,6 +209,8 @@ class Session:
             bucket = self.index.bucket(key)
             if bucket is not None:
                 bucket.log(row, self.order, lo, hi, view)
+        if cuts:
+            self.unrecorded.enter(cuts, row)
         if storage in self.leaf_storages or (t.requires_grad and _is_leaf(t)):
             self.note_leaf(row, storage)
         return row
@@ -228,6 +241,7 @@ class Session:
         self.backwards.clear()
         self.blind_spots.clear()
         self.last_op = None
+        self.unrecorded.clear()
 
     def close_window(self) -> int:
         self.windows -= 1

@@ -1,0 +1,190 @@
+"""Writes behind autograd's back: to the memory of a non-leaf whose node does not know of them.
+
+A write is recorded for the tensor (and its views) through which it was made with grad mode on. Every other autograd identity
+over the same memory goes on with its old node: the same tensor written under `no_grad`, the tensor behind a `.data` or
+`detach()` alias, the base of `unsafe_chunk` pieces. Whether such a write matters is seen at backward: it does where a node
+made after it still leads to the old one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from jupyter_inplace.record import torch_private as private
+from jupyter_inplace.record.geometry import View, view_of
+
+_PER_STORAGE = 8
+_STORAGES = 4096
+_KEPT = 256
+_MAX_BYTES = 64 << 20  # of copies made for one write; past it the gradient that a recorded write had given is unknown
+
+
+class Identity:
+    """A non-leaf as autograd knows it: the node that made it, which output, and where it lies."""
+
+    __slots__ = ("kind", "output_nr", "sequence", "view")
+
+    def __init__(self, kind: str, sequence: int, output_nr: int, view: View) -> None:
+        self.kind, self.sequence, self.output_nr, self.view = kind, sequence, output_nr, view
+
+    @property
+    def key(self) -> tuple[str, int, int]:
+        return (self.kind, self.sequence, self.output_nr)
+
+
+class Cut:
+    """One write that an identity did not take notice of: enough to work out what recording it had given.
+
+    `sequence` is the first node number after it: a node with that number or a later one read the new value. `before` is
+    the written tensor's value before, `args` and `kwargs` the call with copies in place of tensors and `edges` the graph
+    edges of those that need a gradient. `replayable` is False where the copies were too large or the operator is no plain one.
+    """
+
+    __slots__ = ("args", "before", "edges", "func", "identity", "kwargs", "order", "replayable", "sequence", "target", "view", "write")
+
+    def __init__(self, identity: Identity, order: int, sequence: int) -> None:
+        self.identity, self.order, self.sequence = identity, order, sequence
+        self.write: Any = None
+        self.func: Any = None
+        self.args: tuple[Any, ...] = ()
+        self.kwargs: dict[str, Any] = {}
+        self.edges: dict[Any, Any] = {}
+        self.before: torch.Tensor | None = None
+        self.view: View | None = None
+        self.target: Any = None
+        self.replayable = False
+
+
+class _Place:
+    """Stands in a kept call for a tensor over the written storage: read from the replayed memory, at this geometry."""
+
+    __slots__ = ("view",)
+
+    def __init__(self, view: View) -> None:
+        self.view = view
+
+
+class UnrecordedWrites:
+    """The identities in view and the cuts that wait for a backward."""
+
+    def __init__(self) -> None:
+        self._by_storage: dict[int, list[Identity]] = {}
+        self.cuts: list[Cut] = []
+
+    def note_alias(self, t: Any) -> None:
+        """`t` is about to get an alias that autograd does not connect with it."""
+        if not isinstance(t, torch.Tensor) or not t.requires_grad:
+            return
+        identity = identity_of(t)
+        if identity is not None:
+            self._add(private.storage_id(t), identity)
+
+    def _add(self, storage: int, identity: Identity) -> None:
+        known = self._by_storage.get(storage)
+        if known is None:
+            if len(self._by_storage) >= _STORAGES:
+                del self._by_storage[next(iter(self._by_storage))]
+            known = self._by_storage[storage] = []
+        if all(other.key != identity.key for other in known):
+            known.append(identity)
+            del known[:-_PER_STORAGE]
+
+    def before_write(self, func: Any, t: torch.Tensor, args: Any, kwargs: Any, order: int) -> list[Cut]:
+        """The cuts that a write to `t` makes, with copies of what it reads. Empty for nearly every write."""
+        storage = private.storage_id(t)
+        known = self._by_storage.get(storage)
+        own = identity_of(_base(t)) if t.requires_grad or (t._base is not None and t._base.requires_grad) else None
+        if known is None and own is None:
+            return []
+        recorded = torch.is_grad_enabled() and (t.requires_grad or _needs_gradient(args, kwargs))
+        missed = [identity for identity in known or () if own is None or identity.key != own.key]
+        if own is not None and not recorded:
+            missed.append(own)
+        if not missed:
+            return []
+        sequence = private.peek_sequence_nr()
+        cuts = [Cut(identity, order, sequence) for identity in missed]
+        view = view_of(t)
+        if view is None or t.nbytes > _MAX_BYTES:
+            return cuts
+        with private.DisableTorchDispatch(), torch.no_grad():
+            before = t.detach().clone()
+        kept_args, kept_kwargs, edges, ok = _keep_call(t, storage, args, kwargs)
+        for cut in cuts:
+            cut.func, cut.args, cut.kwargs, cut.edges = func, kept_args, kept_kwargs, edges
+            cut.before, cut.view, cut.replayable = before, view, ok
+        return cuts
+
+    def enter(self, cuts: list[Cut], write: Any) -> None:
+        for cut in cuts:
+            cut.write = write
+        self.cuts.extend(cuts)
+        del self.cuts[:-_KEPT]
+
+    def forget_before(self, sequence: int) -> None:
+        """A graph was used up: writes older than it cannot matter to graphs that are still to come."""
+        self.cuts = [cut for cut in self.cuts if cut.sequence > sequence]
+
+    def clear(self) -> None:
+        self.cuts.clear()
+        self._by_storage.clear()
+
+
+def identity_of(t: torch.Tensor) -> Identity | None:
+    """The autograd identity of a non-leaf; None for leaves and where torch refuses to say."""
+    try:
+        t = _base(t)
+        node = t.grad_fn
+        if node is None:
+            return None
+        view = view_of(t)
+        return None if view is None else Identity(type(node).__name__, node._sequence_nr(), t.output_nr, view)
+    except RuntimeError:
+        return None
+
+
+def _base(t: torch.Tensor) -> torch.Tensor:
+    base = t._base
+    return t if base is None else base
+
+
+def _needs_gradient(args: Any, kwargs: Any) -> bool:
+    return any(isinstance(a, torch.Tensor) and a.requires_grad for a in (*args, *kwargs.values()))
+
+
+def _keep_call(t: torch.Tensor, storage: int, args: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any], dict[Any, Any], bool]:
+    edges: dict[Any, Any] = {}
+    room = _MAX_BYTES
+
+    def keep(value: Any, place: Any) -> Any:
+        nonlocal room
+        if value is t:
+            return _TARGET
+        if isinstance(value, torch.Tensor):
+            view = view_of(value)
+            if view is not None and private.storage_id(value) == storage:
+                return _Place(view)
+            room -= value.nbytes if value.layout is torch.strided else 0
+            if room < 0:
+                raise MemoryError
+            if value.requires_grad:
+                edge = torch.autograd.graph.get_gradient_edge(value)
+                edges[place] = (edge[0], edge[1])
+            with private.DisableTorchDispatch(), torch.no_grad():
+                return value.detach().clone()
+        if isinstance(value, (list, tuple)):
+            return type(value)(keep(item, (place, i)) for i, item in enumerate(value)) if not hasattr(value, "_fields") else value
+        return value
+
+    try:
+        kept = tuple(keep(a, i) for i, a in enumerate(args))
+        kept_kwargs = {name: keep(a, name) for name, a in kwargs.items()}
+    except (MemoryError, RuntimeError, torch.OutOfMemoryError):
+        return (), {}, {}, False
+    whole = any(a is _TARGET for a in kept) or any(a is _TARGET for a in kept_kwargs.values())
+    return kept, kept_kwargs, edges, whole
+
+
+_TARGET: Any = object()

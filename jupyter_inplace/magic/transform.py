@@ -43,7 +43,7 @@ class MagicLine:
         if match is None:
             return self._placed([], lines[top:], top) if self._watches_all() else lines
         indent, words = match.group(1), match.group(2) or ""
-        statement = f"{indent}get_ipython().{ENTRANCE}({words!r})\n"
+        statement = f"{indent}get_ipython().{ENTRANCE}({repr(words) if words else ''})\n"
         if asks_for_help(words):
             return [statement]
         body = lines[top + 1 :]

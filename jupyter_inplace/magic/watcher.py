@@ -92,7 +92,7 @@ class Watcher:
 
     # -- the cell's first statement ------------------------------------------------------------------------------
 
-    def __call__(self, line: str) -> None:
+    def __call__(self, line: str = "") -> None:
         """What the magic line has become: `line` holds its words.
 
         :raises UsageError: they are not understood; the cell then ends here.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from typing import Any
 
-from jupyter_client.manager import start_new_kernel
+from jupyter_client.manager import start_new_async_kernel
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -46,29 +48,31 @@ class Kernel:
     """One kernel process."""
 
     def __init__(self) -> None:
-        self._manager, self._client = start_new_kernel(kernel_name="python3")
+        self._loop = asyncio.new_event_loop()
+        self._manager, self._client = self._wait(start_new_async_kernel(kernel_name="python3"))
+
+    def _wait(self, coming: Awaitable[Any]) -> Any:
+        return self._loop.run_until_complete(coming)
 
     def run(self, cell: str, *, cell_id: str | None = None, **keywords: Any) -> Ran:
-        message = self._client.session.msg(
-            "execute_request",
-            {
-                "code": cell,
-                "silent": False,
-                "store_history": True,
-                "user_expressions": {},
-                "allow_stdin": False,
-                "stop_on_error": True,
-                **keywords,
-            },
-            metadata={"cellId": cell_id} if cell_id else {},
-        )
+        content = {
+            "code": cell,
+            "silent": False,
+            "store_history": True,
+            "user_expressions": {},
+            "allow_stdin": False,
+            "stop_on_error": True,
+            **keywords,
+        }
+        metadata = {"cellId": cell_id} if cell_id else {}
+        message = self._client.session.msg("execute_request", content, metadata=metadata)
         self._client.shell_channel.send(message)
-        return self._listen(message["header"]["msg_id"])
+        return self._wait(self._listen(message["header"]["msg_id"]))
 
-    def _listen(self, request: str) -> Ran:
+    async def _listen(self, request: str) -> Ran:
         ran = Ran()
         while True:
-            message = self._client.get_iopub_msg(timeout=60)
+            message = await self._client.get_iopub_msg(timeout=60)
             if message["parent_header"].get("msg_id") != request:
                 continue
             kind, content = message["msg_type"], message["content"]
@@ -77,17 +81,19 @@ class Kernel:
             if kind in {"stream", "display_data", "update_display_data", "execute_result", "error"}:
                 ran.outputs.append({"kind": kind, **content})
         while True:
-            reply = self._client.get_shell_msg(timeout=60)
+            reply = await self._client.get_shell_msg(timeout=60)
             if reply["parent_header"].get("msg_id") == request:
                 ran.status = reply["content"]["status"]
                 return ran
 
     def interrupt(self) -> None:
-        self._manager.interrupt_kernel()
+        """Press Ctrl+C, from another thread."""
+        asyncio.run(self._manager.interrupt_kernel())
 
     def complete(self, text: str) -> list[str]:
-        return self._client.complete(text, reply=True, timeout=60)["content"]["matches"]
+        return self._wait(self._client.complete(text, reply=True, timeout=60))["content"]["matches"]
 
     def stop(self) -> None:
         self._client.stop_channels()
-        self._manager.shutdown_kernel(now=True)
+        self._wait(self._manager.shutdown_kernel(now=True))
+        self._loop.close()

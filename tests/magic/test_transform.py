@@ -63,7 +63,7 @@ def test_with_a_timer_the_lines_of_the_whole_cell_count(whole):
     ((name, _, part),) = calls
     assert name == "time"
     lines = transformed(part, running=whole).splitlines()
-    assert lines.count("get_ipython().autograd_watch('')") == 1
+    assert lines.count("get_ipython().autograd_watch()") == 1
     assert lines.index("x") == whole.splitlines().index("x")
     assert lines.index("y") == whole.splitlines().index("y")
 
@@ -74,7 +74,7 @@ def test_an_unrelated_cell_that_is_running_moves_nothing():
 
 def test_another_magic_below():
     lines = transformed("%%autograd_watch\n\n%%capture got\nx = 1\n").splitlines()
-    assert lines[:2] == ["get_ipython().autograd_watch('')", ""]
+    assert lines[:2] == ["get_ipython().autograd_watch()", ""]
     assert lines[2] == r"get_ipython().run_cell_magic('capture', 'got', 'x = 1\n')"
 
 

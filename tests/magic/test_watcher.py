@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from IPython.core.completer import provisionalcompleter
 
@@ -63,8 +65,7 @@ def test_an_error_fails_the_cell_and_reaches_the_watch(shell, fake):
     assert shell.ns["rep"].report is not None
     assert ran.out.count("Traceback (most recent call last)") == 1
     assert ran.out.count("ValueError: mine") == 1
-    assert "line 3" in ran.out
-    assert "In[1]" in ran.out
+    assert "3 raise ValueError('mine')" in ran.out
     assert ran.out.index("ValueError: mine") < ran.out.index("harmless")
 
 
@@ -120,11 +121,15 @@ def test_an_empty_body_is_a_usage_error(shell, fake):
     assert not ran.result.success
 
 
+def _unnumbered(traceback: str) -> str:
+    return re.sub(r"In\[\d+\]|<ipython-input-.*?>", "the cell", traceback)
+
+
 def test_a_syntax_error_is_as_without_the_magic(shell, bare, fake):
     watched = shell.run("%%autograd_watch\nx = = 1")
     plain = shell.run("#\nx = = 1")
     assert isinstance(watched.result.error_before_exec, SyntaxError)
-    assert watched.out.replace("In[1]", "In[2]") == plain.out
+    assert _unnumbered(watched.out) == _unnumbered(plain.out)
     assert fake.made == []
 
 

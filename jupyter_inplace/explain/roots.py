@@ -182,7 +182,7 @@ class Roots:
         )
 
     def _container(self, node: ast.expr, scope: Function | None, call: ast.AST, depth: int) -> list[Root]:
-        """``sum(losses)``, ``torch.stack(losses).mean()``: the items where they are written down, else the container."""
+        """``sum(losses)``, ``torch.stack(losses).mean()``: the items where the source has them, else the container."""
         holder = _summed(node)
         if holder is None or depth >= self._DEPTH:
             return []
@@ -239,7 +239,7 @@ def _summed(node: ast.expr) -> ast.expr | None:
         return None
     func = node.func
     name = func.attr if isinstance(func, ast.Attribute) else func.id if isinstance(func, ast.Name) else ""
-    if name in {"sum", "fsum", "mean"} and node.args and not (isinstance(func, ast.Attribute) and is_path_call(func)):
+    if name in {"sum", "fsum", "mean"} and node.args and not (isinstance(func, ast.Attribute) and _is_method(func)):
         inner = _summed(node.args[0]) if isinstance(node.args[0], ast.Call) else None
         return inner or _container_of(node.args[0])
     if name in {"sum", "mean"} and isinstance(func, ast.Attribute) and isinstance(func.value, ast.Call):
@@ -249,8 +249,8 @@ def _summed(node: ast.expr) -> ast.expr | None:
     return None
 
 
-def is_path_call(func: ast.Attribute) -> bool:
-    """A method call on a variable that is no module (``losses.sum(0)``, not ``torch.sum(losses)``)."""
+def _is_method(func: ast.Attribute) -> bool:
+    """A method of a variable (``losses.sum(0)``), not a function of a module (``torch.sum(losses)``)."""
     return not (isinstance(func.value, ast.Name) and func.value.id in {"torch", "math", "np", "builtins"})
 
 

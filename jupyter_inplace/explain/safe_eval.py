@@ -79,7 +79,7 @@ def _behind_call(node: ast.Call, variables: tuple[Mapping[str, Any], ...]) -> tu
 def _gradient(tensor: torch.Tensor) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns where `.grad` of a non-leaf is read
-        grad = torch.Tensor.grad.__get__(tensor)  # not a subclass's own property
+        grad = vars(torch._C.TensorBase)["grad"].__get__(tensor)  # not a subclass's own property
     return MISSING if grad is None else grad
 
 

@@ -117,13 +117,18 @@ def _tasks(code: CellCode) -> Iterator[_Task]:
     for key, name in names.items():
         nodes = tuple(computed[key].values())
         statements = sorted({index for node in nodes for index in code.top_indices(node)})
-        own = {line for node in nodes if code.top_index(node) is not None for line in [node.lineno]}  # type: ignore[attr-defined]
-        inner = {
-            code.top[index].lineno for node in nodes if code.top_index(node) is None for index in code.top_indices(node)
+        lines = {
+            line
+            for node in nodes
+            for line in (
+                [_line(node)]
+                if code.top_index(node) is not None
+                else [code.top[index].lineno for index in code.top_indices(node)]
+            )
         }
-        assigned = sorted({node.lineno for node in nodes})  # type: ignore[attr-defined]
+        assigned = sorted({_line(node) for node in nodes})
         public = StaticTask(
-            name, tuple(sorted(own | inner)), tuple(statements), tuple(assigned), tuple(dict.fromkeys(backward[key]))
+            name, tuple(sorted(lines)), tuple(statements), tuple(assigned), tuple(dict.fromkeys(backward[key]))
         )
         yield _Task(public, nodes)
 
@@ -134,3 +139,7 @@ def _runs(code: CellCode, call: ast.Call) -> bool:
     if scope is code.top_scope:
         return code.top_index(call) is not None
     return bool(code.top_indices(call)) or (scope is not None and code.class_of(scope) is not None)
+
+
+def _line(node: ast.AST) -> int:
+    return int(getattr(node, "lineno", 0))

@@ -85,18 +85,17 @@ def find_site(skip: int = 1, cell_files: frozenset[str] = _NO_FILES) -> SiteKey 
     frame: FrameType | None = _getframe(skip)
     while True:
         try:
-            while not _kinds[frame.f_code.co_filename]:  # type: ignore[union-attr]
+            while not (kind := _kinds[frame.f_code.co_filename]):  # type: ignore[union-attr]
                 frame = frame.f_back  # type: ignore[union-attr]
         except (KeyError, AttributeError):
             if frame is None:
                 return None
             _learn(frame.f_code.co_filename)
             continue
-        code = frame.f_code  # type: ignore[union-attr]
-        if _kinds[code.co_filename] == _ASK and not is_user_frame(frame):  # type: ignore[arg-type]
-            frame = frame.f_back  # type: ignore[union-attr]
-            continue
-        break
+        if kind == _USER or is_user_frame(frame):  # type: ignore[arg-type]
+            break
+        frame = frame.f_back  # type: ignore[union-attr]
+    code = frame.f_code  # type: ignore[union-attr]
     lasti = frame.f_lasti  # type: ignore[union-attr]
     if cell_files and code.co_filename not in cell_files:
         frame = frame.f_back  # type: ignore[union-attr]
@@ -122,41 +121,64 @@ def find_site_and_module(
     :returns: the site, and the module or None.
     """
     frame: FrameType | None = _getframe(skip)
-    site: CodeType | None = None
-    site_lasti = 0
-    key: SiteKey | None = None
     module: Any = None
+    while True:  # to the user's innermost frame
+        try:
+            while not (kind := _kinds[(code := frame.f_code).co_filename]):  # type: ignore[union-attr]
+                if code is call_impl and module is None:
+                    module = _self_of(frame)  # type: ignore[arg-type]
+                frame = frame.f_back  # type: ignore[union-attr]
+        except (KeyError, AttributeError):
+            if frame is None:
+                return None, module
+            _learn(frame.f_code.co_filename)
+            continue
+        if kind == _USER or is_user_frame(frame):  # type: ignore[arg-type]
+            break
+        frame = frame.f_back  # type: ignore[union-attr]
+    lasti = frame.f_lasti  # type: ignore[union-attr]
+    key: SiteKey = (_refs.get(id(code)) or code_ref(code), lasti)
+    in_cell = not cell_files or code.co_filename in cell_files
+    if module is not None and in_cell:
+        return key, module
+    return _outward(frame, key, module, in_cell, call_impl, cell_files, outermost)
+
+
+def _outward(
+    frame: FrameType | None,
+    key: SiteKey,
+    module: Any,
+    in_cell: bool,
+    call_impl: CodeType,
+    cell_files: frozenset[str],
+    outermost: CodeType | None,
+) -> tuple[SiteKey, Any]:
+    """The rest of the walk, from the user's innermost frame to the cell's own statements."""
     while frame is not None:
         code = frame.f_code
         if code is call_impl:
             if module is None:
-                snapshot = frame.f_locals
-                module = snapshot.get("self")
-                if _SNAPSHOTS:
-                    snapshot.clear()
-                if key is not None:
+                module = _self_of(frame)
+                if in_cell:
                     break
-        else:
-            name = code.co_filename
-            kind = _kinds.get(name)
-            if kind is None:
-                kind = _learn(name)
-            if kind and key is None:
-                if site is None and (kind == _USER or is_user_frame(frame)):
-                    site, site_lasti = code, frame.f_lasti
-                if site is not None:
-                    if name in cell_files and site is not code:
-                        key = (code_ref(site), site_lasti, code_ref(code), frame.f_lasti)
-                    elif not cell_files or name in cell_files:
-                        key = (code_ref(site), site_lasti)
-                    if key is not None and module is not None:
-                        break
-            if code is outermost or (code.co_name == "<module>" and name in cell_files):
+        elif code.co_filename in cell_files:
+            if not in_cell:
+                key, in_cell = (key[0], key[1], code_ref(code), frame.f_lasti), True
+            if module is not None or code.co_name == "<module>":
                 break
+        elif code is outermost or (code.co_name == "<module>" and in_cell and is_user_code(code.co_filename)):
+            break
         frame = frame.f_back
-    if key is None and site is not None:
-        key = (code_ref(site), site_lasti)
     return key, module
+
+
+def _self_of(frame: FrameType) -> Any:
+    """The module that a frame of ``Module._call_impl`` calls."""
+    snapshot = frame.f_locals
+    module = snapshot.get("self")
+    if _SNAPSHOTS:
+        snapshot.clear()  # torch never asks this frame for its locals()
+    return module
 
 
 def code_ref(code: CodeType) -> CodeRef:
@@ -204,10 +226,9 @@ def locals_of(frame: FrameType) -> dict[str, Any]:
     """A frame's variables, read without leaving a copy of them in the frame (they would outlive their ``del``)."""
     variables = frame.f_locals
     copy = dict(variables)
-    if _SNAPSHOTS and frame.f_code.co_flags & inspect.CO_OPTIMIZED:
-        # Three: the frame's, ours, the call's. More: the program called locals() here and keeps what it got.
-        if sys.getrefcount(variables) <= 3:
-            variables.clear()
+    # Three references: the frame's, ours, the call's. More: the program called locals() here and keeps what it got.
+    if _SNAPSHOTS and frame.f_code.co_flags & inspect.CO_OPTIMIZED and sys.getrefcount(variables) <= 3:
+        variables.clear()
     return copy
 
 

@@ -188,9 +188,9 @@ def test_site_in_another_file_has_its_line_in_the_cell(tmp_path):
     path.write_text("def scale(t):\n    t.mul_(2)\n")
     space = {}
     exec(compile(path.read_text(), str(path), "exec"), space)
+    text = "x = 1\nscale(w)\n"
+    linecache.cache[FILE] = (len(text), None, text.splitlines(keepends=True), FILE)
     with pytest.raises(RuntimeError) as info:
-        text = "x = 1\nscale(w)\n"
-        linecache.cache[FILE] = (len(text), None, text.splitlines(keepends=True), FILE)
         exec(compile(text, FILE, "exec"), {"scale": space["scale"], "w": torch.ones(2, requires_grad=True)})
     site = SiteResolver({}, FILE, None).resolve(find_rejected(info.value, frozenset({FILE})).key)
     assert (site.file, site.line, site.text, site.cell_line) == (str(path), 2, "t.mul_(2)", 2)
@@ -198,17 +198,24 @@ def test_site_in_another_file_has_its_line_in_the_cell(tmp_path):
 
 def test_wrapped_errors():
     """A library that raises its own error from torch's: the write was refused all the same; a handled one was not."""
-    with pytest.raises(ValueError) as info:
+
+    def wrapped():
         try:
             torch.ones(2, requires_grad=True).add_(1)
         except RuntimeError as error:
             raise ValueError("the layer failed") from error
-    assert find_rejected(info.value).reason == "leaf"
-    with pytest.raises(ZeroDivisionError) as info:
+
+    def handled():
         try:
             torch.ones(2, requires_grad=True).add_(1)
         except RuntimeError:
             1 / 0
+
+    with pytest.raises(ValueError) as info:
+        wrapped()
+    assert find_rejected(info.value).reason == "leaf"
+    with pytest.raises(ZeroDivisionError) as info:
+        handled()
     assert find_rejected(info.value) is None
 
 
@@ -324,10 +331,6 @@ def test_messages_that_carry_an_explanation():
 
 def test_a_dispatch_mode_in_between():
     from torch.utils._python_dispatch import TorchDispatchMode
-
-    class Through(TorchDispatchMode):
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            return func(*args, **(kwargs or {}))
 
     library = {"TorchDispatchMode": TorchDispatchMode}
     exec(

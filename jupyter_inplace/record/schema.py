@@ -14,7 +14,8 @@ class Plan:
     """What to do around one operator that writes.
 
     `places` are the written arguments as (position, name); `bumps` is whether versions move (fused optimizers and batch
-    norm statistics do not), `foreach` that torch forgets to bump them under a mode, `custom` that its body is Python.
+    norm statistics do not), `foreach` that torch forgets to bump them under a mode, `custom` that its body is Python,
+    `hidden` that autograd does not count the write as in-place.
     """
 
     __slots__ = ("bumps", "custom", "foreach", "hidden", "metadata_only", "name", "places", "when")
@@ -25,9 +26,11 @@ class Plan:
         self.name = str(func)
         self.places = places
         self.when = when
-        self.hidden = when is not None
         namespace = func.namespace
         operator = func._schema.name.partition("::")[2]
+        # An operator that writes an input besides giving its result (`rrelu_with_noise`, `_native_batch_norm_legit`) saves
+        # that input before it writes it, and torch bumps no version: its own write is part of its forward.
+        self.hidden = when is not None or (namespace == "aten" and not operator.endswith("_") and not _gives_out(func))
         self.foreach = namespace == "aten" and operator.startswith("_foreach_")
         self.bumps = not self.hidden and not operator.startswith("_fused_")
         self.custom = namespace not in ("aten", "prims", "prim")
@@ -48,6 +51,10 @@ class Plan:
 
 
 ALIAS: Any = object()  # the plan of an operator that writes nothing itself
+
+
+def _gives_out(func: Any) -> bool:
+    return any(argument.is_out for argument in func._schema.arguments)
 
 
 def _argument(position: int, name: str) -> Callable[[Any, Any], bool]:

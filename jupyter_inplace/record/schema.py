@@ -90,8 +90,6 @@ def make_plan(func: Any) -> Plan | None:
     name = func._schema.name
     if name in _NO_WRITES:
         return None
-    if name in _ALIASES:
-        return ALIAS
     hidden = _HIDDEN.get(name)
     places = [
         (position, argument.name)
@@ -102,4 +100,4 @@ def make_plan(func: Any) -> Plan | None:
         return Plan(func, places)
     if hidden is not None:
         return Plan(func, *hidden)
-    return None
+    return ALIAS if name in _ALIASES else None

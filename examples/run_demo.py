@@ -49,8 +49,9 @@ def run(notebook: Any) -> None:
     progress = Progress(sum(cell.cell_type == "code" for cell in notebook.cells))
     client = NotebookClient(
         notebook,
-        timeout=300,
         kernel_name="python3",
+        extra_arguments=["--log-level=ERROR"],
+        timeout=300,
         on_cell_execute=lambda cell, **_: progress.start(cell) if cell.cell_type == "code" else None,
         on_cell_executed=lambda **_: progress.finish(),
     )

@@ -56,6 +56,9 @@ class Analyst:
         if call.nested:
             call.facts = BackwardFacts([], call.order, call.site, call.time)
             return
+        if session.exports.any:
+            with quiet(session):
+                session.exports.compare(call.site)
         touched = session.index.touched_live()
         mixed = session.last_leaf_write > session.graph_floor and session.last_leaf_write > session.first_sequence
         calls, names = self._sites.get(call.site, (0, []))

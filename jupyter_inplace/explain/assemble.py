@@ -37,7 +37,7 @@ class Assembly:
             facts = self._facts()
             refusal = find_refusal(self.error, self.resolver, self.names) if self.error is not None else None
             table = GradientTable(facts)
-            rows = Rows(session, self.window.start, self.end, facts, self.names, self.resolver)
+            rows = Rows(session, self.window.start, self.end, facts, self.names, self.resolver, options["cell"].source if options["cell"] is not None else None)
             if refusal is not None:
                 refusal.tasks = self._refused_tasks(refusal, table)
                 table.refused(refusal)

@@ -346,25 +346,25 @@ def _held(slot: Any) -> Any:
 
 def leaf_targets(graph: Graph, inputs: Iterable[Any], names: Names) -> dict[Edge, str]:
     """What a backward call computes gradients of, as edge -> name: its `inputs`, else every leaf it reaches."""
-    targets: dict[Edge, str] = {}
+    leaves = [graph.nodes[i] for i in graph.leaves]
+    found: list[tuple[Edge, str]] = []
     given = list(inputs)
-    if given:
-        for i, item in enumerate(given):
-            if not isinstance(item, torch.Tensor):
-                targets[(item[0], item[1])] = f"input{i}"
-                continue
-            edge = torch.autograd.graph.get_gradient_edge(item)
-            targets[(edge[0], edge[1])] = names.of(item) or names.on_storage(item) or f"input{i}"
-        return targets
-    used: set[str] = set()
-    for i in graph.leaves:
-        node = graph.nodes[i]
-        if not is_leaf_node(node):
+    for i, item in enumerate(given):
+        if not isinstance(item, torch.Tensor):
+            found.append(((item[0], item[1]), f"input{i}"))
             continue
-        leaf = node.variable
-        name = names.of(leaf) or names.on_storage(leaf) or f"t{storage_id(leaf) % 1000}"
-        while name in used:
-            name += "'"
-        used.add(name)
-        targets[(node, 0)] = name
+        # Not by get_gradient_edge, which makes a view of a leaf: some layouts have none.
+        node = item.grad_fn or next((node for node in leaves if node.variable is item), None)
+        if node is not None:
+            found.append(((node, item.output_nr), names.of(item) or names.on_storage(item) or f"input{i}"))
+    if not given:
+        for node in leaves:
+            leaf = node.variable
+            found.append(((node, 0), names.of(leaf) or names.on_storage(leaf) or f"t{storage_id(leaf) % 1000}"))
+    targets: dict[Edge, str] = {}
+    for edge, name in found:
+        if edge not in targets:
+            while name in targets.values():
+                name += "'"
+            targets[edge] = name
     return targets

@@ -56,7 +56,8 @@ class Names:
         self._module_rank: dict[int, int] = {}
         self._by_storage: dict[int, list[tuple[str, torch.Tensor]]] | None = None
         self._seen: set[int] = set()
-        for depth, space in enumerate(spaces):
+        self.spaces = list(spaces)
+        for depth, space in enumerate(self.spaces):
             self._scan_namespace(space, depth)
 
     def of(self, t: torch.Tensor) -> str | None:

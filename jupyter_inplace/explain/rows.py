@@ -6,6 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from jupyter_inplace.explain.damage import module_name
+from jupyter_inplace.explain.external import locate
 from jupyter_inplace.explain.facts import BackwardFacts, ConflictFact, CutFact
 from jupyter_inplace.explain.names import Names
 from jupyter_inplace.record.expressions import written_name
@@ -31,13 +32,16 @@ class _Row:
     bumped: bool | None = None
     tensors: tuple[str, ...] = ()
     hurts: list[str] = dataclasses.field(default_factory=list)
+    note: str | None = None
 
 
 class Rows:
     """The mutations of a window: its own writes, and earlier ones that a backward of this window met."""
 
-    def __init__(self, session: Session, start: int, end: int, facts: list[BackwardFacts], names: Names, resolver: SiteResolver) -> None:
-        self._resolver, self._names = resolver, names
+    def __init__(
+        self, session: Session, start: int, end: int, facts: list[BackwardFacts], names: Names, resolver: SiteResolver, cell_source: str | None,
+    ) -> None:  # fmt: skip
+        self._resolver, self._names, self._cell_source = resolver, names, cell_source
         self._storage_names: dict[int, str] = {}
         for fact in facts:
             self._storage_names.update(fact.names)
@@ -121,7 +125,7 @@ class Rows:
             storage=self._storage_number(write.storage), versions=versions, time=max(0.0, write.time - started),
             count=sum(r.write.count for r in group), site=row.site, verdict=row.verdict,  # type: ignore[arg-type]
             pending=row.pending and row.verdict not in ("harmless", "mixes"), value_changed=row.value_changed, tasks=tuple(row.tasks),
-            leaves=tuple(row.leaves), tensors=row.tensors, module=module_name(write.module, self._names), framework="torch",
+            leaves=tuple(row.leaves), tensors=row.tensors, module=module_name(write.module, self._names), note=row.note, framework="torch",
         )  # fmt: skip
 
     def _storage_number(self, storage: int) -> int | None:
@@ -172,6 +176,8 @@ class Rows:
         row.leaves.update(dict.fromkeys(cut.leaves))
 
     def _name(self, write: Write) -> _Row:
+        if write.bracket is not None:
+            return self._external(write)
         site = self.site(write.site)
         if write.optimizer is not None:
             optimizer = write.optimizer()
@@ -190,6 +196,13 @@ class Rows:
         row = _Row(write, site, name)
         if write.hidden or (site is not None and ".data" in site.text):
             row.bumped = False
+        return row
+
+    def _external(self, write: Write) -> _Row:
+        found = locate(write, self._resolver, self._names.spaces, self._cell_source)
+        name = found.name or self._storage_names.get(write.storage) or self._names.fitting(write.storage, write.shape) or f"t{write.number}"
+        row = _Row(write, found.site, name, bumped=False)
+        row.note = found.note
         return row
 
     @staticmethod

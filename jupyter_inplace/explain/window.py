@@ -11,6 +11,7 @@ import torch
 
 from jupyter_inplace.explain.analyst import Analyst
 from jupyter_inplace.explain.assemble import Assembly
+from jupyter_inplace.explain.damage import quiet
 from jupyter_inplace.explain.names import Names, namespaces
 from jupyter_inplace.explain.tracebacks import without_own_frames
 from jupyter_inplace.explain.wording import ErrorWording
@@ -64,6 +65,7 @@ class Window:
         analyst.wanted = tasks
         analyst.found_wanted = set()
         analyst.namespace = look_up
+        session.exports.policy = fingerprint
         analyst.always, analyst.never = gradients is True, gradients is False
         if cell_file is not None:
             session.cell_files = frozenset((cell_file,))
@@ -85,6 +87,9 @@ class Window:
     def close(self, active: Any, error: BaseException | None) -> Report:
         """End the watch. Everything is out of force before anything is worked out; never raises for our own faults."""
         session = self.session
+        if session.exports.any:
+            with quiet(session):
+                session.exports.compare(None)
         end = session.close_window()
         if session.windows == 0:
             session.remove()

@@ -109,7 +109,7 @@ def _make_pack(ref: weakref.ref[Session]) -> Any:
         saved.sequence = sequence
         saved.clone = saved.view = saved.op = saved.made_by = saved.site = saved.module = None
         saved.output_nr = 0
-        saved.touched = saved.never_read = False
+        saved.touched = saved.never_read = saved.fingerprint = False
         session = ref()
         if session is None:
             saved.order = 0
@@ -133,6 +133,7 @@ def _make_pack(ref: weakref.ref[Session]) -> Any:
                 if module is not None:
                     saved.module = weakref.ref(module)
                 session.index.add(saved)
+                session.exports.saw(saved, t)
         except Exception as fault:
             session.fault(fault)
         return saved

@@ -50,6 +50,8 @@ class WatchMode(TorchDispatchMode):
         if session.fresh:
             session.label_fresh(func)
         session.last_op = func
+        if session.exports.any and not session.muted:
+            session.compare_exports()
         if plan is None:
             return func(*args, **kwargs) if kwargs else func(*args)
         if plan is ALIAS:

@@ -27,7 +27,8 @@ class Saved:
     """
 
     __slots__ = (
-        "__weakref__", "clone", "made_by", "module", "never_read", "op", "order", "output_nr", "sequence", "site", "tensor", "touched",
+        "__weakref__", "clone",
+        "fingerprint", "made_by", "module", "never_read", "op", "order", "output_nr", "sequence", "site", "tensor", "touched",
         "version", "view",
     )  # fmt: skip
 
@@ -44,6 +45,7 @@ class Saved:
     view: View | None  # where it lay when it was copied: a later `unsqueeze_` or `set_` moves it
     touched: bool
     never_read: bool
+    fingerprint: bool
 
     @property
     def overwritten(self) -> bool:

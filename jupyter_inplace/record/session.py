@@ -17,6 +17,7 @@ import torch
 from jupyter_inplace.record import sites
 from jupyter_inplace.record import torch_private as private
 from jupyter_inplace.record.engine import Backward, EnginePatch
+from jupyter_inplace.record.exports import Exports
 from jupyter_inplace.record.geometry import WHOLE, byte_range, view_of
 from jupyter_inplace.record.hooks import SavedTensorHooks
 from jupyter_inplace.record.mode import WatchMode
@@ -59,6 +60,7 @@ class Session:
         # Called with (session, backward, error) where the engine raised, while the graph is still there.
         self.after_failure: Callable[[Session, Backward, BaseException], None] | None = None
         self.analyst: Any = None  # explain's, kept with the record that it explains
+        self.exports = Exports(self)
         self.mode = WatchMode(self)
         self.hooks = SavedTensorHooks(self)
         self.engine = EnginePatch(self)
@@ -74,7 +76,7 @@ class Session:
         done: list[Callable[[], None]] = []
         try:
             self.first_sequence = private.peek_sequence_nr()
-            for part in (self.engine, self.optimizers, self.transforms, self.hooks):
+            for part in (self.engine, self.optimizers, self.transforms, self.exports, self.hooks):
                 part.install()
                 done.append(part.remove)
             self.mode.__enter__()
@@ -91,7 +93,7 @@ class Session:
         self.installed = False
         self.optimizers.end_step()
         _remove_mode(self.mode)
-        for part in (self.hooks, self.transforms, self.optimizers, self.engine):
+        for part in (self.hooks, self.exports, self.transforms, self.optimizers, self.engine):
             part.remove()
 
     def fault(self, error: Exception) -> None:
@@ -113,6 +115,12 @@ class Session:
         self.fresh = 0
 
     # --- writes -------------------------------------------------------------------------------------------------------
+
+    def compare_exports(self) -> None:
+        try:
+            self.exports.at_operation()
+        except Exception as fault:
+            self.fault(fault)
 
     def note_alias(self, args: Any) -> None:
         if self.muted:

@@ -14,6 +14,7 @@ class Write:
     """
 
     __slots__ = (
+        "bracket",
         "by_engine", "count", "device", "dtype", "first", "grad_mode", "hidden", "itemsize", "last", "leaf", "module", "number",
         "op", "optimizer", "requires_grad", "sequences", "shape", "site", "storage", "time", "version_after", "version_before",
     )  # fmt: skip
@@ -33,6 +34,7 @@ class Write:
         self.sequences: list[int] = []
         self.leaf = self.grad_mode = self.requires_grad = self.hidden = self.by_engine = False
         self.optimizer: Any = None
+        self.bracket: Any = None  # of an external write, whose own site nobody saw
 
     def changed_leaf(self, sequence: int) -> None:
         """Note that a leaf changed when the next node was to get `sequence`; the newest ones are kept."""

@@ -1,0 +1,155 @@
+"""The statement that made an external write: looked for between the two expressions that bracket it."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import linecache
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from jupyter_inplace.record.sites import SiteResolver
+from jupyter_inplace.report import Site
+
+
+@dataclasses.dataclass
+class Found:
+    """Where an external write happened, as well as it is known; `name` is that of the outside object, if one was found."""
+
+    site: Site | None
+    name: str | None
+    note: str
+
+
+def locate(write: Any, resolver: SiteResolver, spaces: Iterable[Mapping[str, Any]], cell_source: str | None) -> Found:
+    """The write's statement where exactly one between the brackets can have made it, else the bracket in words."""
+    before = resolver.resolve(write.bracket.before) if write.bracket.before is not None else None
+    after = resolver.resolve(write.bracket.after) if write.bracket.after is not None else None
+    aliases = dict(_aliases(spaces, write.bracket.pointer, write.bracket.size))
+    between = _between(before, after)
+    anchor = before or after
+    candidates: list[tuple[ast.stmt, str]] = []
+    if anchor is not None:
+        code = write.bracket.before or write.bracket.after
+        tree = _tree(code, anchor, cell_source)
+        low = before.line if before is not None else 1
+        high = after.line if after is not None else 1 << 30
+        if before is not None and after is not None and (before.file != after.file or before.function != after.function or low > high):
+            low, high = _function_lines(tree, before)
+        for statement in _simple_statements(tree):
+            if low <= statement.lineno <= high and not _is_one_of(statement, (before, after), low, high):
+                name = _writes_to(statement, aliases)
+                if name is not None:
+                    candidates.append((statement, name))
+        if not candidates and not aliases:
+            candidates = [
+                (s, "")
+                for s in _simple_statements(tree)
+                if low < s.lineno < high and isinstance(s, (ast.Assign, ast.AugAssign, ast.Expr)) and not isinstance(getattr(s, "value", None), ast.Constant)
+            ]
+    if len(candidates) == 1:
+        statement, name = candidates[0]
+        return Found(_site_of(statement, anchor, code, cell_source), name or None, between)
+    name = next(iter(aliases), None)
+    return Found(before or after, name, between)
+
+
+def _between(before: Site | None, after: Site | None) -> str:
+    first = f"after {before.text} (line {before.line})" if before is not None else "after the watch began"
+    last = f"before {after.text} (line {after.line})" if after is not None else "before the watch ended"
+    return f"written from outside of torch, {first} and {last}"
+
+
+def _aliases(spaces: Iterable[Mapping[str, Any]], pointer: int, size: int) -> Iterator[tuple[str, Any]]:
+    """Names of numpy arrays over the memory."""
+    numpy = sys.modules.get("numpy")
+    if numpy is None:
+        return
+    for space in spaces:
+        for name, value in list(space.items()):
+            for path, item in _items(name, value):
+                if isinstance(item, numpy.ndarray) and item.nbytes:
+                    low, high = numpy.lib.array_utils.byte_bounds(item) if hasattr(numpy.lib, "array_utils") else numpy.byte_bounds(item)
+                    if low < pointer + size and pointer < high:
+                        yield path, item
+
+
+def _items(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    yield name, value
+    if isinstance(value, dict):
+        for key, item in list(value.items())[:200]:
+            yield f"{name}[{key!r}]", item
+    elif isinstance(value, (list, tuple)):
+        for i, item in enumerate(value[:200]):
+            yield f"{name}[{i}]", item
+
+
+def _lines(code: Any, cell_source: str | None, anchor: Site) -> list[str]:
+    lines = linecache.getlines(code[0].code.co_filename)
+    if not lines and cell_source is not None and anchor.cell_line is not None:
+        lines = cell_source.splitlines(keepends=True)
+    return lines
+
+
+def _tree(code: Any, anchor: Site, cell_source: str | None) -> ast.Module:
+    try:
+        return ast.parse("".join(_lines(code, cell_source, anchor)))
+    except SyntaxError:
+        return ast.Module([], [])
+
+
+def _simple_statements(tree: ast.Module) -> list[ast.stmt]:
+    found = [node for node in ast.walk(tree) if isinstance(node, (ast.Assign, ast.AugAssign, ast.Expr, ast.AnnAssign))]
+    return sorted(found, key=lambda node: (node.lineno, node.col_offset))
+
+
+def _function_lines(tree: ast.Module, before: Site) -> tuple[int, int]:
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.lineno <= before.line <= (node.end_lineno or 0):
+            return node.lineno, node.end_lineno or node.lineno
+    return 1, 1 << 30
+
+
+def _is_one_of(statement: ast.stmt, sites: Iterable[Site | None], low: int, high: int) -> bool:
+    """Whether the statement is one of the brackets itself; those were operations of torch."""
+    end = statement.end_lineno or statement.lineno
+    return any(site is not None and statement.lineno <= site.line <= end and low != high for site in sites)
+
+
+def _writes_to(statement: ast.stmt, aliases: Mapping[str, Any]) -> str | None:
+    roots = {name.partition("[")[0] for name in aliases}
+    targets: list[ast.expr] = []
+    if isinstance(statement, ast.Assign):
+        targets = [t for t in statement.targets if isinstance(t, (ast.Subscript, ast.Attribute))]
+    elif isinstance(statement, ast.AugAssign):
+        targets = [statement.target]
+    value = getattr(statement, "value", None)
+    if isinstance(value, ast.Call):
+        if isinstance(value.func, ast.Attribute):
+            targets.append(value.func.value)
+        targets.extend(value.args)
+        targets.extend(keyword.value for keyword in value.keywords if keyword.arg in ("out", "dst"))
+    for target in targets:
+        for node in ast.walk(target):
+            if isinstance(node, ast.Name) and node.id in roots:
+                return node.id
+    return None
+
+
+def _site_of(statement: ast.stmt, anchor: Site | None, code: Any, cell_source: str | None) -> Site | None:
+    if anchor is None:
+        return None
+    lines = _lines(code, cell_source, anchor)
+    text = ast.get_source_segment("".join(lines), statement) or ""
+    line_text = lines[statement.lineno - 1].strip() if statement.lineno <= len(lines) else text
+    return dataclasses.replace(
+        anchor,
+        line=statement.lineno,
+        column=statement.col_offset,
+        end_line=statement.end_lineno,
+        end_column=statement.end_col_offset,
+        text=text,
+        line_text=line_text,
+        cell_line=statement.lineno if anchor.cell_line is not None else None,
+    )

@@ -1,0 +1,198 @@
+"""Memory that torch does not watch over: numpy arrays, DLPack, raw pointers over the storage of a saved tensor.
+
+A saved tensor whose storage left through such an exit is copied when it is saved, or when it leaves, and compared again at each
+operation and each backward. A difference that no dispatched write explains is an external write: it happened between the
+expressions of the two operations around it.
+"""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from jupyter_inplace.record import sites
+from jupyter_inplace.record import torch_private as private
+from jupyter_inplace.record.geometry import byte_range, view_of
+from jupyter_inplace.record.saved import Saved
+
+if TYPE_CHECKING:
+    from jupyter_inplace.record.session import Session
+
+# Methods of a tensor through which its memory becomes reachable for others.
+_EXITS = ("numpy", "__array__", "__dlpack__", "untyped_storage", "storage", "data_ptr")
+_MAX_BYTES = 64 << 20  # of one saved tensor; larger ones are left out, and that is said
+_MAX_PER_OP = 1 << 20  # bytes compared at each operation; more are compared at each backward only
+_MAX_STORAGES = 4096
+
+
+class Bracket:
+    """Where an external write happened: after the first site, before the second. Stands in a row for the write's own site."""
+
+    __slots__ = ("after", "before", "pointer", "size")
+
+    def __init__(self, before: Any, after: Any, pointer: int, size: int) -> None:
+        self.before, self.after, self.pointer, self.size = before, after, pointer, size
+
+
+class Exports:
+    """The fingerprints of one session. `policy` is the magic's `--fingerprint`: exported, all or off."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.policy = "exported"
+        self._storages: dict[int, None] = {}
+        self._held: list[weakref.ref[Saved]] = []
+        self._bytes = 0
+        self._last_site: Any = None
+        self._replaced: dict[str, Any] = {}
+        self.busy = False
+
+    # --- installed for the time of the session -----------------------------------------------------------------------------
+
+    def install(self) -> None:
+        for name in _EXITS:
+            original = getattr(torch.Tensor, name, None)
+            if original is None:
+                continue
+            self._replaced[name] = torch.Tensor.__dict__.get(name)
+            setattr(torch.Tensor, name, self._exit(original))
+
+    def remove(self) -> None:
+        for name, own in self._replaced.items():
+            if own is None:
+                delattr(torch.Tensor, name)
+            else:
+                setattr(torch.Tensor, name, own)
+        self._replaced.clear()
+        self._held.clear()
+        self._storages.clear()
+
+    def _exit(self, original: Any) -> Any:
+        exports = self
+
+        @functools.wraps(original)
+        def leave(tensor: Any, *args: Any, **kwargs: Any) -> Any:
+            __tracebackhide__ = True
+            if not exports.busy and exports.policy == "exported" and not exports._session.muted:
+                exports._left(tensor)
+            return original(tensor, *args, **kwargs)
+
+        return leave
+
+    def _left(self, tensor: Any) -> None:
+        try:
+            self.busy = True
+            storage = private.storage_id(tensor)
+            if not storage or storage in self._storages:
+                return
+            if len(self._storages) >= _MAX_STORAGES:
+                del self._storages[next(iter(self._storages))]
+            self._storages[storage] = None
+            bucket = self._session.index.bucket(storage)
+            for saved in bucket.live() if bucket is not None else ():
+                self.hold(saved)
+        except Exception as fault:
+            self._session.fault(fault)
+        finally:
+            self.busy = False
+
+    # --- saved tensors --------------------------------------------------------------------------------------------------------
+
+    def saw(self, saved: Saved, t: torch.Tensor) -> None:
+        """A tensor was just saved: keep what it holds where somebody outside of torch could change it."""
+        if self.policy == "off":
+            return
+        if self.policy == "all" or self._is_exported(t):
+            self.hold(saved)
+
+    def _is_exported(self, t: torch.Tensor) -> bool:
+        if self._storages and private.storage_id(t) in self._storages:
+            return True
+        # What came in from outside before the watch: asked for plain inputs only, since outputs are torch's own memory.
+        if t.requires_grad or t.device.type != "cpu" or t.layout is not torch.strided:
+            return False
+        self.busy = True
+        try:
+            return not t.untyped_storage().resizable()
+        finally:
+            self.busy = False
+
+    def hold(self, saved: Saved) -> None:
+        t = saved.tensor
+        if saved.clone is not None or t.layout is not torch.strided:
+            return
+        if t.nbytes > _MAX_BYTES:
+            self._session.blind_spots.setdefault("a saved tensor over memory shared with numpy is too large to be watched for outside writes")
+            return
+        with private.DisableTorchDispatch(), torch.no_grad():
+            saved.view = view_of(t)
+            saved.clone = t.detach().clone()
+        saved.fingerprint = True
+        self._held.append(weakref.ref(saved))
+        self._bytes += t.nbytes
+
+    @property
+    def any(self) -> bool:
+        return bool(self._held)
+
+    def at_operation(self) -> None:
+        """Compare before an operation runs. Cheap or not at all."""
+        if self._bytes <= _MAX_PER_OP:
+            site = sites.find_site(2, self._session.cell_files)
+            self.compare(site)
+            self._last_site = site
+
+    def compare(self, site: Any) -> None:
+        """Find the saved tensors that changed although no write was dispatched, and enter an external write for each."""
+        still: list[weakref.ref[Saved]] = []
+        total = 0
+        changed: list[Saved] = []
+        for ref in self._held:
+            saved = ref()
+            if saved is None or saved.touched or saved.clone is None:
+                continue
+            if saved.tensor.shape == saved.clone.shape and _same_bits(saved.tensor, saved.clone):
+                still.append(ref)
+                total += saved.tensor.nbytes
+            else:
+                changed.append(saved)
+        self._held, self._bytes = still, total
+        for saved in changed:
+            self._enter(saved, site)
+
+    def _enter(self, saved: Saved, site: Any) -> None:
+        session = self._session
+        t = saved.tensor
+        storage = private.storage_id(t)
+        self.busy = True
+        try:
+            bracket = Bracket(self._last_site, site, t.untyped_storage().data_ptr(), t.untyped_storage().nbytes())
+        finally:
+            self.busy = False
+        session.order += 1
+        key = (self._last_site, site)
+        row = session.table.row("external", key, None, 0, storage, session.seconds(), session.order)
+        if not row.count:
+            row.bracket = bracket
+            row.shape, row.dtype, row.device = tuple(t.shape), str(t.dtype).removeprefix("torch."), str(t.device)
+            row.version_before = row.version_after = private.version(t)
+        row.count += 1
+        row.last = session.order
+        bucket = session.index.bucket(storage)
+        if bucket is not None:
+            bucket.log(row, session.order, *byte_range(t), view_of(t))
+            for other in bucket.live():
+                session.index.touch(other)
+        session.index.touch(saved)
+
+
+def _same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
+    with private.DisableTorchDispatch(), torch.no_grad():
+        if torch.equal(a, b):
+            return True
+        if not (a.dtype.is_floating_point or a.dtype.is_complex):
+            return False
+        return bool(((a == b) | ((a != a) & (b != b))).all())

@@ -17,11 +17,15 @@ export PYTHON
 export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: venv demo test lint front-end-test python-test clean
+# What the installation builds the notebook panel from.
+FRONT_END := hatch_build.py install.json $(shell find labextension -type f \
+    -not -path '*/node_modules/*' -not -path 'labextension/lib/*' -not -path 'labextension/tests/*')
+
+.PHONY: venv demo test lint front-end-test browser python-test clean
 
 venv: $(VENV)/.installed-test
 
-$(VENV)/.installed-%: pyproject.toml constraints.txt tools/make_venv.sh
+$(VENV)/.installed-%: pyproject.toml constraints.txt tools/make_venv.sh $(FRONT_END)
 	@tools/make_venv.sh $(VENV) $*
 	@touch $@
 
@@ -35,7 +39,14 @@ lint: $(VENV)/.installed-test
 	@echo "== ruff" && $(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@echo "== mypy" && $(BIN)/mypy
 
-python-test: $(VENV)/.installed-test front-end-test
+# The browser tests drive Chromium. Where it may be installed, it is.
+browser:
+	@command -v chromium chromium-browser >/dev/null || { \
+	    echo "== installing Chromium" && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
+	    apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium fonts-dejavu-core; } || \
+	    { echo "make: chromium is missing (Debian: apt-get install chromium fonts-dejavu-core)" >&2; exit 1; }
+
+python-test: $(VENV)/.installed-test front-end-test browser
 	@echo "== pytest" && $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 clean:

@@ -15,6 +15,7 @@ from jupyter_inplace.explain import earlier
 from jupyter_inplace.explain.damage import Damage, leaf_targets, quiet
 from jupyter_inplace.explain.facts import BackwardFacts
 from jupyter_inplace.explain.graph import Graph, Node
+from jupyter_inplace.explain.integers import candidates
 from jupyter_inplace.explain.mixes import find_mixes
 from jupyter_inplace.explain.names import Names, namespaces
 from jupyter_inplace.explain.pull import CannotPull, Edge, ReferenceReading, pull
@@ -24,6 +25,7 @@ from jupyter_inplace.explain.wording import ErrorWording
 from jupyter_inplace.record import hooks
 from jupyter_inplace.record import torch_private as private
 from jupyter_inplace.record.engine import Backward
+from jupyter_inplace.record.integers import IntegerWrite
 from jupyter_inplace.record.saved import Saved
 from jupyter_inplace.record.session import Session
 
@@ -62,12 +64,13 @@ class Analyst:
         touched = session.index.touched_live()
         mixed = session.last_leaf_write > session.graph_floor and session.last_leaf_write > session.first_sequence
         calls, names = self._sites.get(call.site, (0, []))
-        suspect = bool(touched or session.unrecorded.cuts)
+        integers = candidates(session) if session.integers.by_storage else {}
+        suspect = bool(touched or session.unrecorded.cuts or integers)
         if not suspect and not mixed and not self.always and calls >= _NAMED_CALLS:
             call.facts = BackwardFacts(names, call.order, call.site, call.time)
             return
         with quiet(session):
-            facts = self._analyse(session, call, touched, mixed)
+            facts = self._analyse(session, call, touched, mixed, integers=integers)
         self._sites[call.site] = (calls + 1, facts.tasks)
         call.facts = self.current = facts
 
@@ -94,6 +97,7 @@ class Analyst:
     def _analyse(
         self, session: Session, call: Backward, touched: list[Saved], mixed: bool, names: Names | None = None,
         given: dict[str, torch.Tensor] | None = None,
+        integers: dict[Saved, list[IntegerWrite]] | None = None,
     ) -> BackwardFacts:  # fmt: skip
         if names is None:
             names = Names(namespaces(call.frame, self.namespace() if self.namespace is not None else None))
@@ -121,10 +125,12 @@ class Analyst:
         groups: dict[Edge, dict[Node, int]] = {}
         if mixed or self.always:
             facts.mixes, groups = find_mixes(session, graph, parts, targets)
-        if not self.never and (touched or self.always or groups or repair) and not _batched(call):
+        if not self.never and (touched or self.always or groups or repair or integers) and not _batched(call):
             if torch.cuda.is_initialized():
                 torch.cuda.synchronize()  # the walk runs on this stream, whatever stream the forward used
-            Damage(session, graph, parts, targets, names, repair, meant).run(facts, touched, groups)
+            damage = Damage(session, graph, parts, targets, names, repair, meant)
+            damage.integers = integers or {}
+            damage.run(facts, touched, groups)
         elif touched:
             damage = Damage(session, graph, parts, targets, names)
             damage.missing.update(facts.tasks)

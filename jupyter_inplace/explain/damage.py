@@ -15,12 +15,14 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from jupyter_inplace.explain import numbers
 from jupyter_inplace.explain.facts import BackwardFacts, ConflictFact, CutFact, GradientFact, SaveFact
-from jupyter_inplace.explain.graph import Graph, Node, is_leaf_node, is_python_node, saved_slots
+from jupyter_inplace.explain.graph import Graph, Node, is_python_node, saved_slots
+from jupyter_inplace.explain.integers import lost_tasks
 from jupyter_inplace.explain.names import Names
 from jupyter_inplace.explain.pull import AsRunReading, CannotPull, Edge, ReferenceReading, pull
 from jupyter_inplace.explain.repair import Repair, WriteNode
 from jupyter_inplace.explain.split import Part
 from jupyter_inplace.record.geometry import shared_bytes, view_of
+from jupyter_inplace.record.integers import IntegerWrite
 from jupyter_inplace.record.saved import Saved
 from jupyter_inplace.record.session import Session
 from jupyter_inplace.record.torch_private import storage_id
@@ -54,6 +56,7 @@ class Damage:
     ) -> None:
         self.session, self.graph, self.parts, self.targets, self.names = session, graph, parts, targets, names
         self.repair, self.meant = repair, meant or graph
+        self.integers: dict[Saved, list[IntegerWrite]] = {}
         self.reading = ReferenceReading()
         self.reference: dict[tuple[str, str], torch.Tensor | None] = {}
         self.as_run: dict[tuple[str, str], torch.Tensor | None] = {}
@@ -75,6 +78,8 @@ class Damage:
         broken = self._bits_of(raising)
         for (task, leaf), gradient in self.reference.items():
             facts.gradients.append(self._row(task, leaf, gradient, broken))
+        if self.integers:
+            lost_tasks(self, facts, self.integers)
         for saved in touched:
             fact = self._conflict(saved, saved in raising, changed.get(saved), facts.gradients)
             if fact is not None:
@@ -220,7 +225,7 @@ class Damage:
                 bits |= self._target_bits()[self.graph.position[child]]
         return {key for i, key in enumerate(self.targets.values()) if bits >> i & 1}
 
-    def _tasks_through(self, node: Node) -> list[str]:
+    def tasks_through(self, node: Node) -> list[str]:
         bits = self.graph.bits({self.graph.position[node]: 1})
         return list(
             dict.fromkeys(
@@ -250,7 +255,7 @@ class Damage:
         self, saved: Saved, raises: bool, changed: bool | None, rows: list[GradientFact]
     ) -> ConflictFact | None:
         node = self.reading.reader[saved]
-        tasks, behind = self._tasks_through(node), self._behind(node)
+        tasks, behind = self.tasks_through(node), self._behind(node)
         if raises:
             verdict = "breaks"
             leaves = sorted({r.leaf for r in rows if r.task in tasks and r.leaf in behind})
@@ -362,9 +367,11 @@ def leaf_targets(graph: Graph, inputs: Iterable[Any], names: Names) -> dict[Edge
             leaf = node.variable
             found.append(((node, 0), names.of(leaf) or names.on_storage(leaf) or f"t{storage_id(leaf) % 1000}"))
     targets: dict[Edge, str] = {}
+    used: set[str] = set()
     for edge, name in found:
         if edge not in targets:
-            while name in targets.values():
+            while name in used:
                 name += "'"
+            used.add(name)
             targets[edge] = name
     return targets

@@ -21,6 +21,7 @@ from jupyter_inplace.record.exports import Exports
 from jupyter_inplace.record.geometry import WHOLE, byte_range, view_of
 from jupyter_inplace.record.hooks import SavedTensorHooks
 from jupyter_inplace.record.mode import WatchMode
+from jupyter_inplace.record.integers import IntegerWrites
 from jupyter_inplace.record.optimizers import OptimizerHooks
 from jupyter_inplace.record.saved import Saved, SavedIndex, storages_of
 from jupyter_inplace.record.schema import Plan
@@ -61,6 +62,7 @@ class Session:
         self.after_failure: Callable[[Session, Backward, BaseException], None] | None = None
         self.analyst: Any = None  # explain's, kept with the record that it explains
         self.exports = Exports(self)
+        self.integers = IntegerWrites()
         self.mode = WatchMode(self)
         self.hooks = SavedTensorHooks(self)
         self.engine = EnginePatch(self)
@@ -140,7 +142,8 @@ class Session:
         for key in keys:
             self.copy_on_write(key, span, plan)
         cuts = [] if plan.metadata_only or plan.hidden else self.unrecorded.before_write(func, t, args, kwargs, self.order + 1)
-        return keys, span, private.version(t), tuple(t.shape), view_of(t), cuts
+        integers = None if plan.metadata_only else self.integers.before_write(t, self.order + 1)
+        return keys, span, private.version(t), tuple(t.shape), view_of(t), cuts, integers
 
     def copy_on_write(self, storage: int, span: tuple[int, int], plan: Plan | None) -> None:
         """Clone the saved tensors that overlap the bytes `span` of `storage` and are not cloned yet."""
@@ -200,7 +203,7 @@ class Session:
             self._enter(plan.name, t, before, site, module, plan)
 
     def _enter(self, op: str, t: torch.Tensor, before: Any, site: Any, module: Any, plan: Plan | None) -> Write:
-        keys, (lo, hi), version, shape, view, cuts = before
+        keys, (lo, hi), version, shape, view, cuts, integers = before
         storage = keys[0] if keys else 0
         row = self.table.row(op, site, _weak(module), id(module), storage, self.seconds(), self.order)
         if not row.count:
@@ -219,6 +222,8 @@ class Session:
                 bucket.log(row, self.order, lo, hi, view)
         if cuts:
             self.unrecorded.enter(cuts, row)
+        if integers is not None:
+            self.integers.enter(integers, storage, row)
         if storage in self.leaf_storages or (t.requires_grad and _is_leaf(t)):
             self.note_leaf(row, storage)
         return row
@@ -250,6 +255,7 @@ class Session:
         self.blind_spots.clear()
         self.last_op = None
         self.unrecorded.clear()
+        self.integers.by_storage.clear()
 
     def close_window(self) -> int:
         self.windows -= 1

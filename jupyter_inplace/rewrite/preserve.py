@@ -180,6 +180,12 @@ class _Preserver:
                 kept.version = private.version(kept.tensor)
 
 
+def write_plan(func: Any) -> Plan | None:
+    """Which arguments an operator writes to; None where it writes to nothing."""
+    plan = make_plan(func)
+    return plan if isinstance(plan, Plan) else None
+
+
 class _PreserveMode(TorchDispatchMode):
     """Sees every operation below autograd, and looks for saved tensors under the arguments that it writes to."""
 
@@ -198,7 +204,7 @@ class _PreserveMode(TorchDispatchMode):
         kwargs = kwargs or {}
         plan = self._plans.get(func, _UNKNOWN)
         if plan is _UNKNOWN:
-            plan = self._plans[func] = make_plan(func)
+            plan = self._plans[func] = write_plan(func)
         if plan is None:
             return func(*args, **kwargs)
         targets = plan.tensors(args, kwargs)

@@ -15,6 +15,28 @@ from jupyter_inplace.rewrite.sandbox.isolate import isolate_worker
 from jupyter_inplace.rewrite.sandbox.outcome import Limits
 
 
+class Sender:
+    """What a target sends its messages with: call it."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._process = os.getpid()
+
+    def __call__(self, message: Any) -> None:
+        self.tell("message", message)
+
+    def tell(self, kind: str, content: Any = None) -> None:
+        """Send something of another kind: ``escape``, ``done``."""
+        if os.getpid() != self._process:
+            os._exit(0)  # the program forked, and this is its child
+        send(self._fd, (kind, content))
+
+    def finish(self) -> NoReturn:
+        """The work is done, wherever the program stands: end the process."""
+        self.tell("done")
+        os._exit(0)
+
+
 def work(
     state: Any, target: str, arguments: dict[str, Any], limits: Limits, set_up: Callable[[], tuple[int, str]]
 ) -> NoReturn:
@@ -27,18 +49,12 @@ def work(
     try:
         os.setpgid(0, 0)
         fd, directory = set_up()
-        me = os.getpid()
-
-        def tell(kind: str, content: Any = None) -> None:
-            if os.getpid() != me:
-                os._exit(0)  # the program forked, and this is its child
-            send(fd, (kind, content))
-
+        sender = Sender(fd)
         isolate_worker({fd}, directory, limits.memory_bytes)
         function = resolve(target)
-        Guard(directory, lambda act: tell("escape", act)).install()
-        function(state, lambda message: tell("message", message), **arguments)
-        tell("done")
+        Guard(directory, lambda act: sender.tell("escape", act)).install()
+        function(state, sender, **arguments)
+        sender.finish()
     except GoneError:
         pass
     except BaseException:  # noqa: BLE001  the target handles what the program raises: this is a fault of ours

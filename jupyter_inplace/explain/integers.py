@@ -1,0 +1,84 @@
+"""Tasks whose gradient is zero because an integer tensor (labels, a mask) was written before they saved it.
+
+Torch is right about the values that the loss used; the bug is the write. The test is a counterfactual: with the values from
+before the write in its place the same graph gives a gradient that is not zero.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from jupyter_inplace.explain import numbers
+from jupyter_inplace.explain.facts import BackwardFacts, CutFact
+from jupyter_inplace.explain.pull import CannotPull, ReferenceReading, pull
+from jupyter_inplace.record.geometry import View, view_of
+from jupyter_inplace.record.integers import IntegerWrite
+from jupyter_inplace.record.saved import Saved, storages_of
+from jupyter_inplace.record.session import Session
+
+if TYPE_CHECKING:
+    from jupyter_inplace.explain.damage import Damage
+
+
+class _Instead(ReferenceReading):
+    """Saved tensors as the forward wrote them, but for some."""
+
+    def __init__(self, instead: dict[Saved, torch.Tensor]) -> None:
+        super().__init__()
+        self._instead = instead
+
+    def value(self, saved: Saved) -> torch.Tensor:
+        return self._instead.get(saved) if saved in self._instead else super().value(saved)  # type: ignore[return-value]
+
+
+def candidates(session: Session) -> dict[Saved, list[IntegerWrite]]:
+    """Live saved integer tensors, each with the writes that came before it was saved, the latest first."""
+    found: dict[Saved, list[IntegerWrite]] = {}
+    for storage, writes in session.integers.by_storage.items():
+        bucket = session.index.bucket(storage)
+        for saved in bucket.live() if bucket is not None else ():
+            earlier = [kept for kept in writes if kept.order < saved.order]
+            if earlier:
+                found[saved] = earlier[::-1]
+    return found
+
+
+def lost_tasks(damage: Damage, facts: BackwardFacts, found: dict[Saved, list[IntegerWrite]]) -> None:
+    """Mark the rows of tasks that an integer write silenced as lost, with the gradient that they would have had."""
+    for task, part in damage.parts:
+        rows = [row for row in facts.gradients if row.task == task]
+        if not rows or any(row.norm_reference or row.status != "ok" for row in rows):
+            continue
+        read = [saved for saved in found if saved in damage.reading.reader and task in damage.tasks_through(damage.reading.reader[saved])]
+        for saved in read:
+            for kept in found[saved]:
+                instead = _with_values(saved, kept)
+                if instead is None:
+                    continue
+                targets = {edge: key for edge, key in damage.targets.items() if any(row.leaf == key for row in rows)}
+                try:
+                    gradients = pull(damage.graph, [(part.edge, part.grad)], targets, _Instead({saved: instead}))
+                except CannotPull:
+                    continue
+                if not any(g is not None and bool(g.any()) for g in gradients.values()):
+                    continue
+                for row in rows:
+                    row.norm_reference = numbers.norm(gradients.get(row.leaf))
+                    row.status, row.relative_difference, row.cosine = numbers.compare(None, gradients.get(row.leaf))
+                    row.norm_as_run = 0.0
+                facts.cuts.append(CutFact(kept.write, [task], sorted(row.leaf for row in rows if row.status != "ok")))
+                return
+
+
+def _with_values(saved: Saved, kept: IntegerWrite) -> torch.Tensor | None:
+    """What `saved` would hold had the write not happened."""
+    view: View | None = saved.view or view_of(saved.tensor)
+    if view is None or view.itemsize != kept.view.itemsize or not storages_of(saved.tensor):
+        return None
+    size = max(v.byte_range[1] // v.itemsize for v in (view, kept.view))
+    memory = torch.zeros(size, dtype=saved.value.dtype, device=saved.value.device)
+    memory.as_strided(view.shape, view.stride, view.offset).copy_(saved.value)
+    memory.as_strided(kept.view.shape, kept.view.stride, kept.view.offset).copy_(kept.before)
+    return memory.as_strided(view.shape, view.stride, view.offset)

@@ -1,0 +1,71 @@
+"""The bytes of tensors that a program makes and holds at once."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts the memory that operations allocate, for as long as it lives.
+
+    Unlike the size of the process this is the same in every run of the same program.
+    """
+
+    supports_higher_order_operators = True
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else the first operation imports torch._dynamo
+
+    @classmethod
+    def is_infra_mode(cls) -> bool:
+        return True  # else torch.compile gives up
+
+    @classmethod
+    def ignore_compile_internals(cls) -> bool:
+        return True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._live: dict[int, int] = {}
+        self.now = 0
+        self.peak = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **kwargs) if kwargs else func(*args)
+        if isinstance(out, torch.Tensor):
+            self._meet(out, args)
+        elif isinstance(out, list | tuple):
+            for item in out:
+                if isinstance(item, torch.Tensor):
+                    self._meet(item, args)
+        return out
+
+    def _meet(self, tensor: torch.Tensor, args: Any) -> None:
+        try:
+            storage = tensor.untyped_storage()
+            key = storage._cdata
+            if key in self._live or any(_has_storage(argument, key) for argument in args):
+                return
+            size = self._live[key] = storage.nbytes()
+            weakref.finalize(storage, self._gone, key)
+        except (RuntimeError, NotImplementedError):  # no storage to ask
+            return
+        self.now += size
+        self.peak = max(self.peak, self.now)
+
+    def _gone(self, key: int) -> None:
+        self.now -= self._live.pop(key, 0)
+
+
+def _has_storage(argument: Any, key: int) -> bool:
+    if isinstance(argument, torch.Tensor):
+        try:
+            return argument.untyped_storage()._cdata == key
+        except (RuntimeError, NotImplementedError):
+            return False
+    return isinstance(argument, list | tuple) and any(_has_storage(item, key) for item in argument)

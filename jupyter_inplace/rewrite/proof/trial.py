@@ -1,0 +1,212 @@
+"""The work of one worker: run a cell under an instrument, and send what it does."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import random
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NoReturn
+
+import torch
+
+from jupyter_inplace.report import Cell as ReportCell
+from jupyter_inplace.rewrite.preserve import preserve_saved
+from jupyter_inplace.rewrite.proof.derivative import DerivativeMode
+from jupyter_inplace.rewrite.proof.events import Ending, Kept
+from jupyter_inplace.rewrite.proof.execute import Cell
+from jupyter_inplace.rewrite.proof.instrument import Instrument
+from jupyter_inplace.rewrite.proof.memory import LiveBytes
+from jupyter_inplace.rewrite.proof.naming import LeafNames
+from jupyter_inplace.rewrite.proof.private_gradients import private_gradients
+from jupyter_inplace.rewrite.proof.values import Packer, Value, number
+from jupyter_inplace.rewrite.sandbox.reach import grad_of, namespace_of, walk
+from jupyter_inplace.rewrite.sandbox.worker import Sender
+
+#: ``watched`` is the program as it is, under a full watch; ``preserved`` the same with every saved tensor preserved and
+#: every hook given a gradient of its own; ``differentiated`` preserved, and with derivatives by finite differences.
+Manner = Literal["watched", "preserved", "differentiated"]
+
+_KEPT = 20_000  # objects that outlive a cell, beyond which no more are compared
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """What to run, and how.
+
+    :param tasks: the names that the watch is to tell apart.
+    :param marks: lines of `source`: the run may end three rounds after one of them was reached, if it takes long; and a
+        ``differentiated`` run holds nothing constant there.
+    :param stop_after: end after this many events.
+    :param stop_seconds: end at the first event after this time.
+    :param directions: by leaf, the number of the direction that a ``differentiated`` run gave it.
+    :param budget: bytes of values sent in full.
+    """
+
+    source: str
+    manner: Manner
+    tasks: tuple[str, ...] = ()
+    marks: tuple[int, ...] = ()
+    stop_after: int | None = None
+    stop_seconds: float = 20.0
+    directions: Mapping[str, int] = field(default_factory=dict)
+    budget: int = 32 << 20
+
+
+def run(state: Any, send: Sender, *, trial: Trial) -> None:
+    """Run a trial on `state`; send an `Event` for each engine call and step, and an `Ending`."""
+    Run(state, send, trial).run()
+
+
+class Run:
+    """A trial under way."""
+
+    def __init__(self, state: Any, send: Sender, trial: Trial) -> None:
+        self._send = send
+        self._trial = trial
+        self._namespace = namespace_of(state)
+        self._modules = set(sys.modules)
+        self._packer = Packer(trial.budget)
+        self._watch: Any = None
+        self._derivatives: DerivativeMode | None = None
+        if trial.manner == "differentiated":
+            self._derivatives = DerivativeMode(LeafNames(self._namespace))
+        self._instrument = Instrument(
+            self._namespace,
+            send,
+            self._stop,
+            stop_after=trial.stop_after,
+            stop_seconds=trial.stop_seconds,
+            budget=trial.budget,
+        )
+        self._instrument.derivatives = self._derivatives
+        self._instrument.directions = trial.directions
+        self._cell = Cell(state, trial.source, trial.marks, self._enter_mark, self._leave_mark)
+
+    def run(self) -> None:
+        """To the end of the cell, or to where the instrument stops it."""
+        with LiveBytes() as memory, self._around():
+            self._instrument.memory = memory
+            self._instrument.install()
+            began = time.perf_counter()
+            error = self._cell.run()
+            seconds = time.perf_counter() - began
+            self._instrument.remove()
+            self._finish(error, seconds, stopped=None)
+
+    @contextlib.contextmanager
+    def _around(self) -> Iterator[None]:
+        if self._trial.manner == "watched":
+            from jupyter_inplace.watch import watch
+
+            self._watch = watch(
+                *self._trial.tasks,
+                gradients=True,
+                cell=ReportCell(source=self._cell.source),
+                cell_file=self._cell.file or None,
+                namespace=lambda: self._namespace,
+            )
+            self._watch.start()
+            yield
+            return
+        with preserve_saved(), private_gradients(self._namespace):
+            if self._derivatives is None:
+                yield
+            else:
+                with self._derivatives, self._derivatives.custom_functions_live():
+                    yield
+
+    def _enter_mark(self) -> None:
+        self._instrument.mark()
+        if self._derivatives is not None:
+            self._derivatives.enter_live()
+
+    def _leave_mark(self) -> None:
+        if self._derivatives is not None:
+            self._derivatives.leave_live()
+
+    def _stop(self) -> NoReturn:
+        self._finish(None, self._instrument.seconds, stopped=self._instrument.rounds)
+        self._send.finish()
+
+    def _finish(self, error: BaseException | None, seconds: float, stopped: int | None) -> None:
+        instrument = self._instrument
+        peak = instrument.memory.peak if instrument.memory is not None else 0
+        report, gradients = self._end_watch(error)
+        self._send(
+            Ending(
+                error=None if error is None else (type(error).__name__, str(error)[:2000]),
+                stopped=stopped,
+                marked=instrument.marked,
+                kept=self._kept() if error is None and stopped is None else {},
+                report=report,
+                gradients=gradients,
+                random=_random_digest(),
+                problem=self._derivatives.problem if self._derivatives is not None else None,
+                modules=tuple(name for name in sys.modules.keys() - self._modules if name.startswith("torch.")),
+                denied=_denied(error),
+                seconds=seconds,
+                peak_bytes=peak,
+            )
+        )
+
+    def _end_watch(self, error: BaseException | None) -> tuple[Any, dict[Any, tuple[Value | None, Value | None]]]:
+        if self._watch is None:
+            return None, {}
+        window = self._watch._window
+        report = self._watch.stop(error)
+        return report.to_dict(), self._vectors(window)
+
+    def _vectors(self, window: Any) -> dict[tuple[str, str, int], tuple[Value | None, Value | None]]:
+        found: dict[tuple[str, str, int], tuple[Value | None, Value | None]] = {}
+        facts = [call.facts for call in window.session.backwards if call.order >= window.start]
+        for place, fact in enumerate(fact for fact in facts if fact is not None):
+            for task, leaf in fact.reference.keys() | fact.as_run.keys():
+                as_run, reference = fact.as_run.get((task, leaf)), fact.reference.get((task, leaf))
+                found[task, leaf, place] = (self._packer.pack(as_run), self._packer.pack(reference))
+        return found
+
+    def _kept(self) -> dict[str, Kept]:
+        kept: dict[str, Kept] = {}
+        for path, value in walk(self._namespace):
+            if len(kept) >= _KEPT:
+                break
+            if isinstance(value, torch.Tensor):
+                packed = self._packer.pack(value)
+                gradient = self._packer.pack(grad_of(value))
+                kept[path] = Kept(value=packed, leaf=_is_trained_leaf(value), gradient=gradient)
+            elif (packed := number(value)) is not None:
+                kept[path] = Kept(value=packed)
+        return kept
+
+
+def _is_trained_leaf(tensor: torch.Tensor) -> bool:
+    try:
+        return tensor.is_leaf and tensor.requires_grad
+    except RuntimeError:  # a view of a base that was written: torch refuses to say
+        return False
+
+
+def _random_digest() -> str:
+    with torch._C._DisableTorchDispatch():
+        digest = hashlib.sha1(torch.get_rng_state().numpy().tobytes(), usedforsecurity=False)
+    digest.update(repr(random.getstate()).encode())
+    numpy: Any = sys.modules.get("numpy")
+    if numpy is not None:
+        digest.update(repr(numpy.random.get_state()).encode())
+    return digest.hexdigest()
+
+
+def _denied(error: BaseException | None) -> bool:
+    """Whether the operating system refused the program something: Landlock says so in no other way."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM):
+            return True
+        if isinstance(error, RuntimeError) and ("Permission denied" in str(error) or "not permitted" in str(error)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -1,0 +1,175 @@
+"""Tensors as plain data that crosses a pipe: in full while they are small, as a sketch that still can be compared beyond.
+
+A sketch (Charikar, Chen, Farach-Colton: Finding frequent items in data streams, 2002) adds the elements up in a fixed
+number of bins under random signs. It is linear, so that the difference of two sketches is the sketch of the difference,
+and its Euclidean norm estimates that of the tensor without bias.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+_BINS = 4096
+_SMALL = 4096  # elements: below, a sketch would be no smaller
+
+# Relative differences up to which two computations of the same number agree, by dtype.
+_AGREE = {torch.float64: 1e-8, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 3e-2}
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """One tensor.
+
+    :param dtype: without the ``torch.``.
+    :param data: all elements as float64 (complex ones as pairs), None where there is a sketch instead.
+    :param sketch: of the finite elements.
+    :param norm: Euclidean, of the finite elements.
+    :param odd: how many elements are NaN or infinite.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    data: bytes | None
+    sketch: bytes | None
+    norm: float
+    odd: int = 0
+
+    @property
+    def exact(self) -> bool:
+        """Whether equality, not nearness, is asked of it: integers and booleans."""
+        return not self.dtype.startswith(("float", "bfloat", "complex"))
+
+    @property
+    def tolerance(self) -> float:
+        """The relative difference up to which two such tensors agree."""
+        if self.exact:
+            return 0.0
+        real = {"complex64": "float32", "complex128": "float64", "complex32": "float16"}.get(self.dtype, self.dtype)
+        return _AGREE.get(getattr(torch, real), 0.1)
+
+    def elements(self) -> torch.Tensor:
+        """The elements, or the sketch of them, as a flat float64 tensor."""
+        raw = self.data if self.data is not None else self.sketch
+        return torch.frombuffer(bytearray(raw), dtype=torch.float64) if raw else torch.zeros(0, dtype=torch.float64)
+
+
+class Packer:
+    """Makes values, in full up to a budget of bytes and as sketches after that."""
+
+    def __init__(self, budget: int) -> None:
+        self._left = budget
+
+    def pack(self, tensor: torch.Tensor | None) -> Value | None:
+        """The value of a tensor; None for None, and for what has no elements to read (meta, opaque)."""
+        if tensor is None:
+            return None
+        try:
+            flat = _flat(tensor)
+        except (RuntimeError, NotImplementedError):
+            return None
+        finite = flat.isfinite()
+        odd = int(flat.numel() - int(finite.sum()))
+        calm = torch.where(finite, flat, 0.0) if odd else flat
+        norm = float(torch.linalg.vector_norm(calm)) if flat.numel() else 0.0
+        size = flat.numel() * 8
+        if flat.numel() <= _SMALL or size <= self._left:
+            self._left -= size
+            data, sketched = flat.numpy().tobytes(), None
+        else:
+            data, sketched = None, sketch(calm).numpy().tobytes()
+        return Value(str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), data, sketched, norm, odd)
+
+
+def _flat(tensor: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        t = tensor.detach()
+        if t.layout is not torch.strided:
+            t = t.to_dense()
+        t = t.resolve_conj().resolve_neg().cpu()
+        if t.is_complex():
+            t = torch.view_as_real(t)
+        return t.to(torch.float64).reshape(-1).contiguous()
+
+
+def sketch(flat: torch.Tensor) -> torch.Tensor:
+    """The sketch of a flat float64 tensor, the same for equal tensors in every process."""
+    rows = math.ceil(flat.numel() / _BINS)
+    padded = torch.zeros(rows * _BINS, dtype=torch.float64)
+    padded[: flat.numel()] = flat
+    generator = torch.Generator().manual_seed(rows)
+    signs = torch.randint(0, 2, (rows, 1), generator=generator, dtype=torch.float64) * 2 - 1
+    columns = torch.randint(0, 2, (_BINS,), generator=generator, dtype=torch.float64) * 2 - 1
+    return (padded.view(rows, _BINS) * signs).sum(0) * columns
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How far one tensor is from another.
+
+    :param relative: the norm of the difference by that of the second; infinite where shapes or presence differ.
+    :param cosine: of the angle between them; None where one of them is zero or absent.
+    :param equal: whether the difference is one of rounding.
+    """
+
+    relative: float
+    cosine: float | None
+    equal: bool
+
+
+NONE_AT_ALL = Difference(0.0, None, equal=True)
+BEYOND = Difference(math.inf, None, equal=False)
+
+
+def compare(value: Value | None, reference: Value | None, scale: float = 0.0) -> Difference:
+    """Compare a value with the one that it should be.
+
+    :param scale: a norm beside which both count as zero where they are smaller by six digits: rounding leaves noise
+        where the exact result is zero.
+    """
+    if value is None and reference is None:
+        return NONE_AT_ALL
+    if value is None or reference is None or value.shape != reference.shape or value.odd != reference.odd:
+        return BEYOND
+    a, b = _alike(value, reference)
+    if value.odd:
+        same = ((a == b) | (a.isnan() & b.isnan())) | (a.isfinite() & b.isfinite())
+        if not bool(same.all()):
+            return BEYOND
+        a, b = a.nan_to_num(0.0, 0.0, 0.0), b.nan_to_num(0.0, 0.0, 0.0)
+    size, other = float(torch.linalg.vector_norm(a)), float(torch.linalg.vector_norm(b))
+    distance = float(torch.linalg.vector_norm(a - b))
+    relative = distance / other if other else (math.inf if distance else 0.0)
+    cosine = max(-1.0, min(1.0, float(a @ b) / size / other)) if size and other else None
+    tolerance = max(value.tolerance, reference.tolerance)
+    equal = distance == 0 or (tolerance > 0 and distance <= tolerance * max(size, other) + 1e-6 * scale)
+    return Difference(relative, cosine, equal)
+
+
+def _alike(value: Value, reference: Value) -> tuple[torch.Tensor, torch.Tensor]:
+    a, b = value.elements(), reference.elements()
+    if (value.data is None) == (reference.data is None):
+        return a, b
+    if value.data is not None:
+        return sketch(a.nan_to_num(0.0, 0.0, 0.0)), b
+    return a, sketch(b.nan_to_num(0.0, 0.0, 0.0))
+
+
+def number(value: Any) -> Value | None:
+    """A Python or numpy number or array as a value; None for anything else."""
+    if isinstance(value, bool | int | float | complex):
+        try:
+            return Packer(0).pack(torch.tensor(value))
+        except (RuntimeError, OverflowError):
+            return None
+    if type(value).__module__ == "numpy" and hasattr(value, "dtype"):
+        import numpy as np
+
+        try:
+            return Packer(0).pack(torch.from_numpy(np.array(value)))
+        except (TypeError, RuntimeError):
+            return None
+    return None

@@ -50,7 +50,7 @@ def candidates(source: str, report: Report, taken: Collection[str] = ()) -> tupl
     :raises RewriteError: the cell is not Python once its magics are taken out.
     """
     masked = mask(source)
-    code = Code(masked.text, taken)
+    code = Code(masked.text, taken, source)
     writes = writes_of(code, report)
     per_write = [sorted(_proposals(write), key=lambda p: p.rank) for write in writes]
     found: list[tuple[Proposal, tuple[int, ...]]] = []
@@ -60,24 +60,15 @@ def candidates(source: str, report: Report, taken: Collection[str] = ()) -> tupl
     for write, proposals in zip(writes, per_write, strict=True):
         ids = tuple(m.id for m in write.mutations)
         found += [(proposal, ids) for proposal in proposals]
-    return _distinct(source, masked, found)
+    return _distinct(source, masked, code, found)
 
 
 def combine(source: str, parts: Sequence[Candidate]) -> Candidate | None:
     """One candidate that makes the edits of several of the same `source`; None where two of them want the same text."""
     masked = mask(source)
-    edits = tuple(dict.fromkeys(edit for part in parts for edit in part._edits))
-    kinds = {part.kind for part in parts}
-    readings = {part.reading for part in parts if part.reading}
-    proposal = Proposal(
-        parts[0].kind if len(kinds) == 1 else "out_of_place",
-        "; ".join(dict.fromkeys(part.title for part in parts)),
-        edits,
-        0,
-        readings.pop() if len(readings) == 1 else None,
-    )
+    joined = _joined([Proposal(p.kind, p.title, p._edits, 0, p.reading) for p in parts])
     ids = tuple(sorted({mutation for part in parts for mutation in part.mutations}))
-    made = _distinct(source, masked, [(proposal, ids)])
+    made = _distinct(source, masked, Code(masked.text), [(joined, ids)])
     return made[0] if made else None
 
 
@@ -112,22 +103,29 @@ def _joined(chosen: Sequence[Proposal]) -> Proposal:
     return Proposal(kind, title, edits, 0, readings.pop() if len(readings) == 1 else None)
 
 
-def _distinct(source: str, masked: Masked, found: Iterable[tuple[Proposal, tuple[int, ...]]]) -> tuple[Candidate, ...]:
+def _distinct(
+    source: str, masked: Masked, code: Code, found: Iterable[tuple[Proposal, tuple[int, ...]]]
+) -> tuple[Candidate, ...]:
     """Candidates of the proposals that can be made and give Python; equal sources once."""
     made: dict[str, Candidate] = {}
     for proposal, ids in found:
+        edits = (*code.imports(proposal.edits), *proposal.edits)
         try:
-            text = apply_edits(masked.text, proposal.edits)
-            if text == masked.text:
-                continue
+            text = apply_edits(masked.text, edits)
             compile(text, "<rewrite>", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
         except (EditConflictError, SyntaxError, ValueError):
             continue  # a proposal that cannot be written down here is none
         new = masked.unmask(text)
-        if new in made or new == source:
+        if text == masked.text or new in made:
             continue
         made[new] = Candidate(
-            proposal.kind, proposal.title, new, unified_diff(source, new), ids, proposal.reading,
-            edited_lines(source, new), proposal.edits,
-        )  # fmt: skip
+            kind=proposal.kind,
+            title=proposal.title,
+            source=new,
+            diff=unified_diff(source, new),
+            mutations=ids,
+            reading=proposal.reading,
+            edited_lines=edited_lines(source, new),
+            _edits=edits,
+        )
     return tuple(made.values())

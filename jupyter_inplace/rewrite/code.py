@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import TypeVar
 
@@ -31,11 +31,13 @@ class Code:
 
     :param text: Python source, top-level ``await`` allowed.
     :param taken: names that new variables must not have, beside those in `text`.
+    :param typed: the cell as the person typed it, magics included; line by line the same as `text`.
     :raises RewriteError: `text` is not Python.
     """
 
-    def __init__(self, text: str, taken: Collection[str] = ()) -> None:
+    def __init__(self, text: str, taken: Collection[str] = (), typed: str | None = None) -> None:
         self.text = text
+        self.typed = (typed or text).split("\n")
         self.known = frozenset(taken)
         try:
             self.tree = ast.parse(text)
@@ -246,7 +248,9 @@ class Code:
         unit = self.module.default_indent
         indent = self.indent(owner) + (unit if isinstance(owner, cst.SimpleStatementSuite) else "")
         at = next(i for i, found in enumerate(owner.body) if found is small)
-        text = statement or self.reindent(*self.span(small), self.indent(owner), indent + unit)
+        start, end = self.span(small)
+        rest = self.text.find("\n", start, end) + 1 or end
+        text = statement or self.text[start:rest] + self.reindent(rest, end, self.indent(owner), indent + unit)
         parts = [
             "; ".join(self.get(other) for other in owner.body[:at]),
             f"{header}\n{indent}{unit}{text}",
@@ -261,7 +265,8 @@ class Code:
 
     def top(self, *lines: str) -> Edit:
         """New lines at the top of the cell, below its magics, docstring and ``from __future__`` imports."""
-        at = 0
+        magics = [number for number, line in enumerate(self.typed, 1) if line.startswith("%%")]
+        at = min(self._starts[magics[-1]], len(self.text)) if magics else 0
         for item in self.module.body:
             if not _stays_first(item):
                 break
@@ -270,12 +275,16 @@ class Code:
             return Edit(at, at, "".join(f"\n{line}" for line in lines))
         return Edit(at, at, "".join(f"{line}\n" for line in lines))
 
-    def torch(self) -> tuple[str, list[Edit]]:
-        """What the cell calls torch, and the edit that imports it where the cell does not know it."""
-        alias = self.scopes.imported("torch")
-        if alias or "torch" in self.known or re.search(r"\btorch\.", self.text):
-            return alias or "torch", []
-        return "torch", [self.top("import torch")]
+    @cached_property
+    def torch(self) -> str:
+        """What the cell calls torch."""
+        return self.scopes.imported("torch") or "torch"
+
+    def imports(self, edits: Iterable[Edit]) -> list[Edit]:
+        """The edit that imports torch, where `edits` use it and neither the cell nor its namespace knows it."""
+        known = self.scopes.imported("torch") or "torch" in self.known or re.search(r"\btorch\.", self.text)
+        used = any(re.search(rf"\b{self.torch}\.", edit.text) for edit in edits)
+        return [self.top("import torch")] if used and not known else []
 
     def lines(self, first: Item, last: Item) -> tuple[int, int]:
         """The characters of the whole lines from `first` to `last`."""
@@ -320,12 +329,10 @@ def enclosed(text: str) -> str:
 
 
 def _stays_first(item: cst.CSTNode) -> bool:
-    """A docstring, a ``__future__`` import, or a masked cell magic."""
+    """A docstring or a ``__future__`` import."""
     if not isinstance(item, cst.SimpleStatementLine) or len(item.body) != 1:
         return False
     only = item.body[0]
-    if isinstance(only, cst.Pass):
-        return True
     if isinstance(only, cst.Expr):
         return isinstance(only.value, cst.SimpleString)
     return isinstance(only, cst.ImportFrom) and isinstance(only.module, cst.Name) and only.module.value == "__future__"

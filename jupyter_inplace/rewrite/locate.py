@@ -16,20 +16,14 @@ __all__ = ["find", "in_cell", "statement_at", "writes_of"]
 
 
 def in_cell(code: Code, site: Site, report: Report) -> bool:
-    """Whether the site's own line stands in the cell (and not in an imported file or an earlier cell)."""
-    lines = code.text.split("\n")
-    if not 1 <= site.line <= len(lines):
+    """Whether the site's own line stands in the cell, and not in an imported file or an earlier cell."""
+    if not 1 <= site.line <= len(code.typed):
         return False
-    number = report.cell.execution_count if report.cell else None
-    if number is not None and (cell := re.fullmatch(r"In\[(\d+)\]", site.file)) and int(cell[1]) != number:
-        return False
-    if report.cell is not None and site.cell_line is None:
-        return False
-    here = lines[site.line - 1]
-    return not site.line_text or (
-        _squash(site.text or site.line_text) in _squash("".join(lines[site.line - 1 :]))
-        and (_squash(here) in _squash(site.line_text) or _squash(site.line_text) in _squash(here))
-    )
+    if report.cell is not None:
+        number, shown = report.cell.execution_count, re.fullmatch(r"In\[(\d+)\]", site.file)
+        if site.cell_line != site.line or (number is not None and shown and int(shown[1]) != number):
+            return False
+    return not site.line_text or _squash(code.typed[site.line - 1]) == _squash(site.line_text)
 
 
 def find(code: Code, site: Site | None, report: Report) -> tuple[cst.CSTNode | None, bool]:
@@ -45,19 +39,21 @@ def find(code: Code, site: Site | None, report: Report) -> tuple[cst.CSTNode | N
 
 
 def statement_at(code: Code, line: int) -> cst.CSTNode | None:
-    """The innermost statement that covers a line."""
+    """The first small statement on a line; else what the head of the compound statement there computes."""
     start = code.offset(line, 0)
-    end = code.text.find("\n", start)
-    end = len(code.text) if end < 0 else end
-    found: cst.CSTNode | None = None
-    for node in code.nodes:
-        if isinstance(node, cst.BaseSmallStatement | cst.BaseCompoundStatement):
-            first, last = code.span(node)
-            if first < end and last > start and (found is None or first >= code.span(found)[0]):
-                if found is not None and isinstance(node, cst.BaseSmallStatement) and code.span(found)[0] >= start:
-                    continue  # several statements on one line: the first one
-                found = node
-    return found
+    end = start + len(code.typed[line - 1])
+    touching = [n for n in code.nodes if code.span(n)[0] < end and code.span(n)[1] > start]
+    for node in touching:
+        if isinstance(node, cst.BaseSmallStatement):
+            return node
+    for node in reversed(touching):
+        if isinstance(node, cst.For):
+            return node.iter
+        if isinstance(node, cst.If | cst.While):
+            return node.test
+        if isinstance(node, cst.With):
+            return node.items[0].item
+    return next((n for n in touching if isinstance(n, cst.BaseCompoundStatement)), None)
 
 
 def writes_of(code: Code, report: Report) -> list[Write]:
@@ -114,7 +110,8 @@ def _construct(code: Code, node: cst.CSTNode, mutation: Mutation) -> cst.CSTNode
     for step in (node, *code.ancestors(node)):
         if isinstance(step, cst.AugAssign | cst.Assign | cst.AnnAssign):
             target = target_of(step, form_of(step))
-            if step is node and not isinstance(target, cst.Subscript | cst.Attribute):
+            plain = not isinstance(step, cst.AugAssign) and not isinstance(target, cst.Subscript | cst.Attribute)
+            if step is node and plain:
                 break  # a plain `y = f(x)`: the write is inside of the value
             if step is node or (target is not None and _is_within(code, node, target)):
                 return step

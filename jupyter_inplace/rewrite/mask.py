@@ -55,7 +55,11 @@ def mask(source: str) -> Masked:
             continued = body.endswith("\\")
         elif fresh and _is_magic(body.strip()):
             timed = _TIMED.match(body.lstrip())
-            if timed and _is_python(timed[2]):
+            if body.startswith("%%"):  # a comment: ``from __future__`` imports may still follow
+                out.append(f"# {mark}{len(kept)}{ending}")
+                kept.append(body)
+                continued = body.endswith("\\")
+            elif timed and _is_python(timed[2]):
                 out.append(f"{indent}{timed[2].rstrip()}  # {mark}{len(kept)}{ending}")
                 kept.append(timed[1])
             else:

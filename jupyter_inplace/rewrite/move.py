@@ -81,7 +81,8 @@ def said_outside(
         if use.name not in given or use.stores:
             return None
         value = given[use.name]
-        edits.append(Edit(use.start - start, use.end - start, code.receiver(value)))
+        text = code.receiver(value) if code.text[use.end : use.end + 1] == "." else code.operand(value)
+        edits.append(Edit(use.start - start, use.end - start, text))
     return apply_edits(code.text[start:end], edits)
 
 

@@ -15,7 +15,7 @@ __all__ = ["place_value", "short"]
 def place_value(write: Write, way: Rebinding, value: str) -> tuple[Edit, ...] | None:
     """Edits that make the write's place compute `value` and bind it by `way`; None where that cannot be said there."""
     code, node, small = write.code, write.node, write.small
-    if write.is_statement:
+    if write.is_statement or small is node:
         if small is None:
             return None
         return (code.replace_small(small, f"{way.path} = {enclosed(value)}"), *way.later)

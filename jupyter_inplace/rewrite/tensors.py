@@ -23,6 +23,7 @@ __all__ = [
     "outofplace_name",
     "peel",
     "positional",
+    "same_tensor",
 ]
 
 #: Modules with an `inplace` argument and its place among the positional ones.
@@ -48,7 +49,7 @@ FILLS = frozenset({
 #: In-place methods with no out-of-place form of the same meaning.
 _ONLY_INPLACE = frozenset({
     "apply_", "fill_diagonal_", "index_reduce_", "map_", "map2_", "rename_", "requires_grad_", "resize_", "resize_as_",
-    "retain_grad_", "set_", "share_memory_", "sparse_resize_",
+    "resize_as_sparse_", "retain_grad_", "set_", "share_memory_", "sparse_resize_", "sparse_resize_and_clear_",
 })  # fmt: skip
 
 #: Methods whose result shares the memory of the tensor they are called on.
@@ -83,6 +84,13 @@ def dotted(node: cst.CSTNode) -> str | None:
     if isinstance(node, cst.Attribute) and (inner := dotted(node.value)):
         return f"{inner}.{node.attr.value}"
     return None
+
+
+def same_tensor(path: str | None, name: str) -> bool:
+    """Whether a path of the source can be the tensor of a report: ``self.bank`` is ``net.bank``."""
+    if path is None:
+        return False
+    return path == name or (path.startswith("self.") and f".{name}".endswith(f".{path[5:]}"))
 
 
 def last_name(node: cst.CSTNode) -> str:

@@ -22,6 +22,7 @@ from jupyter_inplace.rewrite.tensors import (
     keyword,
     last_name,
     positional,
+    same_tensor,
 )
 
 __all__ = ["Form", "Kind", "Proposal", "Write", "form_of", "target_of"]
@@ -124,7 +125,8 @@ class Write:
     def is_leaf(self) -> bool:
         """Whether the report names the written variable itself among the leaves."""
         leaves = {leaf for m in self.mutations for leaf in m.leaves} | {g.leaf for g in self.report.gradients}
-        return bool({self.path, *(m.tensor for m in self.mutations)} & leaves)
+        named = any(same_tensor(self.path, leaf) for leaf in leaves)
+        return named or any(m.tensor in leaves for m in self.mutations)
 
     def local(self, name: str) -> bool:
         """Whether an assignment to `name` at the write reaches the variable that is written."""

@@ -36,7 +36,7 @@ def report(cell, *writes):
         conflicts += [
             Conflict(
                 mutation=number,
-                node="SomeBackward0",
+                node=write.get("node", "SomeBackward0"),
                 saved_as=write.get("saved_as", "self"),
                 tensor=write.get("saved_tensor", write["tensor"]),
                 saved_site=site(cell, saved),

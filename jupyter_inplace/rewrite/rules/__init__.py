@@ -24,6 +24,7 @@ from jupyter_inplace.rewrite.rules import (
     reorder,
     slots,
     state,
+    views,
 )
 from jupyter_inplace.rewrite.write import Proposal, Write
 
@@ -45,6 +46,7 @@ RULES: tuple[Rule, ...] = (
     out_of_place.propose,
     no_grad_block.propose,
     caller.propose,
+    views.propose,
     clone_write.propose,
     reorder.propose,
     early_backward.propose,

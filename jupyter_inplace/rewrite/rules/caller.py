@@ -40,7 +40,7 @@ def propose(write: Write) -> Iterator[Proposal]:
     calls = _taken(write, function, name)
     if not calls and returns:
         return  # the plain out-of-place rule says all there is
-    torch, imports = code.torch()
+    torch = code.torch
     forms: tuple[tuple[Kind, str | None], ...] = (
         ("out_of_place", out_of_place(write, name, torch)),
         ("clone", cloned(write, name)),
@@ -51,8 +51,7 @@ def propose(write: Write) -> Iterator[Proposal]:
             continue
         title = f"{function.name.value} returns the new {name}" + (" and its callers take it" if calls else "")
         rank = 22 if kind == "out_of_place" else 33
-        needs = tuple(imports) if f"{torch}." in (value or "") else ()
-        yield Proposal(kind, title, (*edits, *returned, *calls, *needs), rank, write.reading)
+        yield Proposal(kind, title, (*edits, *returned, *calls), rank, write.reading)
 
 
 def _return_at_end(code: Code, function: cst.FunctionDef, name: str) -> tuple[Edit, ...]:

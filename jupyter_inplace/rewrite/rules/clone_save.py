@@ -13,7 +13,7 @@ from jupyter_inplace.report import Conflict
 from jupyter_inplace.rewrite.edit import Edit
 from jupyter_inplace.rewrite.locate import find
 from jupyter_inplace.rewrite.place import short
-from jupyter_inplace.rewrite.tensors import base_of, dotted, is_namespace, peel
+from jupyter_inplace.rewrite.tensors import base_of, dotted, is_namespace, peel, same_tensor
 from jupyter_inplace.rewrite.write import Proposal, Write
 
 __all__ = ["propose", "saving_nodes"]
@@ -55,10 +55,15 @@ def saving_nodes(write: Write) -> Iterator[tuple[cst.BaseExpression, Conflict]]:
 
 def _inputs(write: Write, node: cst.BaseExpression, conflict: Conflict) -> list[cst.BaseExpression]:
     """The operands of an expression that are, or are views of, the saved tensor; else all that are variables."""
-    names = {conflict.tensor, write.path, *(m.tensor for m in write.mutations)}
+    tensors = {conflict.tensor, *(m.tensor for m in write.mutations)}
     operands = list(_operands(node))
-    chosen = [o for o in operands if {dotted(o), dotted(base_of(o))} & names]
-    chosen = chosen or [path for path in _paths(write, node) if dotted(path) in names]
+
+    def is_saved(operand: cst.BaseExpression) -> bool:
+        paths = {dotted(operand), dotted(base_of(operand))} - {None}
+        return write.path in paths or any(same_tensor(path, tensor) for path in paths for tensor in tensors)
+
+    chosen = [operand for operand in operands if is_saved(operand)]
+    chosen = chosen or [path for path in _paths(write, node) if is_saved(path)]
     return chosen or [
         o
         for o in operands

@@ -20,6 +20,7 @@ __all__ = ["propose"]
 def propose(write: Write) -> Iterator[Proposal]:
     """Declare the write to autograd; or make the Function out of place and rebind its result at the calls."""
     code = write.code
+    yield from _kept_on_ctx(write)
     function = code.function(write.node)
     owner = code.above(write.node, cst.ClassDef)
     if function is None or owner is None or function.name.value != "forward" or write.name is None:
@@ -44,10 +45,30 @@ def propose(write: Write) -> Iterator[Proposal]:
     yield from _result_used(write, function)
 
 
+def _kept_on_ctx(write: Write) -> Iterator[Proposal]:
+    """``ctx.x = x``, which no version check guards, becomes ``ctx.x = x.clone()``."""
+    code = write.code
+    nodes = {conflict.node for conflict in write.conflicts}
+    for owner in code.within(code.module, cst.ClassDef):
+        if f"{owner.name.value}Backward" not in nodes:
+            continue
+        edits: list[Edit] = []
+        for assign in code.within(owner, cst.Assign):
+            target = assign.targets[0].target
+            function = code.function(assign)
+            context = function.params.params[0].name.value if function and function.params.params else None
+            kept = isinstance(target, cst.Attribute) and dotted(target.value) == context
+            if kept and function is not None and function.name.value in {"forward", "setup_context"}:
+                edits += code.append(assign.value, ".clone()")
+        if edits:
+            title = f"{owner.name.value} keeps a copy on its context"
+            yield Proposal("clone", title, tuple(edits), 16, write.reading)
+
+
 def _result_used(write: Write, function: cst.FunctionDef) -> Iterator[Proposal]:
     """``Double_.apply(h)`` as a statement becomes ``h = Double_.apply(h)``, and the Function writes no more."""
     code = write.code
-    torch, _ = code.torch()
+    torch = code.torch
     calls: list[Edit] = []
     for site in call_sites(code, function):
         small = code.small(site.call)

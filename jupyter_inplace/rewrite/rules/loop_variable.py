@@ -37,7 +37,7 @@ def propose(write: Write) -> Iterator[Proposal]:
 def _in_loop(write: Write, loop: cst.For, name: str) -> Iterator[Proposal]:
     code, small = write.code, write.small
     assert small is not None
-    torch, imports = code.torch()
+    torch = code.torch
     container = _container(loop, name)
     if container is None:
         return
@@ -61,7 +61,7 @@ def _in_loop(write: Write, loop: cst.For, name: str) -> Iterator[Proposal]:
             code.insert_after(loop, f"{path} = {torch}.stack({rows})"),
         )
         title = f"collect {short(value, 40)} in a list and stack it"
-        yield Proposal(kind, title, (*head, bound, *around, *imports), 11 + 5 * shift, write.reading)
+        yield Proposal(kind, title, (*head, bound, *around), 11 + 5 * shift, write.reading)
         back = code.replace_small(small, f"{name} = {enclosed(value)}", f"{path}[{index}] = {name}")
         yield Proposal(kind, short(f"{path}[{index}] = {value}"), (*head, back), 13 + 5 * shift, write.reading)
 
@@ -120,7 +120,7 @@ def _in_comprehension(write: Write, name: str) -> Iterator[Proposal]:
     path = dotted(loop.iter)
     if path is None or not (isinstance(loop.target, cst.Name) and loop.target.value == name) or loop.ifs:
         return
-    torch, _ = code.torch()
+    torch = code.torch
     value = out_of_place(write, name, torch)
     if value is not None:
         start = code.span(small)[0]

@@ -24,18 +24,20 @@ def propose(write: Write) -> Iterator[Proposal]:
     if write.verdict != "rejected" and not hidden:
         return
     reading: Reading | None = "update" if write.verdict == "rejected" else None
-    torch, imports = code.torch()
+    torch = code.torch
     header = f"with {torch}.no_grad():"
     rank = (10 if write.is_leaf else 40) if write.verdict == "rejected" else 60
     text = _without(code, small, hidden)
+    if isinstance(write.node, cst.Assign) and isinstance(write.target, cst.Attribute) and hidden:
+        text = f"{code.get(write.target.value)}.copy_({code.get(write.node.value)})"
     if write.is_statement or isinstance(write.node, cst.Assign | cst.AnnAssign):
-        edits = (code.nest(small, header, text if hidden else None), *imports)
-        yield Proposal("no_grad", "under torch.no_grad(): " + short(text, 40), edits, rank, reading)
+        nested = code.nest(small, header, text if hidden else None)
+        yield Proposal("no_grad", "under torch.no_grad(): " + short(text, 40), (nested,), rank, reading)
     elif write.path is not None and isinstance(small, cst.Assign | cst.AnnAssign | cst.Return | cst.Expr):
         # The write first, on its own; the expression then uses the written tensor.
         written = _without(code, write.node, hidden)
         line = code.insert_before(code.item(small), header, code.module.default_indent + enclosed(written))
-        edits = (line, code.replace(write.node, write.path), *imports)
+        edits = (line, code.replace(write.node, write.path))
         yield Proposal("no_grad", "under torch.no_grad(): " + short(written, 40), edits, rank, reading)
 
 

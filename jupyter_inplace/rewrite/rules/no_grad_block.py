@@ -21,12 +21,13 @@ def propose(write: Write) -> Iterator[Proposal]:
     code = write.code
     if write.verdict != "cuts" or not write.inside:
         return
+    yield from _decorated(write)
     block = next((a for a in code.ancestors(write.node) if isinstance(a, cst.With) and _is_no_grad(code, a)), None)
     if block is None or not isinstance(block.body, cst.IndentedBlock):
         return
     only = len(block.body.body) == 1 and code.item(write.node) is block.body.body[0]
     if only and write.is_statement and write.base is write.target and write.path is not None:
-        torch, _ = code.torch()
+        torch = code.torch
         for way in rebindings(write):
             value = out_of_place(write, way.old, torch)
             if value is None:
@@ -40,6 +41,17 @@ def propose(write: Write) -> Iterator[Proposal]:
     end = code.last_line(block)
     text = code.reindent(first, end, code.indent(inner), code.indent(block))
     yield Proposal("out_of_place", "the block without no_grad", (Edit(start, end, text),), 50)
+
+
+def _decorated(write: Write) -> Iterator[Proposal]:
+    """The function without its ``@torch.no_grad()``."""
+    function = write.code.function(write.node)
+    for decorator in function.decorators if function is not None else ():
+        if "no_grad" in write.code.get(decorator.decorator):
+            at = write.code.offset(write.code.line(decorator), 0)
+            end = write.code.last_line(decorator)
+            title = f"{function.name.value if function else ''} without @no_grad"
+            yield Proposal("out_of_place", title, (Edit(at, end, ""),), 51)
 
 
 def _lines_of(code: Code, item: cst.With) -> tuple[int, int]:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import libcst as cst
 
 from jupyter_inplace.rewrite.code import enclosed
-from jupyter_inplace.rewrite.edit import Edit
 from jupyter_inplace.rewrite.place import place_value, short
 from jupyter_inplace.rewrite.rebind import rebindings
 from jupyter_inplace.rewrite.tensors import peel
@@ -16,56 +15,58 @@ from jupyter_inplace.rewrite.write import Proposal, Write
 
 __all__ = ["propose"]
 
-Edits = tuple[Edit, ...]
-
 
 def propose(write: Write) -> Iterator[Proposal]:
     """Make a new tensor instead of writing the old one."""
     if write.target is None or not write.inside:
         return
-    torch, imports = write.code.torch()
+    if isinstance(write.node, cst.Assign) and write.form == "attribute" and _only_detached(write):
+        for way in rebindings(write):  # b.data = t
+            edits = place_value(write, way, write.code.get(write.node.value))
+            if edits is not None:
+                title = short(f"{way.path} = {write.code.get(write.node.value)}") + way.note
+                yield Proposal("out_of_place", title, edits, 24 + way.penalty, write.reading)
+        return
+    torch = write.code.torch
     target = write.code.receiver(write.target)
     value = out_of_place(write, target, torch)
     if value is None:
         return
-    edits = tuple(imports) if f"{torch}." in value and f"{torch}." not in write.code.get(write.node) else ()
-    yield from _as_value(write, value, edits)
+    yield from _as_value(write, value)
     if write.base is write.target:
-        yield from _rebound(write, edits)
+        yield from _rebound(write)
     elif _only_detached(write):
-        yield from _through_detached(write, edits)
+        yield from _through_detached(write)
     elif isinstance(write.target, cst.Subscript) and write.is_statement and write.small is not None:
         # Right where the container is a list or a dict of tensors.
         new = f"{write.code.get(write.target)} = {enclosed(value)}"
-        yield Proposal(
-            "out_of_place", short(new), (write.code.replace_small(write.small, new), *edits), 45, write.reading
-        )
+        yield Proposal("out_of_place", short(new), (write.code.replace_small(write.small, new),), 45, write.reading)
 
 
-def _rebound(write: Write, imports: Edits) -> Iterator[Proposal]:
-    torch, _ = write.code.torch()
+def _rebound(write: Write) -> Iterator[Proposal]:
+    torch = write.code.torch
     for way in rebindings(write):
         value = out_of_place(write, way.old, torch)
         edits = None if value is None else place_value(write, way, value)
         if value is None or edits is None:
             continue
         title = short(f"{way.path} = {value}") + way.note
-        yield Proposal("out_of_place", title, (*edits, *imports), 20 + way.penalty, write.reading)
+        yield Proposal("out_of_place", title, edits, 20 + way.penalty, write.reading)
 
 
-def _through_detached(write: Write, imports: Edits) -> Iterator[Proposal]:
+def _through_detached(write: Write) -> Iterator[Proposal]:
     """``fast.data -= g``: the same with gradient, and the same without one, as a new tensor."""
-    torch, _ = write.code.torch()
+    torch = write.code.torch
     for way in rebindings(write):
         for rank, old in ((20, way.old), (24, f"{way.old}.detach()")):
             value = out_of_place(write, old, torch)
             edits = None if value is None else place_value(write, way, value)
             if value is not None and edits is not None:
                 title = short(f"{way.path} = {value}") + way.note
-                yield Proposal("out_of_place", title, (*edits, *imports), rank + way.penalty, write.reading)
+                yield Proposal("out_of_place", title, edits, rank + way.penalty, write.reading)
 
 
-def _as_value(write: Write, value: str, imports: Edits) -> Iterator[Proposal]:
+def _as_value(write: Write, value: str) -> Iterator[Proposal]:
     """Only the value where the write is part of an expression: ``return g.mul_(0.1)``."""
     if write.is_statement:
         return
@@ -73,7 +74,7 @@ def _as_value(write: Write, value: str, imports: Edits) -> Iterator[Proposal]:
     returned = isinstance(write.small, cst.Return)
     unnamed = write.path is None or write.scope.kind in {"lambda", "comprehension"}
     rank = 18 if kept or returned or unnamed else 35
-    edits = (write.code.replace(write.node, value), *imports)
+    edits = (write.code.replace(write.node, value),)
     yield Proposal("out_of_place", short(value), edits, rank, write.reading)
 
 

@@ -34,7 +34,7 @@ def propose(write: Write) -> Iterator[Proposal]:
     splitter = call.func.attr.value
     tensor = call.func.value
     size, dim = _arguments(code, call, splitter)
-    torch, imports = code.torch()
+    torch = code.torch
     if splitter != "unbind" and size is not None:
         # Index pieces say where each slice begins; narrow makes a view that may be written.
         plain = splitter.removeprefix("unsafe_")
@@ -44,7 +44,7 @@ def propose(write: Write) -> Iterator[Proposal]:
             f"({whole}.narrow({dim}, int({piece}[0]), len({piece})) "
             f"for {piece} in {torch}.arange({whole}.shape[{dim}]).{plain}({size}))"
         )
-        edits = (code.replace(call, text), *imports)
+        edits = (code.replace(call, text),)
         yield Proposal("out_of_place", f"slices of {short(whole, 20)} instead of {splitter}", edits, 9, write.reading)
     yield from _joined(write, assign, call, names, dim, torch)
 

@@ -31,15 +31,18 @@ def propose_all(writes: Sequence[Write]) -> Iterator[Proposal]:
     if not writes:
         return
     code = writes[0].code
-    anchors = [anchor for write in writes for anchor in _anchors(write)]
+    found = [list(_anchors(write)) for write in writes]
+    if any(len(anchors) < 2 for anchors in found):
+        return  # what was saved before the cell, or by no expression of it, this block cannot hold
+    anchors = [anchor for group in found for anchor in group]
     ranges = [_common(code, anchors), _at_top(code, writes, anchors)]
     if ranges[1] is not None:
         first, last = ranges[1]
         later = [item for item in (last, *code.after(last)) if backwards_in(code, item)]
         ranges.append((first, later[-1]) if later else None)
-    for rank, found in enumerate(dict.fromkeys(r for r in ranges if r is not None)):
-        lines = f"lines {code.line(found[0])} to {_end_line(code, found[1])}"
-        edits = _under(code, *found)
+    for rank, (first, last) in enumerate(dict.fromkeys(r for r in ranges if r is not None)):
+        lines = f"lines {code.line(first)} to {_end_line(code, last)}"
+        edits = _under(code, first, last)
         yield Proposal("preserve", f"keep what was saved: preserve_saved() around {lines}", tuple(edits), 90 + rank)
 
 

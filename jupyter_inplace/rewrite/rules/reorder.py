@@ -30,7 +30,8 @@ def propose(write: Write) -> Iterator[Proposal]:
         return
     seen: set[tuple[int, int]] = set()
     for depth, (item, small) in enumerate(_levels(write, write.node, 3)):
-        for target in _later_backwards(write, item):
+        yield from _along_the_line(write, item, small)
+        for target in _later_backwards(write, item, small):
             if (id(item), id(target)) in seen:
                 continue
             seen.add((id(item), id(target)))
@@ -60,13 +61,27 @@ def _levels(write: Write, node: cst.CSTNode, depth: int) -> Iterator[tuple[Item,
                 yield from _levels(write, site.call, depth - 1)
 
 
-def _later_backwards(write: Write, item: Item) -> list[Item]:
-    """The later siblings that run a backward and use nothing that the moved item makes."""
+def _along_the_line(write: Write, item: Item, small: cst.BaseSmallStatement | None) -> Iterator[Proposal]:
+    """``opt.step(); loss.backward()`` turned round on its line."""
     code = write.code
-    if backwards_in(code, item) or any(_covers(code, item, code.span(node)[0]) for node, _ in saving_nodes(write)):
+    if small is None or not isinstance(item, cst.SimpleStatementLine):
+        return
+    at = next(i for i, other in enumerate(item.body) if other is small)
+    if any(backwards_in(code, other) for other in item.body[at + 1 :]):
+        turned = "; ".join(code.get(other) for other in (*item.body[:at], *item.body[at + 1 :], small))
+        start, end = code.span(item.body[0])[0], code.span(item.body[-1])[1]
+        title = f"{short(code.get(small), 30)} at the end of its line"
+        yield Proposal("reorder", title, (Edit(start, end, turned),), 12)
+
+
+def _later_backwards(write: Write, item: Item, small: cst.BaseSmallStatement | None) -> list[Item]:
+    """The later siblings that run a backward and use nothing that the moved statement makes."""
+    code = write.code
+    moved = small if small is not None and isinstance(item, cst.SimpleStatementLine) else item
+    if backwards_in(code, moved) or any(_covers(code, moved, code.span(node)[0]) for node, _ in saving_nodes(write)):
         return []  # what saves would move along
     uses = code.scopes.uses
-    made = {use.name for use in uses if use.stores and not use.augmented and _covers(code, item, use.start)}
+    made = {use.name for use in uses if use.stores and not use.augmented and _covers(code, moved, use.start)}
     later: list[Item] = []
     for other in code.after(item):
         if any(use.name in made and not use.stores and _covers(code, other, use.start) for use in uses):
@@ -77,7 +92,7 @@ def _later_backwards(write: Write, item: Item) -> list[Item]:
     return later[:_MOST]
 
 
-def _covers(code: Code, item: Item, offset: int) -> bool:
+def _covers(code: Code, item: cst.CSTNode, offset: int) -> bool:
     start, end = code.span(item)
     return start <= offset < end
 

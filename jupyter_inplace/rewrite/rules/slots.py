@@ -31,14 +31,14 @@ def propose(write: Write) -> Iterator[Proposal]:
         edits = _inside(write, loop, name, slot[0])
         if edits is None:
             break
-        torch, imports = code.torch()
+        torch = code.torch
         rows = _rows(code, name)
         dim = slot[0]
         taken = f"list({name})" if dim == 0 else f"list({name}.unbind({dim}))"
         joined = f"{name} = {torch}.stack({rows})" if dim == 0 else f"{name} = {torch}.stack({rows}, dim={dim})"
         around = (code.insert_before(loop, f"{rows} = {taken}"), code.insert_after(loop, joined))
         title = f"{rows} is a list in the loop on line {code.line(loop)}; " + short(joined, 40)
-        yield Proposal("out_of_place", title, (*edits, *around, *imports), 17 + rank, write.reading)
+        yield Proposal("out_of_place", title, (*edits, *around), 17 + rank, write.reading)
 
 
 def _rows(code: Code, name: str) -> str:

@@ -6,6 +6,7 @@ parameters, since ``clone`` is differentiable. The same keeps running statistics
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import libcst as cst
@@ -23,23 +24,23 @@ __all__ = ["propose"]
 def propose(write: Write) -> Iterator[Proposal]:
     """Give the module that saved its own parameters or buffers copies of them."""
     code = write.code
-    torch, imports = code.torch()
+    torch = code.torch
     every: list[Edit] = []
     seen: set[int] = set()
     for node, conflict in saving_nodes(write):
         for call in code.within(node, cst.Call):
-            path = dotted(call.func)
-            if path is None or id(call) in seen or not _is_module_call(code, call, path, conflict):
+            path = code.get(call.func)
+            if id(call) in seen or not _is_module_call(code, call, path, conflict):
                 continue
             seen.add(id(call))
             running = "running" in f"{conflict.saved_as} {conflict.tensor}"
             edit = code.replace(call, _functional(code, call, path, torch, running=running))
             every.append(edit)
             title = f"{path} runs on copies of its {'buffers' if running else 'parameters'} (line {code.line(call)})"
-            yield Proposal("clone", title, (edit, *imports), 32, write.reading)
+            yield Proposal("clone", title, (edit,), 32, write.reading)
     if len(every) > 1:
         title = "all modules that saved parameters run on copies of them"
-        yield Proposal("clone", title, (*every, *imports), 31, write.reading)
+        yield Proposal("clone", title, tuple(every), 31, write.reading)
 
 
 def _functional(code: Code, call: cst.Call, path: str, torch: str, *, running: bool) -> str:
@@ -58,7 +59,12 @@ def _functional(code: Code, call: cst.Call, path: str, torch: str, *, running: b
 
 def _is_module_call(code: Code, call: cst.Call, path: str, conflict: Conflict) -> bool:
     """Whether the saved tensor can be a parameter or a buffer of the module called here."""
-    root = path.split(".", maxsplit=1)[0]
+    callee = call.func
+    while isinstance(callee, cst.Subscript):
+        callee = callee.value
+    if dotted(callee) is None:
+        return False
+    root = re.split(r"[.\[]", path, maxsplit=1)[0]
     if is_namespace(call.func) or code.scopes.is_module(root) or any(a.star == "**" for a in call.args):
         return False
     if is_inplace_name(last_name(call.func)):

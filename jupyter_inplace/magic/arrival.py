@@ -1,15 +1,12 @@
-"""Is torch there, will the cell bring it, and tell me when it does."""
+"""Will the cell bring torch."""
 
 from __future__ import annotations
 
 import re
-import sys
-import threading
-from collections.abc import Callable, Sequence
-from importlib.machinery import ModuleSpec
-from importlib.util import find_spec
-from types import ModuleType
-from typing import Any
+
+from jupyter_inplace._arrival import OnArrival
+
+__all__ = ["OnArrival", "mentions_torch"]
 
 #: torch, torchvision, torchmetrics ... in front of any comment or string of the line.
 _MENTION = re.compile(r"^[^#'\"\n]*\btorch", re.MULTILINE)
@@ -18,62 +15,3 @@ _MENTION = re.compile(r"^[^#'\"\n]*\btorch", re.MULTILINE)
 def mentions_torch(source: str) -> bool:
     """Whether a cell seems to name torch or one of its family. A miss costs nothing: `OnArrival` waits for it."""
     return _MENTION.search(source) is not None
-
-
-class OnArrival:
-    """Calls back once, right after a module has been imported for the first time, on the thread that asked.
-
-    A cell need not name torch to use it: its own modules may import it.
-    """
-
-    def __init__(self, name: str, then: Callable[[], None]) -> None:
-        self._name = name
-        self._then = then
-        self._thread = threading.get_ident()
-        self._searching = False
-
-    def install(self) -> None:
-        """Begin to wait."""
-        sys.meta_path.insert(0, self)
-
-    def remove(self) -> None:
-        """Stop waiting."""
-        if self in sys.meta_path:
-            sys.meta_path.remove(self)
-
-    def find_spec(
-        self, fullname: str, _path: Sequence[str] | None = None, _target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        """Find nothing of our own: the real spec, with a loader that tells us when it is done."""
-        if fullname != self._name or self._searching or threading.get_ident() != self._thread:
-            return None
-        self._searching = True
-        try:
-            spec = find_spec(fullname)
-        finally:
-            self._searching = False
-        if spec is not None and spec.loader is not None:
-            self.remove()
-            spec.loader = _Telling(spec.loader, self._then)  # type: ignore[assignment]  # duck-typed: importlib.abc is slow
-        return spec
-
-
-class _Telling:
-    """The real loader, and a call afterwards. The module itself gets to see the real one only."""
-
-    def __init__(self, real: Any, then: Callable[[], None]) -> None:
-        self._real = real
-        self._then = then
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        """What the real loader makes."""
-        made: ModuleType | None = self._real.create_module(spec)
-        return made
-
-    def exec_module(self, module: ModuleType) -> None:
-        """What the real loader does, then the call."""
-        module.__loader__ = self._real
-        if module.__spec__ is not None:
-            module.__spec__.loader = self._real
-        self._real.exec_module(module)
-        self._then()

@@ -14,7 +14,8 @@ import torch
 from jupyter_inplace.explain import earlier
 from jupyter_inplace.explain.damage import Damage, leaf_targets, quiet
 from jupyter_inplace.explain.facts import BackwardFacts
-from jupyter_inplace.explain.graph import Graph, Node
+from jupyter_inplace.explain.graph import Graph, Node, is_python_node
+from jupyter_inplace.explain.in_flight import InFlight
 from jupyter_inplace.explain.integers import candidates
 from jupyter_inplace.explain.mixes import find_mixes
 from jupyter_inplace.explain.names import Names, namespaces
@@ -66,7 +67,8 @@ class Analyst:
         calls, names = self._sites.get(call.site, (0, []))
         integers = candidates(session) if session.integers.by_storage else {}
         suspect = bool(touched or session.unrecorded.cuts or integers)
-        if not suspect and not mixed and not self.always and calls >= _NAMED_CALLS:
+        python = session.python.seen and (calls < _NAMED_CALLS or session.python.wrote)
+        if not suspect and not mixed and not python and not self.always and calls >= _NAMED_CALLS:
             call.facts = BackwardFacts(names, call.order, call.site, call.time)
             return
         with quiet(session):
@@ -135,9 +137,23 @@ class Analyst:
             damage = Damage(session, graph, parts, targets, names)
             damage.missing.update(facts.tasks)
             damage.without_numbers(facts, touched)
+        self._look_in_flight(session, call, graph, parts, targets, facts)
         if touched or facts.mixes or self.always or repair:
             facts.names.update(names.storage_names())
         return facts
+
+    def _look_in_flight(
+        self, session: Session, call: Backward, graph: Graph, parts: list[tuple[str, Part]], targets: dict[Edge, str], facts: BackwardFacts,
+    ) -> None:  # fmt: skip
+        """Where the engine will run Python of the user's: find the gradients that it could change for others."""
+        session.gradient_written = None
+        if not session.python.seen or self.never or call.frame is None or _batched(call):
+            return
+        if not any(is_python_node(node) for node in graph.nodes) and not session.python.hooks_seen:
+            return
+        found = InFlight(session, graph, parts, targets, facts)
+        if found.any:
+            session.gradient_written = found.wrote
 
     def _parts(
         self, graph: Graph, starts: list[tuple[Edge, torch.Tensor | None, torch.Tensor | None]], names: Names, call: Backward,

@@ -57,7 +57,7 @@ class Damage:
         self.session, self.graph, self.parts, self.targets, self.names = session, graph, parts, targets, names
         self.repair, self.meant = repair, meant or graph
         self.integers: dict[Saved, list[IntegerWrite]] = {}
-        self.reading = ReferenceReading()
+        self.reading = ReferenceReading(session.python.kept)
         self.reference: dict[tuple[str, str], torch.Tensor | None] = {}
         self.as_run: dict[tuple[str, str], torch.Tensor | None] = {}
         self.versions: dict[tuple[str, str], list[tuple[int, float]]] = {}
@@ -143,7 +143,7 @@ class Damage:
             here = bits[self.graph.position[part.edge[0]]]
             reached = {edge: key for i, (edge, key) in enumerate(self.targets.items()) if here >> i & 1}
             try:
-                found = pull(self.graph, [(part.edge, part.grad)], reached, AsRunReading())
+                found = pull(self.graph, [(part.edge, part.grad)], reached, AsRunReading(self.session.python.kept))
             except CannotPull as reason:
                 facts.notes.append(f"gradients of {task} as run are missing: {reason}")
                 continue

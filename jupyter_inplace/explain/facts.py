@@ -53,6 +53,7 @@ class CutFact:
     tasks: list[str]
     leaves: list[str]
     pending: bool = False
+    verdict: str = "cuts"
 
 
 @dataclasses.dataclass

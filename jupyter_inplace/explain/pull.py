@@ -8,7 +8,9 @@ before the write gives the reference, the memory as it is gives the run.
 
 from __future__ import annotations
 
+import contextlib
 import heapq
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -28,14 +30,37 @@ class CannotPull(Exception):
 class ReferenceReading(hooks.Reading):
     """Saved tensors as the forward wrote them; also notes which node read which."""
 
-    def __init__(self) -> None:
+    def __init__(self, kept: Mapping[Any, list[Any]] | None = None) -> None:
         self.node: Node = None
+        self.kept = kept
         self.reader: dict[Saved, Node] = {}
 
     def value(self, saved: Saved) -> torch.Tensor:
         if self.node is not None:
             self.reader.setdefault(saved, self.node)
         return saved.value
+
+
+    @contextlib.contextmanager
+    def attributes(self, node: Node) -> Iterator[None]:
+        """For the time of a custom backward, let the tensors that `ctx` keeps as plain attributes read as `value` says."""
+        kept = self.kept.get(node, []) if self.kept is not None else []
+        own = vars(node) if kept else {}
+        before = {name: own[name] for name, _, _ in kept if name in own}
+        try:
+            for name, index, saved in kept:
+                value = self.value(saved)
+                if name not in own or value is saved.tensor:
+                    continue
+                if index is None:
+                    own[name] = value
+                else:
+                    items = list(own[name])
+                    items[index] = value
+                    own[name] = type(before[name])(items)
+            yield
+        finally:
+            own.update(before)
 
 
 class AsRunReading(ReferenceReading):
@@ -47,7 +72,7 @@ class AsRunReading(ReferenceReading):
 
 def pull(
     graph: Graph, starts: list[tuple[Edge, torch.Tensor | None]], targets: dict[Edge, Any], reading: ReferenceReading,
-    groups: dict[Edge, dict[Node, int]] | None = None,
+    groups: dict[Edge, dict[Node, int]] | None = None, observe: Callable[[Node, list[torch.Tensor | None]], None] | None = None,
 ) -> dict[Any, Any]:  # fmt: skip
     """Gradients of `targets` (edge -> key) for the incoming gradients `starts`; `{key: tensor or None}`.
 
@@ -91,10 +116,12 @@ def pull(
                 incoming = pending.pop(node)
                 for nr, key in by_node.get(node, ()):
                     out[key] = incoming[nr] if nr < len(incoming) else None
+                if observe is not None:
+                    observe(node, incoming)
                 if is_leaf_node(node):
                     continue
                 reading.node = node
-                results = _call(node, incoming)
+                results = _call(node, incoming, reading)
                 for (child, nr), grad in zip(graph.next[position], results, strict=False):
                     if child is None or not useful[graph.position[child]]:
                         continue
@@ -149,9 +176,9 @@ def _fit(grad: torch.Tensor, node: Node, nr: int) -> torch.Tensor:
     return grad
 
 
-def _call(node: Node, incoming: list[torch.Tensor | None]) -> tuple[torch.Tensor | None, ...]:
+def _call(node: Node, incoming: list[torch.Tensor | None], reading: ReferenceReading) -> tuple[torch.Tensor | None, ...]:
     if is_python_node(node):
-        return _call_python(node, incoming)
+        return _call_python(node, incoming, reading)
     try:
         result = node(*incoming)
     except (RuntimeError, TypeError, NotImplementedError) as error:
@@ -159,7 +186,7 @@ def _call(node: Node, incoming: list[torch.Tensor | None]) -> tuple[torch.Tensor
     return result if isinstance(result, tuple) else (result,)
 
 
-def _call_python(node: Node, incoming: list[torch.Tensor | None]) -> tuple[torch.Tensor | None, ...]:
+def _call_python(node: Node, incoming: list[torch.Tensor | None], reading: ReferenceReading) -> tuple[torch.Tensor | None, ...]:
     """Run a custom Function's backward once more; whatever it writes is put back."""
     name = type(node).__name__
     if name.startswith("Checkpoint"):
@@ -170,7 +197,7 @@ def _call_python(node: Node, incoming: list[torch.Tensor | None]) -> tuple[torch
             if i < len(filled) and filled[i] is None:
                 filled[i] = torch.zeros(meta.shape, dtype=meta.dtype, device=meta.device)
     try:
-        with undoing():
+        with reading.attributes(node), undoing():
             result = node.apply(*filled)
     except Exception as error:  # the user's own backward: anything may come
         raise CannotPull(

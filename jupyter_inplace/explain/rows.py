@@ -169,7 +169,7 @@ class Rows:
 
     @staticmethod
     def _cut(row: _Row, cut: CutFact) -> None:
-        row.verdict = worst((row.verdict, "cuts"))
+        row.verdict = worst((row.verdict, cut.verdict))
         row.pending = row.pending and cut.pending
         row.value_changed = True
         row.tasks.update(dict.fromkeys(cut.tasks))

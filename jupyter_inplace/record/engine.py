@@ -142,6 +142,8 @@ class EnginePatch:
         session = self._session
         call.finished = call.error is None
         call.release()
+        if not call.nested:
+            session.gradient_written = None
         if call.finished and not call.retain and not call.nested:
             session.graph_floor = call.sequence
             session.unrecorded.forget_before(call.sequence)

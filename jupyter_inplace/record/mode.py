@@ -75,7 +75,7 @@ class WatchMode(TorchDispatchMode):
             private.increment_version(targets or plan.tensors(args, kwargs))
         if pending is not None:
             try:
-                session.after_write(plan, targets, pending)
+                session.after_write(plan, targets, pending, func, args, kwargs)
             except Exception as fault:
                 session.fault(fault)
         return out

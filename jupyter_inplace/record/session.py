@@ -18,6 +18,7 @@ from jupyter_inplace.record import sites
 from jupyter_inplace.record import torch_private as private
 from jupyter_inplace.record.engine import Backward, EnginePatch
 from jupyter_inplace.record.exports import Exports
+from jupyter_inplace.record.functions import PythonInBackward
 from jupyter_inplace.record.geometry import WHOLE, byte_range, view_of
 from jupyter_inplace.record.hooks import SavedTensorHooks
 from jupyter_inplace.record.mode import WatchMode
@@ -62,6 +63,9 @@ class Session:
         self.after_failure: Callable[[Session, Backward, BaseException], None] | None = None
         self.analyst: Any = None  # explain's, kept with the record that it explains
         self.exports = Exports(self)
+        self.python = PythonInBackward(self)
+        # Called with (write, tensor, flat storage before, func, args, kwargs) for a write by Python that the engine runs.
+        self.gradient_written: Callable[..., None] | None = None
         self.integers = IntegerWrites()
         self.mode = WatchMode(self)
         self.hooks = SavedTensorHooks(self)
@@ -78,7 +82,7 @@ class Session:
         done: list[Callable[[], None]] = []
         try:
             self.first_sequence = private.peek_sequence_nr()
-            for part in (self.engine, self.optimizers, self.transforms, self.exports, self.hooks):
+            for part in (self.engine, self.optimizers, self.transforms, self.exports, self.python, self.hooks):
                 part.install()
                 done.append(part.remove)
             self.mode.__enter__()
@@ -95,7 +99,7 @@ class Session:
         self.installed = False
         self.optimizers.end_step()
         _remove_mode(self.mode)
-        for part in (self.hooks, self.exports, self.transforms, self.optimizers, self.engine):
+        for part in (self.hooks, self.python, self.exports, self.transforms, self.optimizers, self.engine):
             part.remove()
 
     def fault(self, error: Exception) -> None:
@@ -143,7 +147,8 @@ class Session:
             self.copy_on_write(key, span, plan)
         cuts = [] if plan.metadata_only or plan.hidden else self.unrecorded.before_write(func, t, args, kwargs, self.order + 1)
         integers = None if plan.metadata_only else self.integers.before_write(t, self.order + 1)
-        return keys, span, private.version(t), tuple(t.shape), view_of(t), cuts, integers
+        flat = _flat_storage(t) if self.gradient_written is not None and self.engine.depth else None
+        return keys, span, private.version(t), tuple(t.shape), view_of(t), cuts, integers, flat
 
     def copy_on_write(self, storage: int, span: tuple[int, int], plan: Plan | None) -> None:
         """Clone the saved tensors that overlap the bytes `span` of `storage` and are not cloned yet."""
@@ -193,17 +198,19 @@ class Session:
     def _released(self, size: int) -> None:
         self.copied_bytes -= size
 
-    def after_write(self, plan: Plan, targets: list[torch.Tensor], prepared: list[Any]) -> None:
+    def after_write(self, plan: Plan, targets: list[torch.Tensor], prepared: list[Any], func: Any, args: Any, kwargs: Any) -> None:
         """Enter the writes into their rows, now that they have happened."""
         if self.engine.depth and self.engine.made_by_engine():
             return
         site, module = sites.find_site_and_module(_CALL_IMPL, 2, self.cell_files)
         self.order += 1
         for t, before in zip(targets, prepared, strict=True):
-            self._enter(plan.name, t, before, site, module, plan)
+            row = self._enter(plan.name, t, before, site, module, plan)
+            if before[-1] is not None and self.gradient_written is not None:
+                self.gradient_written(row, t, before[-1], func, args, kwargs)
 
     def _enter(self, op: str, t: torch.Tensor, before: Any, site: Any, module: Any, plan: Plan | None) -> Write:
-        keys, (lo, hi), version, shape, view, cuts, integers = before
+        keys, (lo, hi), version, shape, view, cuts, integers, _ = before
         storage = keys[0] if keys else 0
         row = self.table.row(op, site, _weak(module), id(module), storage, self.seconds(), self.order)
         if not row.count:
@@ -262,6 +269,15 @@ class Session:
         self.table.new_epoch()
         self.order += 1
         return self.order
+
+
+def _flat_storage(t: torch.Tensor) -> torch.Tensor | None:
+    """A copy of everything on the storage of `t`, flat; None for what is not plain memory."""
+    if t.layout is not torch.strided or not storages_of(t):
+        return None
+    with private.DisableTorchDispatch(), torch.no_grad():
+        size = t.untyped_storage().nbytes() // t.element_size()
+        return t.detach().as_strided((size,), (1,), 0).clone()
 
 
 def _weak(module: Any) -> Any:

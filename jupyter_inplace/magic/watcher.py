@@ -16,7 +16,7 @@ from IPython.core.magic import no_var_expand
 from jupyter_inplace.magic import options as words
 from jupyter_inplace.magic.arrival import mentions_torch
 from jupyter_inplace.magic.options import Options
-from jupyter_inplace.magic.output import Output, complain, save
+from jupyter_inplace.magic.output import Output, can_hold_widgets, complain, save
 from jupyter_inplace.magic.session import Session
 from jupyter_inplace.magic.traces import TraceFilter
 from jupyter_inplace.magic.transform import ENTRANCE, MagicLine
@@ -189,7 +189,7 @@ class Watcher:
             save(report, options.save)
         if options.quiet or (quiet_when_clean and report.verdict == "harmless"):
             return
-        Output().show(report)
+        Output(live=can_hold_widgets(session.cell.id)).show(report)
 
     # -- magics --------------------------------------------------------------------------------------------------
 

@@ -179,6 +179,12 @@ def test_on_off_status(kernel):
     assert leftovers(kernel) == [0, False, False]
 
 
+def test_a_front_end_that_holds_widgets_gets_the_panel_too(kernel):
+    view = "application/vnd.jupyter.widget-view+json"
+    assert set(kernel.run(BROKEN, cell_id="0123-abc").shown[0]) == {"text/plain", "text/html", MIME_TYPE, view}
+    assert view not in kernel.run("%%autograd_watch\nx = torch.ones(1)", cell_id="0123-abc").shown[0]
+
+
 def test_the_front_ends_cell_id(kernel):
     kernel.run("%%autograd_watch -q -r rep\nx = 1", cell_id="0123-abc")
     assert value(kernel, "rep.to_dict()['cell']['id']") == "0123-abc"

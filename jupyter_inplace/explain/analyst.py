@@ -56,7 +56,7 @@ class Analyst:
 
     def before_backward(self, session: Session, call: Backward) -> None:
         """The callback of the recorder: right before the engine runs."""
-        if call.nested:
+        if call.nested or call.transformed:
             call.facts = BackwardFacts([], call.order, call.site, call.time)
             return
         if session.exports.any:
@@ -127,7 +127,7 @@ class Analyst:
         groups: dict[Edge, dict[Node, int]] = {}
         if mixed or self.always:
             facts.mixes, groups = find_mixes(session, graph, parts, targets)
-        if not self.never and (touched or self.always or groups or repair or integers) and not _batched(call):
+        if not self.never and (touched or self.always or groups or repair or integers) and not call.batched:
             if torch.cuda.is_initialized():
                 torch.cuda.synchronize()  # the walk runs on this stream, whatever stream the forward used
             damage = Damage(session, graph, parts, targets, names, repair, meant)
@@ -283,11 +283,3 @@ def _starts(call: Backward) -> list[tuple[Edge, torch.Tensor | None, torch.Tenso
                 grad = torch.ones_like(root)
             starts.append(((root.grad_fn, root.output_nr), grad, root))
     return starts
-
-
-def _batched(call: Backward) -> bool:
-    """Whether the incoming gradients carry a vmap dimension (`is_grads_batched`)."""
-    is_batched = getattr(torch._C._functorch, "is_batchedtensor", None)
-    return is_batched is not None and any(
-        g is not None and (is_batched(g) or torch._C._functorch.is_functorch_wrapped_tensor(g)) for g in call.grads
-    )

@@ -11,6 +11,8 @@ import torch
 
 from jupyter_inplace.record import sites
 from jupyter_inplace.record import torch_private as private
+from jupyter_inplace.record.patching import Replacement, session_here
+from jupyter_inplace.record.python_code import runs_python
 
 if TYPE_CHECKING:
     from jupyter_inplace.record.session import Session
@@ -21,12 +23,13 @@ class Backward:
 
     `roots`, `grads` and `inputs` hold the user's tensors and are dropped when the call ends; `facts` is what explain made of
     it before the engine ran. `accumulate` tells `backward()` from `autograd.grad()`, `nested` a call made from inside
-    another one (re-entrant checkpoint).
+    another one (re-entrant checkpoint), `batched` one whose incoming gradients carry a dimension of vmap's and cannot be read,
+    `transformed` one that belongs to a torch.func transform, where nothing is saved in our sight.
     """
 
     __slots__ = (
-        "accumulate", "create_graph", "error", "facts", "finished", "frame", "grads", "inputs", "nested", "order", "retain",
-        "roots", "sequence", "site", "time",
+        "accumulate", "batched", "create_graph", "error", "facts", "finished", "frame", "grads", "inputs", "nested", "order", "retain",
+        "roots", "sequence", "site", "time", "transformed",
     )  # fmt: skip
 
     def __init__(self, order: int, time: float, site: Any) -> None:
@@ -35,7 +38,7 @@ class Backward:
         self.grads: tuple[Any, ...] = ()
         self.inputs: tuple[Any, ...] = ()
         self.frame: types.FrameType | None = None
-        self.accumulate = self.retain = self.create_graph = self.nested = self.finished = False
+        self.accumulate = self.batched = self.retain = self.create_graph = self.nested = self.transformed = self.finished = False
         self.error: str | None = None
         self.facts: Any = None
         self.sequence = 0
@@ -46,63 +49,56 @@ class Backward:
 
 
 class EnginePatch:
-    """Wraps `_engine_run_backward` where torch looks it up, for the time of the session."""
+    """Sees the backward calls of a session through `_engine_run_backward`, replaced where torch looks it up."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._originals: list[tuple[Any, Any]] = []
+        self._held: list[Replacement] = []
+        self._hooks_before = -1
         self.depth = 0
-        self._code: types.CodeType | None = None
 
     def install(self) -> None:
-        for module in (torch.autograd, torch.autograd.graph):
-            original = getattr(module, "_engine_run_backward", None)
-            if original is None:
-                self._session.blind_spots.setdefault("this torch has no place where backward calls can be seen")
-                return
-            wrapper = self._wrap(original)
-            self._originals.append((module, original))
-            module._engine_run_backward = wrapper  # type: ignore[attr-defined]
+        self._held = [replacement for replacement in _REPLACEMENTS if replacement.acquire()]
+        if len(self._held) < len(_REPLACEMENTS):
+            self._session.blind_spots.setdefault("this torch has no place where backward calls can be seen")
+        self._hooks_before = private.hooks_made()
 
     def remove(self) -> None:
-        for module, original in self._originals:
-            module._engine_run_backward = original
-        self._originals.clear()
+        for replacement in self._held:
+            replacement.release()
+        self._held.clear()
         self.depth = 0
+
+    def run(self, original: Any, outputs: Any, args: Any, kwargs: Any) -> Any:
+        """Run the engine by `original`, watched."""
+        __tracebackhide__ = True
+        call = self._begin(outputs, args, kwargs)
+        place = None if call is None else self._lift(call)
+        self.depth += 1
+        try:
+            return original(outputs, *args, **kwargs)
+        except BaseException as error:
+            if call is not None:
+                self._failed(call, error)
+            raise
+        finally:
+            self.depth = max(0, self.depth - 1)
+            if place is not None:
+                self._put_back(place)
+            if call is not None:
+                self._end(call)
 
     def made_by_engine(self) -> bool:
         """Whether the operation being dispatched comes from a C++ node, not from Python run by the engine."""
         frame: types.FrameType | None = sys._getframe(1)
         while frame is not None:
             code = frame.f_code
-            if code is self._code:
+            if code is _CODE:
                 return True
             if not _is_plumbing(code):
                 return False
             frame = frame.f_back
         return False
-
-    def _wrap(self, original: Any) -> Any:
-        patch = self
-
-        @functools.wraps(original)
-        def _engine_run_backward(t_outputs: Any, *args: Any, **kwargs: Any) -> Any:
-            __tracebackhide__ = True
-            call = patch._begin(t_outputs, args, kwargs)
-            patch.depth += 1
-            try:
-                return original(t_outputs, *args, **kwargs)
-            except BaseException as error:
-                if call is not None:
-                    patch._failed(call, error)
-                raise
-            finally:
-                patch.depth = max(0, patch.depth - 1)
-                if call is not None:
-                    patch._end(call)
-
-        self._code = _engine_run_backward.__code__
-        return _engine_run_backward
 
     def _begin(self, outputs: Any, args: Any, kwargs: Any) -> Backward | None:
         session = self._session
@@ -110,15 +106,21 @@ class EnginePatch:
             return None
         try:
             session.order += 1
-            site = sites.find_site(2, session.cell_files)
+            session.optimizers.end_step()
+            site = sites.find_site(3, session.cell_files)
             call = Backward(session.order, session.seconds(), site)
             call.roots = (outputs,) if isinstance(outputs, torch.Tensor) else tuple(outputs)
             call.grads = tuple(args[0]) if args and args[0] is not None else ()
+            if any(isinstance(grad, torch.Tensor) and private.is_transformed(grad) for grad in call.grads):
+                call.batched, call.grads = True, ()
             call.retain = bool(args[1]) if len(args) > 1 else bool(kwargs.get("keep_graph"))
             call.create_graph = bool(args[2]) if len(args) > 2 else bool(kwargs.get("create_graph"))
             call.inputs = tuple(args[3]) if len(args) > 3 and args[3] else ()
             call.accumulate = bool(kwargs.get("accumulate_grad", False))
             call.nested = self.depth > 0
+            call.transformed = private.in_transform() or any(
+                isinstance(t, torch.Tensor) and private.is_transformed(t) for t in (*call.roots, *call.inputs)
+            )
             call.sequence = private.peek_sequence_nr()
             call.frame = _user_frame()
             if session.before_backward is not None:
@@ -128,6 +130,28 @@ class EnginePatch:
         except Exception as fault:
             session.fault(fault)
             return None
+
+    def _lift(self, call: Backward) -> int | None:
+        """Take the mode off for the call where it could learn nothing; returns its place."""
+        session = self._session
+        try:
+            if session.hooks.others or private.hooks_made() != self._hooks_before:
+                return None
+            if runs_python(call.roots, call.grads, session.index.holds, call.accumulate and not call.create_graph):
+                return None
+            place = session.stack.lift()
+            if place is not None:
+                session.last_op, session.fresh = None, 0
+            return place
+        except Exception as fault:
+            session.fault(fault)
+            return None
+
+    def _put_back(self, place: int) -> None:
+        session = self._session
+        session.fresh = 0
+        if session.installed:
+            session.stack.put_back(place)
 
     def _failed(self, call: Backward, error: BaseException) -> None:
         call.error = type(error).__name__
@@ -151,7 +175,7 @@ class EnginePatch:
 
 
 def _user_frame() -> types.FrameType | None:
-    frame: types.FrameType | None = sys._getframe(2)
+    frame: types.FrameType | None = sys._getframe(3)
     while frame is not None and not sites.is_user_frame(frame):
         frame = frame.f_back
     return frame
@@ -162,5 +186,19 @@ def _is_plumbing(code: types.CodeType) -> bool:
     return code.co_filename.startswith((_PACKAGE, _TORCH))
 
 
+def _seen(original: Any) -> Any:
+    @functools.wraps(original)
+    def _engine_run_backward(t_outputs: Any, *args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        session = session_here()
+        if session is None:
+            return original(t_outputs, *args, **kwargs)
+        return session.engine.run(original, t_outputs, args, kwargs)
+
+    return _engine_run_backward
+
+
+_REPLACEMENTS = tuple(Replacement(module, "_engine_run_backward", _seen) for module in (torch.autograd, torch.autograd.graph))
+_CODE = EnginePatch.run.__code__
 _PACKAGE = __file__.rpartition("record")[0]
 _TORCH = torch.__file__.rpartition("__init__")[0]

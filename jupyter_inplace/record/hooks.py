@@ -10,6 +10,7 @@ import torch
 from jupyter_inplace.record import sites
 from jupyter_inplace.record import torch_private as private
 from jupyter_inplace.record.message import version_error
+from jupyter_inplace.record.patching import Replacement, session_here
 from jupyter_inplace.record.saved import Saved
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ class SavedTensorHooks:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._on = False
+        self._announced = False
+        self.others = False  # whether the program has put hooks of its own in force since
         # The session must not live as long as a graph does: graphs keep the hooks, and those only a weak way back.
         ref = weakref.ref(session)
         self._pack = _make_pack(ref)
@@ -69,12 +72,16 @@ class SavedTensorHooks:
             )
             return
         self._on = True
+        self._announced = _REPLACEMENT.acquire()
+        self.others = False
 
     def remove(self) -> None:
         """Take the pair off, from under others that the program left in force if need be."""
         if not self._on:
             return
         self._on = False
+        if self._announced:
+            _REPLACEMENT.release()
         above = []
         while (top := private.top_saved_tensors_hooks()) is not None:
             private.pop_saved_tensors_hooks()
@@ -98,6 +105,19 @@ class SavedTensorHooks:
 
     def restore(self) -> None:
         private.push_saved_tensors_hooks(self._pack, unpack)
+
+
+def _announcing(original: Any) -> Any:
+    def _push_saved_tensors_default_hooks(*args: Any, **kwargs: Any) -> Any:
+        session = session_here()
+        if session is not None:
+            session.hooks.others = True
+        return original(*args, **kwargs)
+
+    return _push_saved_tensors_default_hooks
+
+
+_REPLACEMENT = Replacement(private.autograd_bindings, "_push_saved_tensors_default_hooks", _announcing)
 
 
 def _make_pack(ref: weakref.ref[Session]) -> Any:

@@ -14,6 +14,7 @@ from torch.optim import optimizer as _optimizer
 from jupyter_inplace.record import sites
 from jupyter_inplace.record import torch_private as private
 from jupyter_inplace.record.geometry import byte_range, view_of
+from jupyter_inplace.record.patching import session_here
 
 if TYPE_CHECKING:
     from jupyter_inplace.record.session import Session
@@ -25,31 +26,32 @@ class OptimizerHooks:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._handles: list[Any] = []
-        self._lifted = False
+        self._place: int | None = None  # where the mode belongs, while it is lifted
 
     def install(self) -> None:
         self._handles = [
-            _optimizer.register_optimizer_step_pre_hook(self._before),
-            _optimizer.register_optimizer_step_post_hook(self._after),
+            _optimizer.register_optimizer_step_pre_hook(_before_step),
+            _optimizer.register_optimizer_step_post_hook(_after_step),
         ]
 
     def remove(self) -> None:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+        self._place = None
 
     def end_step(self) -> None:
         """Put the mode back. A step that raised never reaches its post hook: the next event of the session calls this."""
-        if self._lifted:
-            self._lifted = False
+        if self._place is not None:
+            place, self._place = self._place, None
             if self._session.installed:
-                self._session.mode.__enter__()
+                self._session.stack.put_back(place)
 
     @property
     def lifted(self) -> bool:
-        return self._lifted
+        return self._place is not None
 
-    def _before(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+    def before(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         session = self._session
         if session.muted or not session.installed:
             return
@@ -59,14 +61,9 @@ class OptimizerHooks:
             if closure is not None:
                 return
             self._enter(optimizer)
-            if private.top_dispatch_mode() is session.mode:
-                session.mode.__exit__(None, None, None)
-                self._lifted = True
+            self._place = session.stack.lift()
         except Exception as fault:
             session.fault(fault)
-
-    def _after(self, optimizer: Any, args: Any, kwargs: Any) -> None:
-        self.end_step()
 
     def _enter(self, optimizer: Any) -> None:
         session = self._session
@@ -105,3 +102,15 @@ class OptimizerHooks:
                     bucket.log(row, session.order, *span, view_of(p))
         if row.version_before is not None and row.version_after is not None and not fused:
             row.version_after += 1
+
+
+def _before_step(optimizer: Any, args: Any, kwargs: Any) -> None:
+    session = session_here()
+    if session is not None:
+        session.optimizers.before(optimizer, args, kwargs)
+
+
+def _after_step(optimizer: Any, args: Any, kwargs: Any) -> None:
+    session = session_here()
+    if session is not None:
+        session.optimizers.end_step()

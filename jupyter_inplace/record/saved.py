@@ -144,6 +144,10 @@ class SavedIndex:
             return None
         return bucket
 
+    def holds(self, storage: int) -> bool:
+        """Whether a live saved tensor lies on a storage."""
+        return bool(storage) and self.bucket(storage) is not None
+
     def bucket_of(self, saved: Saved) -> Bucket | None:
         """The bucket in which `saved` stands, whatever became of its tensor since (`set_`, `.data =`)."""
         if self._pending:

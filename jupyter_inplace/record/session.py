@@ -24,8 +24,10 @@ from jupyter_inplace.record.hooks import SavedTensorHooks
 from jupyter_inplace.record.mode import WatchMode
 from jupyter_inplace.record.integers import IntegerWrites
 from jupyter_inplace.record.optimizers import OptimizerHooks
+from jupyter_inplace.record.patching import set_session_here
 from jupyter_inplace.record.saved import Saved, SavedIndex, storages_of
 from jupyter_inplace.record.schema import Plan
+from jupyter_inplace.record.stack import ModeStack
 from jupyter_inplace.record.transforms import TransformPatch
 from jupyter_inplace.record.unrecorded import UnrecordedWrites
 from jupyter_inplace.record.writes import Write, WriteTable
@@ -68,6 +70,7 @@ class Session:
         self.gradient_written: Callable[..., None] | None = None
         self.integers = IntegerWrites()
         self.mode = WatchMode(self)
+        self.stack = ModeStack(self.mode)
         self.hooks = SavedTensorHooks(self)
         self.engine = EnginePatch(self)
         self.optimizers = OptimizerHooks(self)
@@ -82,11 +85,13 @@ class Session:
         done: list[Callable[[], None]] = []
         try:
             self.first_sequence = private.peek_sequence_nr()
-            for part in (self.engine, self.optimizers, self.transforms, self.exports, self.python, self.hooks):
+            # The engine last: it counts the hooks that others make from here on.
+            for part in (self.optimizers, self.transforms, self.exports, self.python, self.hooks, self.engine):
                 part.install()
                 done.append(part.remove)
-            self.mode.__enter__()
+            self.stack.put_on()
             self.installed = True
+            set_session_here(self)
         except BaseException:
             for undo in reversed(done):
                 undo()
@@ -97,8 +102,8 @@ class Session:
         if not self.installed:
             return
         self.installed = False
-        self.optimizers.end_step()
-        _remove_mode(self.mode)
+        set_session_here(None)
+        self.stack.take_off()
         for part in (self.hooks, self.python, self.exports, self.transforms, self.optimizers, self.engine):
             part.remove()
 
@@ -290,17 +295,3 @@ def _is_leaf(t: torch.Tensor) -> bool:
     except RuntimeError:  # a view of a base that was written: torch refuses to say
         return False
 
-
-def _remove_mode(mode: WatchMode) -> None:
-    """Leave `mode` even if the user's code left one of its own on top of it."""
-    if private.top_dispatch_mode() is mode:
-        mode.__exit__(None, None, None)
-        return
-    above = []
-    while (top := private.top_dispatch_mode()) is not None and top is not mode:
-        above.append(top)
-        top.__exit__(None, None, None)
-    if private.top_dispatch_mode() is mode:
-        mode.__exit__(None, None, None)
-    for top in reversed(above):
-        top.__enter__()

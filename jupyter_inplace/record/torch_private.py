@@ -13,6 +13,10 @@ import torch
 _C: Any = torch._C
 _autograd: Any = torch._C._autograd
 
+# Where torch keeps its switches for saved-tensor hooks. Some of them are replaced during a watch (`transforms`, `hooks`);
+# where one is missing, what it announces goes unnoticed.
+autograd_bindings = _autograd
+
 # The number that the next autograd node of this thread will get. Less one it is the number of the node that is being
 # made right now, which joins a saved tensor and an operation to their node. Required.
 peek_sequence_nr = _autograd._get_sequence_nr
@@ -50,17 +54,46 @@ dispatch_keys = getattr(_C, "_dispatch_keys", None)
 # The node that the engine (or a direct call of a node) executes on this thread. Names the reader in an error.
 current_autograd_node = getattr(_C, "_current_autograd_node", lambda: None)
 
-# The stack of dispatch modes of this thread: the watch lifts its mode only while it is on top.
-_len_dispatch_stack = getattr(_C, "_len_torch_dispatch_stack", None)
-_dispatch_stack_at = getattr(_C, "_get_dispatch_stack_at", None)
+# The stack of dispatch modes of this thread: the watch lifts its mode only while it is on top, and puts it back there.
+# The mode goes on and off by these and not by `with`, which sets flags of the whole process that make torch.compile look
+# out for modes, and which runs the `__exit__` of the program's own modes where ours lies under them. Required.
+len_dispatch_stack = _C._len_torch_dispatch_stack
+dispatch_stack_at = _C._get_dispatch_stack_at
+push_dispatch_mode = _C._push_on_torch_dispatch_stack
+pop_dispatch_mode = _C._pop_torch_dispatch_stack
 
 
 def top_dispatch_mode() -> Any:
     """The innermost dispatch mode of this thread, or None."""
-    if _len_dispatch_stack is None or _dispatch_stack_at is None:
-        return None
-    n = _len_dispatch_stack()
-    return _dispatch_stack_at(n - 1) if n else None
+    n = len_dispatch_stack()
+    return dispatch_stack_at(n - 1) if n else None
+
+
+# What torch.func transforms are at work on this thread, and whether a tensor carries a dimension of theirs or of the older
+# vmap behind `is_grads_batched`: no gradient of ours is worked out there. Where missing, nothing is taken for batched.
+_functorch: Any = getattr(_C, "_functorch", None)
+_innermost_transform = getattr(_functorch, "peek_interpreter_stack", lambda: None)
+_batched_checks = [
+    check
+    for name in ("is_functorch_wrapped_tensor", "is_batchedtensor", "is_legacy_batchedtensor")
+    if (check := getattr(_functorch, name, None)) is not None
+]
+
+
+def in_transform() -> bool:
+    """Whether a torch.func transform is at work on this thread."""
+    return _innermost_transform() is not None
+
+
+def is_transformed(t: torch.Tensor) -> bool:
+    """Whether `t` is a wrapper that only its transform can read."""
+    return any(check(t) for check in _batched_checks)
+
+
+# The number of the next hook that anybody registers on a tensor, node or module: tells whether there were any since.
+def hooks_made() -> int:
+    """How many removable hooks this process has made so far; -1 where torch does not count them."""
+    return int(getattr(torch.utils.hooks.RemovableHandle, "next_id", -1))
 
 
 def storage_id(t: torch.Tensor) -> int:

@@ -2,40 +2,82 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-import torch
+from jupyter_inplace.record import torch_private as private
+from jupyter_inplace.record.patching import Replacement, session_here
 
 if TYPE_CHECKING:
     from jupyter_inplace.record.session import Session
 
 
 class TransformPatch:
-    """Wraps `torch.autograd.graph.disable_saved_tensors_hooks`, through which every refusal goes."""
+    """Wraps torch's switch that forbids saved-tensor hooks and allows them again: every refusal goes through it.
+
+    Not `torch.autograd.graph.disable_saved_tensors_hooks` itself, which torch.compile recognises by identity.
+    """
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._original: Any = None
+        self._held: list[Replacement] = []
+        self.lifted = False
 
     def install(self) -> None:
-        original = self._original = torch.autograd.graph.disable_saved_tensors_hooks
-        session = self._session
-
-        @contextlib.contextmanager
-        def disable_saved_tensors_hooks(error_message: str) -> Iterator[None]:
-            lifted = session.installed and session.hooks.lift()
-            try:
-                with original(error_message):
-                    yield
-            finally:
-                if lifted:
-                    session.hooks.restore()
-
-        torch.autograd.graph.disable_saved_tensors_hooks = disable_saved_tensors_hooks
+        self._held = [replacement for replacement in _REPLACEMENTS if replacement.acquire()]
 
     def remove(self) -> None:
-        if self._original is not None:
-            torch.autograd.graph.disable_saved_tensors_hooks = self._original
-            self._original = None
+        for replacement in self._held:
+            replacement.release()
+        self._held.clear()
+        self.lifted = False
+
+    def forbid(self, original: Any, args: Any, kwargs: Any) -> Any:
+        lifted_now = not self.lifted and self._session.hooks.lift()
+        if lifted_now:
+            self.lifted = True
+            self._session.blind_spots.setdefault(
+                "torch refuses saved-tensor hooks inside of transforms (torch.func): what was saved there could not be watched"
+            )
+        try:
+            return original(*args, **kwargs)
+        except BaseException:  # hooks of the program's own are in force, below ours: refused, as it is unwatched
+            if lifted_now:
+                self._put_back()
+            raise
+
+    def allow(self, original: Any, args: Any, kwargs: Any) -> Any:
+        try:
+            return original(*args, **kwargs)
+        finally:
+            if self.lifted:
+                self._put_back()
+
+    def _put_back(self) -> None:
+        self.lifted = False
+        self._session.hooks.restore()
+
+
+def _forbidding(original: Any) -> Any:
+    def _saved_tensors_hooks_disable(*args: Any, **kwargs: Any) -> Any:
+        session = session_here()
+        if session is None:
+            return original(*args, **kwargs)
+        return session.transforms.forbid(original, args, kwargs)
+
+    return _saved_tensors_hooks_disable
+
+
+def _allowing(original: Any) -> Any:
+    def _saved_tensors_hooks_enable(*args: Any, **kwargs: Any) -> Any:
+        session = session_here()
+        if session is None:
+            return original(*args, **kwargs)
+        return session.transforms.allow(original, args, kwargs)
+
+    return _saved_tensors_hooks_enable
+
+
+_REPLACEMENTS = (
+    Replacement(private.autograd_bindings, "_saved_tensors_hooks_disable", _forbidding),
+    Replacement(private.autograd_bindings, "_saved_tensors_hooks_enable", _allowing),
+)

@@ -1,0 +1,60 @@
+"""Whether a backward call would run Python code of anybody's: only then can a mode learn something inside of the engine.
+
+A mode that stays has a price beyond time: torch then adds gradients out of place instead of in place, which takes memory
+and leaves other version counters behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+
+from jupyter_inplace.record.torch_private import storage_id
+
+_PLAIN = (torch.Tensor, torch.nn.Parameter)
+_is_python: dict[type, bool] = {}
+
+
+def runs_python(roots: Iterable[Any], grads: Iterable[Any], held: Callable[[int], bool], accumulates: bool) -> bool:
+    """Whether the graph behind `roots` holds a custom Function, a hook on a leaf, or a tensor of some class of its own.
+
+    :param held: whether a storage holds a saved tensor. Where the engine adds into such a `.grad`, the write matters.
+    :param accumulates: whether the call adds into `.grad` at all.
+    """
+    seen: set[Any] = set()
+    stack: list[Any] = []
+    for root in roots:
+        if isinstance(root, torch.Tensor):
+            if type(root) not in _PLAIN:
+                return True
+            stack.append(root.grad_fn)
+        else:
+            stack.append(root[0])
+    if any(grad is not None and type(grad) not in _PLAIN for grad in grads):
+        return True
+    while stack:
+        node = stack.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        kind = type(node)
+        python = _is_python.get(kind)
+        if python is None:
+            python = _is_python[kind] = issubclass(kind, torch.autograd.function.BackwardCFunction)
+        if python:
+            return True
+        if kind.__name__ == "AccumulateGrad":
+            if _acts(node.variable, held, accumulates):
+                return True
+            continue
+        stack.extend([child for child, _ in node.next_functions])
+    return False
+
+
+def _acts(leaf: torch.Tensor, held: Callable[[int], bool], accumulates: bool) -> bool:
+    if type(leaf) not in _PLAIN or leaf._backward_hooks or getattr(leaf, "_post_accumulate_grad_hooks", None):
+        return True
+    grad = leaf.grad if accumulates else None
+    return grad is not None and held(storage_id(grad))

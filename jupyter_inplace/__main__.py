@@ -1,0 +1,8 @@
+"""``python -m jupyter_inplace``: the command line."""
+
+import sys
+
+from jupyter_inplace.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

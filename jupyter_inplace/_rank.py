@@ -1,0 +1,49 @@
+"""Which of several cooperating processes this one is. Never by asking the others: a watch adds no collective."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Place:
+    """One process of a job.
+
+    :param rank: its number, from 0.
+    :param world: how many there are; None where nobody says.
+    :param restart: how often the launcher has started the job anew.
+    """
+
+    rank: int
+    world: int | None = None
+    restart: int = 0
+
+
+def place() -> Place | None:
+    """This process among those of its job, None where it is on its own.
+
+    An initialised process group knows best, else the variables that torchrun and its like set.
+    """
+    distributed: Any = sys.modules.get("torch.distributed")
+    restart = _number("TORCHELASTIC_RESTART_COUNT") or 0
+    try:
+        if distributed is not None and distributed.is_available() and distributed.is_initialized():
+            return Place(distributed.get_rank(), distributed.get_world_size(), restart)
+    except (RuntimeError, ValueError):  # a group that is being taken down
+        pass
+    rank = _number("RANK")
+    return None if rank is None else Place(rank, _number("WORLD_SIZE"), restart)
+
+
+def current_rank() -> int | None:
+    """The rank of this process, None where it is on its own."""
+    here = place()
+    return None if here is None else here.rank
+
+
+def _number(variable: str) -> int | None:
+    text = os.environ.get(variable, "")
+    return int(text) if text.isdecimal() else None

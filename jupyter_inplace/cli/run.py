@@ -1,0 +1,137 @@
+"""``python -m jupyter_inplace script.py``: a program under the watch, then its report."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from dataclasses import replace
+from types import FrameType
+from typing import Any
+
+from jupyter_inplace._arrival import WatchOnArrival
+from jupyter_inplace._rank import Place, place
+from jupyter_inplace.cli.arguments import Options
+from jupyter_inplace.cli.program import Program, conclude, die_of_interrupt, status_of
+from jupyter_inplace.cli.save import make_folder, save
+from jupyter_inplace.report import VERDICTS, Report
+from jupyter_inplace.watch import watch
+
+FAILED_ON = 3
+
+
+def main(options: Options) -> int:
+    """Run the program; return the exit status."""
+    if options.module is not None:
+        program = Program.module(options.module, options.arguments)
+    else:
+        program = Program.script(options.script or "", options.arguments)
+    if options.save is not None:
+        make_folder(options.save)
+        options = replace(options, save=options.save.absolute())  # the program may change the folder it is in
+    program.prepare()
+    program.find()
+    return Run(program, options).run()
+
+
+class Run:
+    """One run of a program under a watch."""
+
+    def __init__(self, program: Program, options: Options) -> None:
+        self._program = program
+        self._options = options
+        self._process = os.getpid()
+        self._place: Place | None = place()
+        self._watch = WatchOnArrival(
+            watch(
+                *options.tasks,
+                fingerprint=options.fingerprint,
+                gradients=options.gradients,
+                namespace=lambda: program.namespace,
+            )
+        )
+
+    def run(self) -> int:
+        """Run it to its end, say what it did, return the exit status."""
+        self._save_when_terminated()
+        self._watch.begin()
+        error: BaseException | None = None
+        try:
+            self._program.run()
+        except BaseException as raised:  # noqa: BLE001  it is the program's; it is told below as Python tells it
+            error = raised
+        self._place = place() or self._place
+        if os.getpid() != self._process:  # a child of the program's that came back here: its end is its own
+            conclude(error)
+            return status_of(error)
+        report = self._watch.end(error)
+        conclude(error)
+        self._tell(report)
+        if isinstance(error, KeyboardInterrupt):
+            die_of_interrupt()
+        return self._status(report, error)
+
+    def _tell(self, report: Report) -> None:
+        options = self._options
+        report = self._of_this_rank(report)
+        if not options.quiet:
+            text = _text(report)
+            print(f"\n{text}", file=sys.stderr, flush=True)
+        if options.save is not None:
+            try:
+                path = save(report, options.save, self._program.name, self._place)
+            except OSError as fault:
+                print(f"jupyter-inplace: no report was saved in `{options.save}`: {fault.strerror or fault}", file=sys.stderr)
+            else:
+                if not options.quiet:
+                    print(f"report: {_relative(str(path))}", file=sys.stderr)
+
+    def _of_this_rank(self, report: Report) -> Report:
+        rank = None if self._place is None else self._place.rank
+        from jupyter_inplace import __version__
+
+        return replace(report, rank=rank if report.rank is None else report.rank, tool=report.tool or __version__)
+
+    def _status(self, report: Report, error: BaseException | None) -> int:
+        status = status_of(error)
+        level = self._options.fail_on
+        met = level is not None and VERDICTS.index(report.verdict) <= VERDICTS.index(level)
+        if not met or (isinstance(error, SystemExit) and status):
+            return status
+        return FAILED_ON
+
+    # --- a rank that its launcher ends ------------------------------------------------------------------------------
+
+    def _save_when_terminated(self) -> None:
+        """One rank that dies makes the launcher terminate the others: what they saw until then is saved too.
+
+        Only where reports of ranks are asked for, and only as long as the program has no handler of its own.
+        """
+        if self._options.save is None or self._place is None or not hasattr(signal, "SIGTERM"):
+            return
+        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, self._terminated)
+
+    def _terminated(self, number: int, _frame: FrameType | None) -> None:
+        """Save, then end as the program would have ended: by the signal, with nothing of its own run any more."""
+        signal.signal(number, signal.SIG_DFL)
+        if os.getpid() == self._process:
+            report = self._watch.end(None)
+            note = "the process was terminated from outside before its end"
+            self._tell(replace(report, blind_spots=(*report.blind_spots, note)))
+        os.kill(os.getpid(), number)
+
+
+def _text(report: Report) -> str:
+    from jupyter_inplace.show import text
+
+    stream: Any = sys.stderr
+    colour = bool(getattr(stream, "isatty", bool)()) and "NO_COLOR" not in os.environ
+    return text.render(report, color=colour)
+
+
+def _relative(path: str) -> str:
+    try:
+        return min(os.path.relpath(path), path, key=len)
+    except ValueError:  # another drive
+        return path

@@ -1,0 +1,45 @@
+"""Where a run's report goes: one file a run, or one a rank."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from jupyter_inplace._rank import Place
+from jupyter_inplace.cli.arguments import BadInputError
+from jupyter_inplace.report import Report
+
+
+def file_name(program: str, place: Place | None) -> str:
+    """``train.json``, or for a rank ``train.rank0-of-2.json``.
+
+    The number of ranks is part of the name, so that what an earlier and larger job left is not taken for a part of this one;
+    so is a restart by the launcher, so that it does not overwrite what the attempt that failed had found.
+    """
+    stem = re.sub(r"[^\w.-]+", "-", program).strip("-.") or "report"
+    if place is None:
+        return f"{stem}.json"
+    of = "" if place.world is None else f"-of-{place.world}"
+    again = f".restart{place.restart}" if place.restart else ""
+    return f"{stem}.rank{place.rank}{of}{again}.json"
+
+
+def make_folder(folder: Path) -> None:
+    """Make sure of the folder before the program runs, not hours later.
+
+    :raises BadInputError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInputError(f"`{folder}` cannot be made a folder for reports ({error.strerror}).") from None
+
+
+def save(report: Report, folder: Path, program: str, place: Place | None) -> Path:
+    """Write the report, whole or not at all.
+
+    :raises OSError: it cannot be written.
+    """
+    path = folder / file_name(program, place)
+    report.to_json(path)
+    return path

@@ -83,7 +83,7 @@ const TOKEN = new RegExp(
   [
     "(?<comment>#.*)",
     "(?<string>[rbfuRBFU]{0,2}(?:\"(?:[^\"\\\\]|\\\\.)*\"?|'(?:[^'\\\\]|\\\\.)*'?))",
-    "(?<number>\\b\\d[\\w.]*(?:[eE][+-]\\d+)?)",
+    "(?<number>\\b\\d[\\d_.]*(?:[eE][+-]?\\d+)?\\w*)",
     `(?<keyword>\\b(?:${KEYWORDS.replaceAll(" ", "|")})\\b)`,
     "(?<word>[\\p{L}_][\\p{L}\\p{N}_]*)",
   ].join("|"),

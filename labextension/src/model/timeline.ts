@@ -1,7 +1,7 @@
 // From a report's events to lanes, columns and bands on an abstract axis ("units"): one unit is the room of
 // one glyph. Program order goes left to right; what one source line does stands in one column.
 
-import type { Conflict, Mutation, Report, TimelineEvent } from "../report/types";
+import type { Conflict, Mutation, Report, Site, TimelineEvent } from "../report/types";
 import { isHarmful } from "./selection";
 
 export interface Mark {
@@ -86,6 +86,33 @@ function hotEvents(report: Report): (event: TimelineEvent) => boolean {
     (event.kind !== "write" && event.conflict !== null && destroyed.has(event.conflict));
 }
 
+// One backward call of several tasks interleaves what the tasks read. Each task's part stands together, in the order
+// in which the tasks began; everything else keeps its place.
+function byTask(timeline: readonly TimelineEvent[]): { event: TimelineEvent; id: number }[] {
+  const result: { event: TimelineEvent; id: number }[] = [];
+  let call: { event: TimelineEvent; id: number }[] = [];
+  let callKey: string | null = null;
+  const flush = (): void => {
+    const order = new Map<string, number>();
+    for (const { event } of call) {
+      const task = event.task ?? NOBODY;
+      if (!order.has(task)) order.set(task, order.size);
+    }
+    const rank = (event: TimelineEvent): number => order.get(event.task ?? NOBODY) ?? 0;
+    result.push(...call.sort((a, b) => rank(a.event) - rank(b.event) || a.id - b.id));
+    call = [];
+  };
+  timeline.forEach((event, id) => {
+    const key = phase(event).startsWith("b:") ? `${event.site?.file ?? ""}:${line(event) ?? -1}` : null;
+    if (key !== callKey) flush();
+    callKey = key;
+    if (key === null) result.push({ event, id });
+    else call.push({ event, id });
+  });
+  flush();
+  return result;
+}
+
 /** Lays the whole report out. Linear in the number of events. */
 export function layOut(report: Report): Timeline {
   const isHot = hotEvents(report);
@@ -97,7 +124,7 @@ export function layOut(report: Report): Timeline {
   let currentPhase = "";
   let inColumn = new Map<string, number>();
 
-  report.timeline.forEach((event, id) => {
+  for (const { event, id } of byTask(report.timeline)) {
     const eventPhase = phase(event);
     if (current === undefined || eventPhase !== currentPhase) {
       const from = current?.to ?? 0;
@@ -113,9 +140,7 @@ export function layOut(report: Report): Timeline {
     const band = bands.at(-1);
     if (current.backward && band !== undefined) band.hot ||= hot;
     // The call of backward itself touches no tensor: it opens its band.
-    if (event.tensor === null) {
-      if (event.kind === "backward") return;
-    }
+    if (event.tensor === null && event.kind === "backward") continue;
     const name = event.tensor ?? "?";
     const offset = inColumn.get(name) ?? 0;
     inColumn.set(name, offset + 1);
@@ -130,7 +155,7 @@ export function layOut(report: Report): Timeline {
     }
     lane.marks.push(mark);
     lane.hot ||= hot;
-  });
+  }
 
   const extent = Math.max(current?.to ?? 1, 1);
   const harmful = new Set(report.mutations.filter(isHarmful).map((mutation) => mutation.id));
@@ -172,31 +197,23 @@ function links(report: Report, marks: readonly Mark[]): Link[] {
       saves.set(event.conflict, mark);
     }
   }
+  // A save event names no conflict where one event stands for several saved tensors: then tensor and place tell.
+  const places = new Map<string, Mark>();
+  for (const mark of marks) {
+    const key = placeKey(mark.event.tensor, mark.event.site);
+    if (mark.event.kind === "save" && !places.has(key)) places.set(key, mark);
+  }
   const found: Link[] = [];
   for (const conflict of report.conflicts) {
     const write = writes.get(conflict.mutation);
-    const save = saves.get(conflict.id) ?? marks.find((mark) => isSaveOf(mark.event, conflict));
+    const save = saves.get(conflict.id) ?? places.get(placeKey(conflict.tensor, conflict.saved_site));
     if (write !== undefined && save !== undefined) found.push({ conflict, write, save });
   }
   return found;
 }
 
-// A save event names no conflict where one event stands for several saved tensors: then tensor and site tell.
-function isSaveOf(event: TimelineEvent, conflict: Conflict): boolean {
-  const site = conflict.saved_site;
-  return (
-    event.kind === "save" &&
-    event.tensor === conflict.tensor &&
-    event.site?.file === site?.file &&
-    event.site?.line === site?.line &&
-    event.site?.column === site?.column
-  );
-}
-
-/** A lane, and the lanes that it stands for where it is folded. */
-export interface Group {
-  name: string;
-  lanes: Lane[];
+function placeKey(tensor: string | null, site: Site | null): string {
+  return `${tensor ?? ""}@${site?.file ?? ""}:${site?.line ?? 0}:${site?.column ?? 0}`;
 }
 
 const PLAIN_LANES = 8;

@@ -2,7 +2,7 @@
 
 import type { JSX } from "preact";
 
-import type { Timeline } from "../model/timeline";
+import type { Band, Timeline } from "../model/timeline";
 import { visible } from "../report/words";
 import { usePanel } from "./context";
 import type { Scale } from "./TimelineView";
@@ -30,7 +30,7 @@ export function Bands({
   const { taskColour, selection } = usePanel();
   return (
     <g aria-hidden="true">
-      {timeline.bands.map((band, i) => {
+      {wide(timeline.bands, scale).map((band, i) => {
         const [x, end] = span(band.from, band.to, scale);
         return end <= x ? null : (
           <rect
@@ -40,13 +40,31 @@ export function Bands({
             width={end - x}
             height={height}
             class="ji-band"
-            data-ji-colour={taskColour(band.task)}
+            data-ji-colour={band.task === MIXED ? "none" : taskColour(band.task)}
             data-ji-selected={selection.task === band.task}
           />
         );
       })}
     </g>
   );
+}
+
+const MIXED = "\u0000";
+/** Pixels below which a band's colour could not be told. */
+const NARROW = 2;
+
+// Neighbours too narrow to be seen become one band of no task's colour, and what is out of sight is left out.
+function wide(bands: readonly Band[], scale: Scale): Band[] {
+  const found: Band[] = [];
+  for (const band of bands) {
+    if (band.to < scale.window.from || band.from > scale.window.to) continue;
+    const narrow = scale.x(band.to) - scale.x(band.from) < NARROW;
+    const last = found.at(-1);
+    if (!narrow) found.push(band);
+    else if (last?.task === MIXED && scale.x(band.from) - scale.x(last.to) < NARROW) last.to = band.to;
+    else found.push({ ...band, task: MIXED });
+  }
+  return found;
 }
 
 function span(from: number, to: number, scale: Scale): [number, number] {
@@ -72,7 +90,8 @@ export function Axis({ timeline, scale }: { timeline: Timeline; scale: Scale }):
       weight: column.hot ? 2 : 0,
     });
   }
-  for (const band of timeline.bands) {
+  for (const band of wide(timeline.bands, scale)) {
+    if (band.task === MIXED) continue;
     const [from, to] = span(band.from, band.to, scale);
     if (to <= from) continue;
     const long = trans.__("backward of %1", visible(band.task));

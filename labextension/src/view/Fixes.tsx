@@ -22,7 +22,8 @@ export function Fixes(): JSX.Element | null {
   );
   const busy = proving(report);
   if (sorted.length === 0 && busy === null) {
-    return harmful(report).length === 0 || report.cell === null ? null : (
+    const wanted = harmful(report).some((mutation) => mutation.verdict !== "mixes");
+    return !wanted || report.cell === null ? null : (
       <section class="ji-section" data-ji="fixes">
         <h3>{trans.__("Rewrites")}</h3>
         <p class="ji-muted">{trans.__("No rewrite of this cell is known that keeps its gradients.")}</p>

@@ -112,6 +112,16 @@ export function TimelineView(): JSX.Element | null {
 
   if (timeline.lanes.length === 0) return null;
 
+  // The buttons zoom about the chosen write, where it is in sight.
+  const zoomButton = (factor: number): void => {
+    const mark = timeline.marks.find(
+      (item) => item.event.kind === "write" && item.event.mutation === selection.mutation,
+    );
+    const inSight =
+      mark !== undefined && selection.mutation !== null && mark.x >= window.from && mark.x <= window.to;
+    control.zoomBy(factor, inSight ? mark.x : undefined);
+  };
+
   const holds = (row: Row, glyph: Glyph): boolean =>
     active !== null && row.lane.key === active.lane && glyph.marks.some((mark) => mark.id === active.mark);
   const tabStop =
@@ -212,7 +222,7 @@ export function TimelineView(): JSX.Element | null {
             class="ji-tool"
             aria-label={trans.__("Zoom out")}
             onClick={() => {
-              control.zoomBy(2);
+              zoomButton(2);
             }}
           >
             −
@@ -222,7 +232,7 @@ export function TimelineView(): JSX.Element | null {
             class="ji-tool"
             aria-label={trans.__("Zoom in")}
             onClick={() => {
-              control.zoomBy(0.5);
+              zoomButton(0.5);
             }}
           >
             +
@@ -293,7 +303,7 @@ export function TimelineView(): JSX.Element | null {
                       class="ji-event"
                       transform={`translate(${x.toFixed(1)} 0)`}
                       role="button"
-                      tabIndex={glyph === tabStop ? 0 : -1}
+                      tabindex={glyph === tabStop ? 0 : -1}
                       aria-label={`${visible(row.lane.name)}: ${label}`}
                       aria-pressed={glyph.marks.some((item) =>
                         touchesEvent(selection, item.event, item.id, report),
@@ -330,19 +340,22 @@ export function TimelineView(): JSX.Element | null {
               </g>
             ))}
           </svg>
-          {tip !== null && (
-            <div
-              class="ji-tip"
-              role="tooltip"
-              data-ji-side={tip.x > width * 0.6 ? "left" : "right"}
-              style={{ left: `${tip.x}px`, top: `${tip.y}px` }}
-            >
-              {tip.code !== "" && <code>{tip.code}</code>}
-              <span>{tip.text}</span>
-            </div>
-          )}
         </div>
       </div>
+      {tip !== null && (
+        <div
+          class="ji-tip"
+          role="tooltip"
+          data-ji-side={tip.x > width * 0.6 ? "left" : "right"}
+          style={{
+            left: `${(plot.current?.offsetLeft ?? 0) + (scroller.current?.offsetLeft ?? 0) + tip.x}px`,
+            top: `${(scroller.current?.offsetTop ?? 0) + tip.y - scrolled}px`,
+          }}
+        >
+          {tip.code !== "" && <code>{tip.code}</code>}
+          <span>{tip.text}</span>
+        </div>
+      )}
       <div class="ji-tl-foot">
         <Axis timeline={timeline} scale={scale} />
       </div>

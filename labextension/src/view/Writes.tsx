@@ -1,4 +1,5 @@
 import type { JSX } from "preact";
+import { useState } from "preact/hooks";
 
 import { harmful, isHarmful, ofConflict, ofMutation } from "../model/selection";
 import { inThisCell } from "../model/source";
@@ -32,14 +33,21 @@ const MANY = 60;
 
 function Harmless({ mutations }: { mutations: readonly Mutation[] }): JSX.Element {
   const { trans } = usePanel();
-  const shown = mutations.slice(0, MANY);
+  // Rows are made when they are asked for: a training loop has many.
+  const [open, setOpen] = useState(false);
+  const shown = open ? mutations.slice(0, MANY) : [];
   return (
-    <details class="ji-harmless">
+    <details
+      class="ji-harmless"
+      onToggle={(event) => {
+        setOpen(event.currentTarget.open);
+      }}
+    >
       <summary>{trans._n("%1 harmless write", "%1 harmless writes", mutations.length)}</summary>
       {shown.map((mutation) => (
         <Write key={mutation.id} mutation={mutation} />
       ))}
-      {shown.length < mutations.length && (
+      {open && shown.length < mutations.length && (
         <p class="ji-muted">{trans.__("and %1 more", count(mutations.length - shown.length))}</p>
       )}
     </details>
@@ -75,7 +83,7 @@ function Write({ mutation }: { mutation: Mutation }): JSX.Element {
           <Icon name={kind} />
           {verdictWord(mutation, trans)}
         </span>
-        <code class="ji-write-text">{visible(mutation.site?.text ?? opName(mutation.op))}</code>
+        <code class="ji-write-text">{visible(expression(mutation))}</code>
         <span class="ji-muted">{place(mutation.site, trans)}</span>
         {mutation.count > 1 && <span class="ji-muted">×{count(mutation.count)}</span>}
       </button>
@@ -199,7 +207,19 @@ function sourceLines(
     line.marks.push({ ...rangeOf(line.text, mutation.site), kind: "write", label, ...add(null) });
     line.notes.push({ text: label, conflict: null });
   }
-  return [...lines.values()].sort((a, b) => a.order - b.order);
+  const shown = [...lines.values()].sort((a, b) => a.order - b.order);
+  return dedent(shown);
+}
+
+// Lines of a deep block move left together.
+function dedent(lines: SourceLine[]): SourceLine[] {
+  const indent = Math.min(...lines.map((line) => line.text.length - line.text.trimStart().length));
+  if (indent === 0 || !Number.isFinite(indent)) return lines;
+  return lines.map((line) => ({
+    ...line,
+    text: line.text.slice(indent),
+    marks: line.marks.map((mark) => ({ ...mark, start: mark.start - indent, end: mark.end - indent })),
+  }));
 }
 
 function savedNote(conflict: Conflict, trans: Trans): string {
@@ -281,4 +301,10 @@ function Source({
       })}
     </div>
   );
+}
+
+/** What wrote: the expression; where a report may not carry it (code of another file), the operation. */
+function expression(mutation: Mutation): string {
+  const text = mutation.site?.text ?? "";
+  return text === "" ? opName(mutation.op) : text;
 }

@@ -2,9 +2,67 @@
 
 from __future__ import annotations
 
+import atexit
+import io
 import os
+from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from IPython.core.interactiveshell import ExecutionResult, InteractiveShell
+
+from jupyter_inplace import magic
 
 # One thread: the machine's cores are for the test processes, and sums come out the same every time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# The browser's and kernel's messages: the default of the coming jupyter_core, without its warning.
+# The default of the coming jupyter_core, without its warning.
 os.environ.setdefault("JUPYTER_PLATFORM_DIRS", "1")
+
+
+@dataclass
+class Ran:
+    """What came of a cell."""
+
+    result: ExecutionResult
+    out: str
+    err: str
+
+
+class Shell:
+    """A plain InteractiveShell, driven as a front end drives it."""
+
+    def __init__(self) -> None:
+        self.ip = InteractiveShell.instance()
+
+    def run(self, cell: str, **keywords: Any) -> Ran:
+        out, err = io.StringIO(), io.StringIO()
+        with redirect_stdout(out), redirect_stderr(err):
+            result = self.ip.run_cell(cell, **{"store_history": True, **keywords})
+        return Ran(result, out.getvalue(), err.getvalue())
+
+    @property
+    def ns(self) -> dict[str, Any]:
+        return self.ip.user_ns
+
+
+@pytest.fixture
+def bare(tmp_path, monkeypatch) -> Iterator[Shell]:
+    """A shell without the extension."""
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    InteractiveShell.clear_instance()
+    shell = Shell()
+    shell.ip.run_line_magic("colors", "nocolor")
+    yield shell
+    atexit.unregister(shell.ip.atexit_operations)
+    shell.ip.atexit_operations()
+    InteractiveShell.clear_instance()
+
+
+@pytest.fixture
+def shell(bare) -> Iterator[Shell]:
+    """A shell with the extension."""
+    magic.load(bare.ip)
+    yield bare
+    magic.unload(bare.ip)

@@ -147,7 +147,7 @@ class Analyst:
     ) -> None:  # fmt: skip
         """Where the engine will run Python of the user's: find the gradients that it could change for others."""
         session.gradient_written = None
-        if not session.python.seen or self.never or call.frame is None or _batched(call):
+        if not session.python.seen or self.never or call.frame is None or call.batched:
             return
         if not any(is_python_node(node) for node in graph.nodes) and not session.python.hooks_seen:
             return

@@ -9,7 +9,7 @@ import torch
 
 from jupyter_inplace.record import sites
 from jupyter_inplace.record import torch_private as private
-from jupyter_inplace.record.message import version_error
+from jupyter_inplace.record.message import detached_error, version_error
 from jupyter_inplace.record.patching import Replacement, session_here
 from jupyter_inplace.record.saved import Saved
 
@@ -38,6 +38,9 @@ def unpack(saved: Saved) -> torch.Tensor:
     if reading is not None:
         return reading.value(saved)
     t = saved.tensor
+    if saved.interior and t.grad_fn is None:
+        __tracebackhide__ = True
+        raise detached_error()
     if saved.version is not None and t._version != saved.version:
         __tracebackhide__ = True
         raise version_error(saved)
@@ -127,9 +130,9 @@ def _make_pack(ref: weakref.ref[Session]) -> Any:
         saved.tensor = t
         saved.version = private.version(t)
         saved.sequence = sequence
-        saved.clone = saved.view = saved.op = saved.made_by = saved.site = saved.module = None
+        saved.clone = saved.view = saved.home = saved.op = saved.made_by = saved.site = saved.module = None
         saved.output_nr = 0
-        saved.touched = saved.never_read = saved.fingerprint = False
+        saved.touched = saved.never_read = saved.fingerprint = saved.interior = False
         session = ref()
         if session is None:
             saved.order = 0
@@ -146,6 +149,7 @@ def _make_pack(ref: weakref.ref[Session]) -> Any:
                     saved.tensor = t.detach()
             else:
                 session.fresh += 1
+                saved.interior = node is not None
             session.order += 1
             saved.order = session.order
             if not session.muted:

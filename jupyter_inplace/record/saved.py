@@ -28,7 +28,7 @@ class Saved:
 
     __slots__ = (
         "__weakref__", "clone",
-        "fingerprint", "made_by", "module", "never_read", "op", "order", "output_nr", "sequence", "site", "tensor", "touched",
+        "fingerprint", "home", "interior", "made_by", "module", "never_read", "op", "order", "output_nr", "sequence", "site", "tensor", "touched",
         "version", "view",
     )  # fmt: skip
 
@@ -46,6 +46,8 @@ class Saved:
     touched: bool
     never_read: bool
     fingerprint: bool
+    interior: bool  # an input that was no leaf when it was saved
+    home: Bucket | None  # where it was sorted in, None before
 
     @property
     def overwritten(self) -> bool:
@@ -130,6 +132,7 @@ class SavedIndex:
                     if bucket is None:
                         bucket = self._buckets[key] = Bucket()
                     bucket.saved.append(ref)
+                    saved.home = saved.home or bucket
         if len(self._buckets) > self._prune_at:
             self._buckets = {key: bucket for key, bucket in self._buckets.items() if bucket.live()}
             self._prune_at = max(256, 2 * len(self._buckets))
@@ -149,14 +152,10 @@ class SavedIndex:
         return bool(storage) and self.bucket(storage) is not None
 
     def bucket_of(self, saved: Saved) -> Bucket | None:
-        """The bucket in which `saved` stands, whatever became of its tensor since (`set_`, `.data =`)."""
+        """The bucket in which `saved` stands, wherever its tensor lies by now (`set_`, `.data =`, a sparse `mul_`)."""
         if self._pending:
             self._sort_in()
-        for key in storages_of(saved.tensor):
-            bucket = self._buckets.get(key)
-            if bucket is not None:
-                return bucket
-        return None
+        return saved.home
 
     def touch(self, saved: Saved) -> None:
         if not saved.touched:

@@ -13,8 +13,10 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
+from jupyter_inplace._rank import stamped
 from jupyter_inplace.report import Report
 from jupyter_inplace.watch import watch
+
 
 class OnArrival:
     """Calls back once, right after a module has been imported for the first time, on the thread that asked.
@@ -104,11 +106,13 @@ class WatchOnArrival:
             self._arrival.remove()
         if self._began:
             return self._watch.stop(error)
-        if self.fault is not None:
-            return Report(summary=f"not watched: {self.fault}", blind_spots=(f"not watched: {self.fault!r}",))
+        from jupyter_inplace import __version__
         from jupyter_inplace.show.summary import build_summary
 
-        return Report(summary=build_summary((), framework_used=False))
+        if self.fault is not None:
+            note = f"not watched: {self.fault!r}"
+            return stamped(Report(tool=__version__, summary=f"{note}.", blind_spots=(note,)))
+        return stamped(Report(tool=__version__, summary=build_summary((), framework_used=False)))
 
     def _start(self) -> None:
         try:

@@ -22,7 +22,7 @@ def encode(value: Any) -> Any:
         return {
             f.name: encode(item)
             for f in dataclasses.fields(value)
-            if (item := getattr(value, f.name)) != () or not f.metadata.get("absent_if_empty")
+            if (item := getattr(value, f.name)) not in ((), None) or not f.metadata.get("absent_if_empty")
         }
     if isinstance(value, tuple):
         return [encode(item) for item in value]
@@ -80,27 +80,37 @@ def dumps(data: Any) -> str:
     return json.dumps(data, allow_nan=False)
 
 
-def read_one(path: str | os.PathLike[str]) -> tuple[str, Any]:
-    """The name and the data of the one JSON file that a path or glob names.
+def find_files(path: str | os.PathLike[str]) -> list[Path]:
+    """The JSON files that a path names: a file, those of a folder, or those that a pattern matches; sorted.
 
     :raises FileNotFoundError: nothing is there.
-    :raises ValueError: several files match, or the file is no JSON.
     """
     name = os.fspath(path)
     found = [Path(name)]
-    if not found[0].exists():
+    if found[0].is_dir():
+        found = sorted(p for p in found[0].glob("*.json") if not p.name.startswith("."))
+        if not found:
+            raise FileNotFoundError(f"no report in the folder `{name}`.")
+    elif not found[0].exists():
         pattern = Path(name)
         anchor = Path(pattern.anchor)
         relative = str(pattern.relative_to(anchor)) if pattern.anchor else name
-        found = sorted(anchor.glob(relative)) if relative else []
+        # what begins with a dot is a draft that is being written
+        found = sorted(p for p in anchor.glob(relative) if not p.name.startswith(".")) if relative else []
     if not found:
         raise FileNotFoundError(f"no report at `{name}`.")
-    if len(found) > 1:
-        raise ValueError(f"`{name}` matches {len(found)} files; name one report.")
+    return found
+
+
+def read_file(path: Path) -> Any:
+    """The data of a JSON file.
+
+    :raises ValueError: it is no JSON.
+    """
     try:
-        return str(found[0]), json.loads(found[0].read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:  # JSONDecodeError and UnicodeDecodeError both
-        raise ValueError(f"`{found[0]}` is truncated or no JSON ({error}).") from None
+        raise ValueError(f"`{path}` is truncated or no JSON ({error}).") from None
 
 
 def write_whole(path: str | os.PathLike[str], text: str) -> None:

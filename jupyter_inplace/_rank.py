@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+from jupyter_inplace.report import Report
 
 
 @dataclass(frozen=True)
@@ -38,10 +40,10 @@ def place() -> Place | None:
     return None if rank is None else Place(rank, _number("WORLD_SIZE"), restart)
 
 
-def current_rank() -> int | None:
-    """The rank of this process, None where it is on its own."""
+def stamped(report: Report) -> Report:
+    """The report with the rank of this process in it, where it is one of several."""
     here = place()
-    return None if here is None else here.rank
+    return report if here is None else replace(report, rank=here.rank, world=here.world)
 
 
 def _number(variable: str) -> int | None:

@@ -12,6 +12,7 @@ import os
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Gradient",
     "InplaceError",
     "Mutation",
+    "RankCount",
     "Report",
     "Site",
     "Task",
@@ -106,6 +108,14 @@ class Error:
     site: Site | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class RankCount:
+    """How many writes one rank made."""
+
+    rank: int
+    count: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mutation:
     """An in-place write, or `count` writes of one place in a loop.
@@ -116,6 +126,8 @@ class Mutation:
     :param time: seconds from the beginning of the watch to the first write of this row.
     :param tensors: the names of all tensors that one optimizer step wrote.
     :param note: what else a person should know, in a few words without a full stop.
+    :param ranks: in a merged report, how many of the writes each rank made; ranks that made none are left out.
+    :param steps: in a report of watched steps, in how many of them the write was made.
     """
 
     id: int
@@ -138,6 +150,8 @@ class Mutation:
     module: str | None = None
     note: str | None = None
     framework: str | None = None
+    ranks: tuple[RankCount, ...] = field(default=(), metadata={"absent_if_empty": True})
+    steps: int | None = field(default=None, metadata={"absent_if_empty": True})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -277,6 +291,10 @@ class Report:
         with watch("loss1", "loss2") as report:
             ...
         report.raise_for_verdict()          # an `InplaceError` where a gradient was broken or wrong
+
+    :param rank: which process of a job it is of; `world` is how many there are.
+    :param ranks: of a merged report, the ranks that it is of.
+    :param steps: of a report of watched steps, how many were watched, and how many there were.
     """
 
     format: str = FORMAT
@@ -297,6 +315,9 @@ class Report:
     timeline: tuple[TimelineEvent, ...] = ()
     fixes: tuple[Fix, ...] = ()
     blind_spots: tuple[str, ...] = ()
+    world: int | None = field(default=None, metadata={"absent_if_empty": True})
+    ranks: tuple[int, ...] = field(default=(), metadata={"absent_if_empty": True})
+    steps: tuple[int, ...] = field(default=(), metadata={"absent_if_empty": True})
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain JSON data."""
@@ -386,16 +407,30 @@ class InplaceError(Exception):
 
 
 def load(path: str | os.PathLike[str]) -> Report:
-    """Read a report that `Report.to_json` wrote.
+    """Read a report that `Report.to_json` wrote, or several as one (see `jupyter_inplace.merge`).
 
-    :param path: a file, or a glob that matches one file.
+    :param path: a file, a folder of reports, or a pattern such as ``"reports/*.json"``.
     :raises FileNotFoundError: nothing is there.
-    :raises ValueError: several files match, or the file is truncated, no report, or of another version.
+    :raises ValueError: a file is truncated, no report, or of another version; or they do not belong together.
     """
-    from jupyter_inplace._plain import read_one
+    from jupyter_inplace._plain import find_files
 
-    name, data = read_one(path)
+    found = [_load_one(file) for file in find_files(path)]
+    if len(found) == 1:
+        return found[0]
+    from jupyter_inplace.merge import merge
+
+    try:
+        return merge(found)
+    except ValueError as error:
+        raise ValueError(f"`{os.fspath(path)}` matches {error}") from None
+
+
+def _load_one(file: Path) -> Report:
+    from jupyter_inplace._plain import read_file
+
+    data = read_file(file)
     try:
         return Report.from_dict(data)
     except ValueError as error:
-        raise ValueError(f"`{name}` is {error}") from None
+        raise ValueError(f"`{file}` is {error}") from None

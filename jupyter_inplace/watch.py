@@ -8,6 +8,7 @@ import types
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from jupyter_inplace._rank import stamped
 from jupyter_inplace.report import Cell, Report
 
 _active = threading.local()  # the one session of this thread, and the watches open in it
@@ -83,7 +84,7 @@ class watch:
             if self._report is None:
                 raise RuntimeError("this watch was never started; use `with watch() as report:`")
             return self._report
-        self._report = window.close(_active, error)
+        self._report = stamped(window.close(_active, error))
         return self._report
 
     def __enter__(self) -> watch:

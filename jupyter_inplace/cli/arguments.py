@@ -6,7 +6,6 @@ import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from jupyter_inplace.report import VERDICTS, Verdict
 
@@ -91,17 +90,21 @@ def _run_parser() -> argparse.ArgumentParser:
         "       jupyter-inplace show REPORT.json ... [--html PAGE]\n"
         "       jupyter-inplace fix [--apply] script.py [arguments of the script ...]",
         description="Run a program under the watch: which of its in-place writes break gradients, and what they hit.",
-        epilog="The report goes to the error stream, so that the program's own output stays what it is. Exit status: the program's "
-        "own; 3 where --fail-on is met, unless the program itself asked for another by sys.exit(); 2 for a wrong word here.",
+        epilog="The report goes to the error stream, so that the program's own output stays what it is. Exit status: "
+        "the program's own; 3 where --fail-on is met, unless the program asked for another one by sys.exit(); "
+        "2 for a wrong word here.",
         allow_abbrev=False,
     )
     _watch_words(parser)
-    parser.add_argument("--save", type=Path, metavar="DIR", help="write the report as JSON into a folder, one file a rank")
+    parser.add_argument("--save", type=Path, metavar="DIR", help="write the report as JSON, one file a rank")
     parser.add_argument(
-        "--fail-on", choices=LEVELS, metavar="VERDICT", help=f"exit with 3 where the verdict is this or worse: {', '.join(LEVELS)}"
-    )
+        "--fail-on", choices=LEVELS, metavar="VERDICT",
+        help=f"exit with 3 where the verdict is this or worse: {', '.join(LEVELS)}",
+    )  # fmt: skip
     parser.add_argument("-q", "--quiet", action="store_true", help="print no report")
-    parser.add_argument("-m", dest="module", nargs=argparse.REMAINDER, metavar="MODULE", help="run a module, as python -m does")
+    parser.add_argument(
+        "-m", dest="module", nargs=argparse.REMAINDER, metavar="MODULE", help="run a module, as python -m does"
+    )
     parser.add_argument("program", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     return parser
 
@@ -136,8 +139,8 @@ def _fix_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="jupyter-inplace fix",
         description="Run a script, rewrite what breaks its gradients, and prove each rewrite by running it on a copy.",
-        epilog="Nothing is written without --apply. Exit status: 0 where nothing is to be done or the best proved rewrite was "
-        "applied, 1 where there is something to do, 2 for a wrong word here.",
+        epilog="Nothing is written without --apply. Exit status: 0 where nothing is to be done or the best proved "
+        "rewrite was applied, 1 where there is something to do, 2 for a wrong word here.",
         allow_abbrev=False,
     )
     _watch_words(parser)
@@ -154,11 +157,3 @@ def _seconds(word: str) -> float:
     if not value > 0:
         raise ValueError(word)
     return value
-
-
-def plural(number: int, noun: str) -> str:
-    """``1 write``, ``2 writes``."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-Namespace = dict[str, Any]

@@ -116,10 +116,11 @@ class Program:
         """Compile and run it; whatever it raises comes out."""
         code = self.code()
         spec = self._spec
+        own = importlib.machinery.SourceFileLoader("__main__", self.path)
         named = {
             "__file__": spec.origin if spec is not None else self.path,
             "__cached__": spec.cached if spec is not None else None,
-            "__loader__": spec.loader if spec is not None else importlib.machinery.SourceFileLoader("__main__", self.path),
+            "__loader__": spec.loader if spec is not None else own,
             "__package__": spec.parent if spec is not None else None,
             "__spec__": spec,
         }

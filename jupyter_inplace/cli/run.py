@@ -73,7 +73,6 @@ class Run:
 
     def _tell(self, report: Report) -> None:
         options = self._options
-        report = self._of_this_rank(report)
         if not options.quiet:
             text = _text(report)
             print(f"\n{text}", file=sys.stderr, flush=True)
@@ -81,16 +80,11 @@ class Run:
             try:
                 path = save(report, options.save, self._program.name, self._place)
             except OSError as fault:
-                print(f"jupyter-inplace: no report was saved in `{options.save}`: {fault.strerror or fault}", file=sys.stderr)
+                reason = fault.strerror or fault
+                print(f"jupyter-inplace: no report was saved in `{options.save}`: {reason}", file=sys.stderr)
             else:
                 if not options.quiet:
                     print(f"report: {_relative(str(path))}", file=sys.stderr)
-
-    def _of_this_rank(self, report: Report) -> Report:
-        rank = None if self._place is None else self._place.rank
-        from jupyter_inplace import __version__
-
-        return replace(report, rank=rank if report.rank is None else report.rank, tool=report.tool or __version__)
 
     def _status(self, report: Report, error: BaseException | None) -> int:
         status = status_of(error)

@@ -13,8 +13,8 @@ from jupyter_inplace.report import Report
 def file_name(program: str, place: Place | None) -> str:
     """``train.json``, or for a rank ``train.rank0-of-2.json``.
 
-    The number of ranks is part of the name, so that what an earlier and larger job left is not taken for a part of this one;
-    so is a restart by the launcher, so that it does not overwrite what the attempt that failed had found.
+    The number of ranks is part of the name, so that what an earlier and larger job left is not taken for a part of this
+    one; so is a restart by the launcher, so that it does not overwrite what the attempt that failed had found.
     """
     stem = re.sub(r"[^\w.-]+", "-", program).strip("-.") or "report"
     if place is None:

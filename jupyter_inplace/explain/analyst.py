@@ -11,14 +11,14 @@ from typing import Any
 
 import torch
 
-from jupyter_inplace.explain import earlier
+from jupyter_inplace.explain import earlier, kept_gradients
 from jupyter_inplace.explain.damage import Damage, leaf_targets, quiet
 from jupyter_inplace.explain.facts import BackwardFacts
 from jupyter_inplace.explain.graph import Graph, Node, is_python_node
 from jupyter_inplace.explain.in_flight import InFlight
 from jupyter_inplace.explain.integers import candidates
 from jupyter_inplace.explain.mixes import find_mixes
-from jupyter_inplace.explain.names import Names, namespaces
+from jupyter_inplace.explain.names import Names, namespaces, user_frame
 from jupyter_inplace.explain.pull import CannotPull, Edge, ReferenceReading, pull
 from jupyter_inplace.explain.repair import Repair
 from jupyter_inplace.explain.split import Part, split
@@ -67,14 +67,25 @@ class Analyst:
         calls, names = self._sites.get(call.site, (0, []))
         integers = candidates(session) if session.integers.by_storage else {}
         suspect = bool(touched or session.unrecorded.cuts or integers)
+        gradients = session.kept_gradients.wanted
         python = session.python.seen and (calls < _NAMED_CALLS or session.python.wrote)
-        if not suspect and not mixed and not python and not self.always and calls >= _NAMED_CALLS:
+        if not suspect and not mixed and not python and not gradients and not self.always and calls >= _NAMED_CALLS:
             call.facts = BackwardFacts(names, call.order, call.site, call.time)
             return
         with quiet(session):
             facts = self._analyse(session, call, touched, mixed, integers=integers)
         self._sites[call.site] = (calls + 1, facts.tasks)
         call.facts = self.current = facts
+
+    def after_backward(self, session: Session, call: Backward) -> None:
+        if call.leaves and call.accumulate and call.facts is not None:
+            kept_gradients.after_backward(session, call.leaves, call.facts.tasks)
+
+    def gradient_overwritten(self, session: Session, t: torch.Tensor, write: Any, before: torch.Tensor) -> None:
+        frame = user_frame()
+        with quiet(session):
+            spaces = namespaces(frame, self.namespace() if self.namespace is not None else None)
+            kept_gradients.after_write(session, t, write, lambda: Names(spaces), before)
 
     def pending(self, session: Session, name: str, root: torch.Tensor, spaces: Names) -> BackwardFacts | None:
         """What a backward of `root`, still alive at the end of the cell, would meet; None where nothing was touched."""
@@ -137,6 +148,9 @@ class Analyst:
             damage = Damage(session, graph, parts, targets, names)
             damage.missing.update(facts.tasks)
             damage.without_numbers(facts, touched)
+        if session.kept_gradients.wanted and given is None:
+            kept_gradients.before_backward(session, call, graph, lambda: names)
+            call.leaves = [(targets.get((graph.nodes[i], 0), "?"), graph.nodes[i].variable) for i in graph.leaves]
         self._look_in_flight(session, call, graph, parts, targets, facts)
         if touched or facts.mixes or self.always or repair:
             facts.names.update(names.storage_names())

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from jupyter_inplace.explain import kept_gradients
 from jupyter_inplace.explain.damage import quiet
 from jupyter_inplace.explain.facts import BackwardFacts
 from jupyter_inplace.explain.gradients import GradientTable
@@ -69,6 +70,9 @@ class Assembly:
                 pending = self.analyst.pending(self.session, name, root, self.names)
                 if pending is not None:
                     facts.append(pending)
+        kept = kept_gradients.facts(self.session, self.resolver, self.end, self.session.seconds())
+        if kept is not None:
+            facts.append(kept)
         for call in inside:
             if call.error is not None and call.facts is not None and not call.facts.conflicts:
                 call.facts.notes.append(f"the backward of {', '.join(call.facts.tasks) or 'a task'} raised {call.error}")

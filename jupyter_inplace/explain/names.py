@@ -7,6 +7,7 @@ property and no user code runs: modules by their registries, plain objects by `_
 
 from __future__ import annotations
 
+import sys
 import types
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -19,6 +20,14 @@ from jupyter_inplace.record.torch_private import storage_id
 _MAX_ITEMS = 2000  # items looked at in one container
 _MAX_TENSORS = 50_000  # tensors named in one search
 _HIDDEN = {"In", "Out", "get_ipython", "exit", "quit", "open"}
+
+
+def user_frame() -> types.FrameType | None:
+    """The innermost frame of the user's on the stack."""
+    frame: types.FrameType | None = sys._getframe(1)
+    while frame is not None and not sites.is_user_frame(frame):
+        frame = frame.f_back
+    return frame
 
 
 def namespaces(frame: types.FrameType | None, extra: Mapping[str, Any] | None = None) -> list[Mapping[str, Any]]:
@@ -80,6 +89,10 @@ class Names:
             if best is None or rank < best[0]:
                 best = (rank, name)
         return None if best is None else best[1]
+
+    def bound_to(self, t: torch.Tensor) -> list[str]:
+        """Every name that holds this tensor or another one over its memory."""
+        return [name for name, _ in self._storage_map().get(storage_id(t), ())]
 
     def storage_names(self) -> dict[int, str]:
         """For every storage in view the name of its widest tensor."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import sys
+import functools
+import linecache
 import types
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,7 +13,8 @@ import torch
 from jupyter_inplace.explain.analyst import Analyst
 from jupyter_inplace.explain.assemble import Assembly
 from jupyter_inplace.explain.damage import quiet
-from jupyter_inplace.explain.names import Names, namespaces
+from jupyter_inplace.explain.kept_gradients import mentions_grad
+from jupyter_inplace.explain.names import Names, namespaces, user_frame
 from jupyter_inplace.explain.tracebacks import without_own_frames
 from jupyter_inplace.explain.wording import ErrorWording
 from jupyter_inplace.record import message, sites
@@ -72,6 +74,9 @@ class Window:
         analyst.wording = ErrorWording(session, analyst, cell_file, cell.source if cell is not None else None)
         analyst.new_window()
         session.before_backward, session.after_failure = analyst.before_backward, analyst.after_failure
+        session.after_backward = analyst.after_backward
+        session.gradient_overwritten = functools.partial(analyst.gradient_overwritten, session)
+        session.kept_gradients.wanted = mentions_grad(cell.source if cell is not None else _file_source(frame))
         message.explain = analyst.word
         window.start = session.open_window()
         window.started = session.seconds()
@@ -97,7 +102,7 @@ class Window:
         if error is not None:
             error.__traceback__ = without_own_frames(error.__traceback__)
         try:
-            frame = _user_frame()
+            frame = user_frame()
             spaces = namespaces(frame, self.analyst.namespace() if self.analyst.namespace is not None else None)
             spaces += _raising_spaces(error)
             return Assembly(self, end, error, Names(spaces)).report()
@@ -119,11 +124,8 @@ def _place(frame: types.FrameType | None) -> tuple[str, int] | None:
     return None if frame is None else (frame.f_code.co_filename, frame.f_lineno)
 
 
-def _user_frame() -> types.FrameType | None:
-    frame: types.FrameType | None = sys._getframe(1)
-    while frame is not None and not sites.is_user_frame(frame):
-        frame = frame.f_back
-    return frame
+def _file_source(frame: types.FrameType | None) -> str | None:
+    return None if frame is None else "".join(linecache.getlines(frame.f_code.co_filename))
 
 
 def _raising_spaces(error: BaseException | None) -> list[Mapping[str, Any]]:

@@ -28,7 +28,7 @@ class Backward:
     """
 
     __slots__ = (
-        "accumulate", "batched", "create_graph", "error", "facts", "finished", "frame", "grads", "inputs", "nested", "order", "retain",
+        "accumulate", "batched", "create_graph", "error", "facts", "finished", "frame", "grads", "inputs", "leaves", "nested", "order", "retain",
         "roots", "sequence", "site", "time", "transformed",
     )  # fmt: skip
 
@@ -41,11 +41,13 @@ class Backward:
         self.accumulate = self.batched = self.retain = self.create_graph = self.nested = self.transformed = self.finished = False
         self.error: str | None = None
         self.facts: Any = None
+        self.leaves: list[tuple[str, Any]] = []
         self.sequence = 0
 
     def release(self) -> None:
         self.roots = self.grads = self.inputs = ()
         self.frame = None
+        self.leaves = []
 
 
 class EnginePatch:
@@ -165,6 +167,11 @@ class EnginePatch:
     def _end(self, call: Backward) -> None:
         session = self._session
         call.finished = call.error is None
+        if session.after_backward is not None:
+            try:
+                session.after_backward(session, call)
+            except Exception as fault:
+                session.fault(fault)
         call.release()
         if not call.nested:
             session.gradient_written = None

@@ -23,6 +23,7 @@ from jupyter_inplace.record.geometry import WHOLE, byte_range, view_of
 from jupyter_inplace.record.hooks import SavedTensorHooks
 from jupyter_inplace.record.mode import WatchMode
 from jupyter_inplace.record.integers import IntegerWrites
+from jupyter_inplace.record.kept_gradients import KeptGradients
 from jupyter_inplace.record.optimizers import OptimizerHooks
 from jupyter_inplace.record.patching import set_session_here
 from jupyter_inplace.record.saved import Saved, SavedIndex, storages_of
@@ -65,6 +66,10 @@ class Session:
         self.after_failure: Callable[[Session, Backward, BaseException], None] | None = None
         self.analyst: Any = None  # explain's, kept with the record that it explains
         self.exports = Exports(self)
+        self.kept_gradients = KeptGradients(self)
+        # Called with (tensor, write, value before) for a dispatched write to a tensor known to be some leaf's `.grad`.
+        self.gradient_overwritten: Callable[[torch.Tensor, Write, torch.Tensor], None] | None = None
+        self.after_backward: Callable[[Session, Backward], None] | None = None
         self.python = PythonInBackward(self)
         # Called with (write, tensor, flat storage before, func, args, kwargs) for a write by Python that the engine runs.
         self.gradient_written: Callable[..., None] | None = None
@@ -133,6 +138,12 @@ class Session:
         except Exception as fault:
             self.fault(fault)
 
+    def read_kept(self, args: Any) -> None:
+        try:
+            self.kept_gradients.read(args)
+        except Exception as fault:
+            self.fault(fault)
+
     def note_alias(self, args: Any) -> None:
         if self.muted:
             return
@@ -152,8 +163,10 @@ class Session:
             self.copy_on_write(key, span, plan)
         cuts = [] if plan.metadata_only or plan.hidden else self.unrecorded.before_write(func, t, args, kwargs, self.order + 1)
         integers = None if plan.metadata_only else self.integers.before_write(t, self.order + 1)
+        known = keys and keys[0] in self.kept_gradients.known and self.gradient_overwritten is not None
+        gradient = t.detach().clone() if known else None
         flat = _flat_storage(t) if self.gradient_written is not None and self.engine.depth else None
-        return keys, span, private.version(t), tuple(t.shape), view_of(t), cuts, integers, flat
+        return keys, span, private.version(t), tuple(t.shape), view_of(t), cuts, integers, gradient, flat
 
     def copy_on_write(self, storage: int, span: tuple[int, int], plan: Plan | None) -> None:
         """Clone the saved tensors that overlap the bytes `span` of `storage` and are not cloned yet."""
@@ -215,7 +228,7 @@ class Session:
                 self.gradient_written(row, t, before[-1], func, args, kwargs)
 
     def _enter(self, op: str, t: torch.Tensor, before: Any, site: Any, module: Any, plan: Plan | None) -> Write:
-        keys, (lo, hi), version, shape, view, cuts, integers, _ = before
+        keys, (lo, hi), version, shape, view, cuts, integers, gradient, _ = before
         storage = keys[0] if keys else 0
         row = self.table.row(op, site, _weak(module), id(module), storage, self.seconds(), self.order)
         if not row.count:
@@ -234,6 +247,8 @@ class Session:
                 bucket.log(row, self.order, lo, hi, view)
         if cuts:
             self.unrecorded.enter(cuts, row)
+        if gradient is not None and self.gradient_overwritten is not None:
+            self.gradient_overwritten(t, row, gradient)
         if integers is not None:
             self.integers.enter(integers, storage, row)
         if storage in self.leaf_storages or (t.requires_grad and _is_leaf(t)):
@@ -268,6 +283,7 @@ class Session:
         self.last_op = None
         self.unrecorded.clear()
         self.integers.by_storage.clear()
+        self.kept_gradients.clear()
 
     def close_window(self) -> int:
         self.windows -= 1

@@ -41,9 +41,12 @@ class CellCode:
         self._parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
         self.top, self.top_scope = self._find_top(block)
         self._top_index = {id(statement): index for index, statement in enumerate(self.top)}
-        self.functions = [node for node in ast.walk(tree) if isinstance(node, Function)]
-        self._calls = {id(function): list(self._find_calls(function)) for function in self.functions}
-        self._bindings = list(self._find_bindings())
+        self.functions = [node for node in self._parents if isinstance(node, Function)]
+        self._calls: dict[int, list[ast.AST]] = {}
+        self._loads = self._find_loads()
+        self._bindings: dict[str, list[Binding]] = {}
+        for target, binding in self._find_bindings():
+            self._bindings.setdefault(target, []).append(binding)
 
     @classmethod
     def read(cls, source: str, block: tuple[int, int] | None = None) -> CellCode | None:
@@ -93,15 +96,21 @@ class CellCode:
             current = self._parents.get(current)
         return None if current is None else self._top_index[id(current)]
 
-    def top_indices(self, node: ast.AST, _seen: frozenset[int] = frozenset()) -> set[int]:
+    def top_indices(self, node: ast.AST) -> set[int]:
         """The cell's own statements during which a node runs: its own, or those that call the functions around it."""
-        index = self.top_index(node)
-        if index is not None:
-            return {index}
-        function = self.scope_of(node)
-        if function is None or id(function) in _seen:
-            return set()
-        return {index for call in self.calls(function) for index in self.top_indices(call, _seen | {id(function)})}
+        found: set[int] = set()
+        seen: set[int] = set()
+        waiting: list[ast.AST] = [node]
+        while waiting:
+            current = waiting.pop()
+            index = self.top_index(current)
+            function = self.scope_of(current)
+            if index is not None:
+                found.add(index)
+            elif function is not None and id(function) not in seen:
+                seen.add(id(function))
+                waiting += self.calls(function)
+        return found
 
     def in_loop(self, node: ast.AST) -> bool:
         """Whether a loop of the same function goes round a node."""
@@ -114,29 +123,29 @@ class CellCode:
 
     def calls(self, function: Function) -> list[ast.AST]:
         """Where a function is called, or handed on to be called."""
-        return self._calls[id(function)]
+        found = self._calls.get(id(function))
+        if found is None:
+            found = self._calls[id(function)] = list(self._find_calls(function))
+        return found
 
     # Variables
 
     def bindings(self, path: ast.expr, scope: Function | None) -> list[Binding]:
         """What gives a variable its value, in program order; where only its container is bound, that."""
-        key, prefixes = path_key(path), set(_prefixes(path))
+        key = path_key(path)
         home = self.home_of(path, scope)
-        method_class = self.class_of(scope) if scope is not None else None
-        own_bindings: list[Binding] = []
-        around: list[Binding] = []
-        for target, binding in self._bindings:
+        owner = self.class_of(scope) if scope is not None and key.startswith("self.") else None
+
+        def visible(binding: Binding) -> bool:
             where = self.scope_of(binding.statement)
-            own = where is home or (
-                key.startswith("self.") and where is not None and self.class_of(where) is method_class is not None
-            )
-            if not own or (where is self.top_scope and self.top_index(binding.statement) is None):
-                continue
-            if target == key:
-                own_bindings.append(binding)
-            elif target in prefixes:
-                around.append(binding)
-        return own_bindings or around
+            if where is home:
+                return where is not self.top_scope or self.top_index(binding.statement) is not None
+            return owner is not None and where is not None and self.class_of(where) is owner
+
+        own = [binding for binding in self._bindings.get(key, ()) if visible(binding)]
+        if own:
+            return own
+        return [binding for prefix in _prefixes(path) for binding in self._bindings.get(prefix, ()) if visible(binding)]
 
     def parameter(self, path: ast.expr, scope: Function | None) -> int | None:
         """The position of the parameter that a path begins with, None where it is no parameter."""
@@ -172,13 +181,12 @@ class CellCode:
         return self.top_scope
 
     def _binds(self, scope: Function, name: str) -> bool:
-        for node in ast.walk(scope):
-            if isinstance(node, ast.Global | ast.Nonlocal) and name in node.names and self.scope_of(node) is scope:
-                return False
-        return any(
-            target == name and binding.exact and self.scope_of(binding.statement) is scope
-            for target, binding in self._bindings
-        )
+        """Whether a function makes a variable its own."""
+        own = (b for b in self._bindings.get(name, ()) if b.exact and self.scope_of(b.statement) is scope)
+        if next(own, None) is None:
+            return False
+        outside = (node for node in ast.walk(scope) if isinstance(node, ast.Global | ast.Nonlocal))
+        return not any(name in node.names and self.scope_of(node) is scope for node in outside)
 
     # Order
 
@@ -188,7 +196,7 @@ class CellCode:
         :param lines: the lines of the cell on the stack when it stopped, outermost first; or only the innermost one.
         """
         frames = self._frames(lines)
-        return bool(frames) and self._after(node, frames, frozenset())
+        return bool(frames) and self._after(node, frames, set())
 
     def _frames(self, lines: Sequence[int]) -> list[ast.stmt]:
         """The statements under way when the cell stopped, from one of the cell's own inward."""
@@ -224,7 +232,7 @@ class CellCode:
             outer = self.scope_of(outer)
         return [] if outer is None else [outer, statement]
 
-    def _after(self, node: ast.AST, frames: list[ast.stmt], seen: frozenset[int]) -> bool:
+    def _after(self, node: ast.AST, frames: list[ast.stmt], seen: set[int]) -> bool:
         scope = self.scope_of(node)
         if scope is self.top_scope and self.top_index(node) is None:
             return False
@@ -234,6 +242,7 @@ class CellCode:
                 return True
         if scope is None or scope is self.top_scope or id(scope) in seen:
             return False
+        seen.add(id(scope))
         for call in self.calls(scope):
             statement = self.statement_of(call)
             if statement is None:
@@ -241,7 +250,7 @@ class CellCode:
             current = id(scope) in under_way and any(statement is frame for frame in frames)
             if current and not self.in_loop(statement):
                 continue  # the very call that was under way
-            if self._after(statement, frames, seen | {id(scope)}):
+            if self._after(statement, frames, seen):
                 return True
         return False
 
@@ -285,23 +294,36 @@ class CellCode:
                     return node.body, self.scope_of(node)
         return [], None
 
+    def _find_loads(self) -> dict[str, list[ast.expr]]:
+        """Every name and attribute that is read, by its last name; what is called, under ``()``."""
+        found: dict[str, list[ast.expr]] = {}
+        for node, parent in self._parents.items():
+            if isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Load):
+                found.setdefault(node.id if isinstance(node, ast.Name) else node.attr, []).append(node)
+            if isinstance(parent, ast.Call) and parent.func is node and isinstance(node, ast.expr):
+                found.setdefault("()", []).append(node)
+        return found
+
     def _find_calls(self, function: Function) -> Iterator[ast.AST]:
         owner = self.class_of(function)
-        holders = self._instances_of(owner) if owner is not None and function.name in {"forward", "__call__"} else set()
-        for node in ast.walk(self.tree):
-            if not isinstance(getattr(node, "ctx", None), ast.Load):
-                continue
-            parent = self._parents.get(node)
-            called = isinstance(parent, ast.Call) and parent.func is node
-            if owner is None:
-                hit = isinstance(node, ast.Name) and node.id == function.name
-            elif function.name == "__init__":
-                hit = called and isinstance(node, ast.Name) and node.id == owner.name
-            else:
-                hit = isinstance(node, ast.Attribute) and node.attr in {function.name, *_APPLIED.get(function.name, ())}
-                hit = hit or (called and isinstance(node, ast.expr) and path_key(node) in holders)
-                hit = hit or (called and isinstance(node, ast.Call) and owner.name in _names_in(node))
-            if hit and not self._inside(node, function) and self._reachable(node):
+        found: list[ast.expr] = []
+        if owner is None:
+            found += (node for node in self._loads.get(function.name, ()) if isinstance(node, ast.Name))
+        elif function.name == "__init__":
+            found += (node for node in self._loads.get(owner.name, ()) if isinstance(node, ast.Name))
+        else:
+            for name in (function.name, *_APPLIED.get(function.name, ())):
+                found += (node for node in self._loads.get(name, ()) if isinstance(node, ast.Attribute))
+        if owner is not None and function.name in {"forward", "__call__"}:
+            holders = self._instances_of(owner)
+            for node in self._loads.get("()", ()):
+                made_here = isinstance(node, ast.Call) and owner.name in _names_in(node)  # `Block()(x)`
+                if made_here or (
+                    isinstance(node, ast.Name | ast.Attribute | ast.Subscript) and path_key(node) in holders
+                ):
+                    found.append(node)
+        for node in found:
+            if not self._inside(node, function) and self._reachable(node):
                 yield node
 
     def _reachable(self, node: ast.AST) -> bool:
@@ -318,17 +340,20 @@ class CellCode:
         """Variables that hold an instance of a class, or something built around one (``nn.Sequential(Block())``)."""
         names, found = {owner.name}, set[str]()
         for _ in range(3):  # a model in a model in a model
-            for node in ast.walk(self.tree):
+            before = len(names)
+            for node in self._parents:
                 if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call | ast.Tuple | ast.List):
                     if names & _names_in(node.value):
                         found |= {path_key(part) for target in node.targets for part in _parts(target)}
                 elif isinstance(node, ast.ClassDef) and node is not owner and names & _names_in(node):
                     names = names | {node.name}
             names = names | {name for name in found if name.isidentifier()}
+            if len(names) == before:
+                break
         return found
 
     def _find_bindings(self) -> Iterator[tuple[str, Binding]]:
-        for node in ast.walk(self.tree):
+        for node in self._parents:
             if isinstance(node, ast.Assign):
                 for target in node.targets:
                     yield from _bound(target, node.value, node)

@@ -28,6 +28,13 @@ class Roots:
 
     def __init__(self, code: CellCode) -> None:
         self._code = code
+        #: Names that an import gives: those of `torch.autograd` by their own name, others as "other".
+        self._imported = {
+            alias.asname or alias.name: alias.name if (node.module or "").endswith("autograd") else "other"
+            for node in ast.walk(code.tree)
+            if isinstance(node, ast.ImportFrom)
+            for alias in node.names
+        }
 
     def of(self, call: ast.Call) -> Iterator[Root]:
         """The tasks of a call; none where it is no backward call."""
@@ -40,7 +47,7 @@ class Roots:
     def _expressions(self, call: ast.Call) -> list[ast.expr]:
         func = call.func
         if isinstance(func, ast.Name):
-            origin = self._imported(func.id)
+            origin = self._imported.get(func.id)
             if origin == "backward" or (func.id == "backward" and origin is None and call.args and not self._own(func)):
                 return _several(_argument(call, "tensors"))
             plausible = func.id == "grad" and origin is None and not self._own(func) and len(call.args) >= 2
@@ -60,13 +67,6 @@ class Roots:
         if call.args and _hands_on(func.value, call.args[0]):
             return [call.args[0]]
         return [func.value]
-
-    def _imported(self, name: str) -> str | None:
-        for node in (node for node in ast.walk(self._code.tree) if isinstance(node, ast.ImportFrom)):
-            for alias in node.names:
-                if (alias.asname or alias.name) == name:
-                    return alias.name if (node.module or "").endswith("autograd") else "other"
-        return None
 
     def _own(self, func: ast.Name) -> bool:
         """A function or variable of the cell's own under a name that torch uses too."""

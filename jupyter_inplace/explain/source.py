@@ -96,6 +96,8 @@ def _split(source: str | BlockSource) -> tuple[str, tuple[int, int] | None]:
 
 @lru_cache(maxsize=4)
 def _read(source: str, block: tuple[int, int] | None) -> tuple[CellCode | None, tuple[_Task, ...]]:
+    if "backward" not in source and "grad" not in source:
+        return None, ()
     code = CellCode.read(source, block)
     return code, () if code is None else tuple(_tasks(code))
 

@@ -62,7 +62,7 @@ class InFlight:
                         seen.setdefault((storage_id(grad), grad.storage_offset(), tuple(grad.shape)), []).append(((node, nr), grad))
 
             try:
-                found = pull(self._graph, [(part.edge, part.grad)], self._targets, self._reading, observe=look)
+                found = pull(self._graph, [(part.edge, part.grad)], self._targets, self._reading, observe=look, python=False)
             except CannotPull as reason:
                 self._facts.notes.append(f"writes to gradients in flight were not followed: {reason}")
                 return

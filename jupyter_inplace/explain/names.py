@@ -36,11 +36,11 @@ def namespaces(frame: types.FrameType | None, extra: Mapping[str, Any] | None = 
     locals_: list[Mapping[str, Any]] = []
     while frame is not None:
         if sites.is_user_frame(frame):
-            if frame.f_locals is frame.f_globals or frame.f_code.co_name == "<module>":
+            if frame.f_code.co_name == "<module>":
                 if not any(known is frame.f_globals for known in found):
                     found.append(frame.f_globals)
             else:
-                locals_.append(frame.f_locals)
+                locals_.append(sites.locals_of(frame))
                 if not any(known is frame.f_globals for known in found):
                     found.append(frame.f_globals)
         frame = frame.f_back

@@ -73,11 +73,13 @@ class AsRunReading(ReferenceReading):
 def pull(
     graph: Graph, starts: list[tuple[Edge, torch.Tensor | None]], targets: dict[Edge, Any], reading: ReferenceReading,
     groups: dict[Edge, dict[Node, int]] | None = None, observe: Callable[[Node, list[torch.Tensor | None]], None] | None = None,
+    python: bool = True,
 ) -> dict[Any, Any]:  # fmt: skip
     """Gradients of `targets` (edge -> key) for the incoming gradients `starts`; `{key: tensor or None}`.
 
     `groups` asks for the parts of one target by the group of the node that sends them: those come as
-    `{(key, group): tensor}` beside the sum. Raises `CannotPull` where a node cannot be called.
+    `{(key, group): tensor}` beside the sum. Raises `CannotPull` where a node cannot be called. Without `python` the program's
+    own backwards are not run, and the targets that lie behind one are left out.
     """
     marks = {graph.position[node]: 1 for node, _ in targets if node in graph.position}
     useful = graph.bits(marks)
@@ -88,6 +90,7 @@ def pull(
     for (node, nr), key in targets.items():
         by_node.setdefault(node, []).append((nr, key))
     heap: list[int] = []
+    stopped: dict[int, int] = {}
 
     def receive(edge: Edge, grad: torch.Tensor | None, sender: Node | None) -> None:
         node, nr = edge
@@ -121,7 +124,13 @@ def pull(
                 if is_leaf_node(node):
                     continue
                 reading.node = node
-                results = _call(node, incoming, reading)
+                results: tuple[torch.Tensor | None, ...]
+                if not python and (is_python_node(node) or all(grad is None for grad in incoming)):
+                    results = (None,) * len(graph.next[position])
+                    if is_python_node(node):
+                        stopped[position] = 1
+                else:
+                    results = _call(node, incoming, reading)
                 for (child, nr), grad in zip(graph.next[position], results, strict=False):
                     if child is None or not useful[graph.position[child]]:
                         continue
@@ -134,7 +143,18 @@ def pull(
         reading.node = None
     for key in targets.values():
         out.setdefault(key, None)
+    if stopped:
+        _leave_out(graph, stopped, targets, out)
     return out
+
+
+def _leave_out(graph: Graph, stopped: dict[int, int], targets: dict[Edge, Any], out: dict[Any, Any]) -> None:
+    """Drop the targets behind the nodes that were not run: their gradients lack a part."""
+    for (node, _), key in targets.items():
+        if node in graph.position:
+            leads = graph.bits({graph.position[node]: 1})
+            if any(leads[position] for position in stopped):
+                out.pop(key, None)
 
 
 def _dependencies(graph: Graph, roots: list[Node], useful: list[int]) -> dict[Node, int]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import re
+from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TypeVar
 
 import libcst as cst
-from libcst.metadata import CodeRange, MetadataWrapper, ParentNodeProvider, PositionProvider
+from libcst.metadata import ByteSpanPositionProvider, CodeSpan, MetadataWrapper
 
 from jupyter_inplace.rewrite.edit import Edit
 from jupyter_inplace.rewrite.scope import Scopes
@@ -18,6 +20,7 @@ __all__ = ["Code", "Item", "RewriteError", "enclosed"]
 
 #: What a block is made of: a line of small statements, or a compound statement.
 Item = cst.SimpleStatementLine | cst.BaseCompoundStatement
+_UNIMPORTANT = (cst.BaseParenthesizableWhitespace, cst.TrailingWhitespace, cst.EmptyLine, cst.Comma, cst.Semicolon)
 _Node = TypeVar("_Node", bound=cst.CSTNode)
 _ATOMS = (cst.Name, cst.Attribute, cst.Call, cst.Subscript, cst.Integer, cst.Float, cst.List, cst.Dict, cst.Set)
 
@@ -40,11 +43,10 @@ class Code:
         self.typed = (typed or text).split("\n")
         self.known = frozenset(taken)
         try:
-            self.tree = ast.parse(text)
-            self._wrapper = MetadataWrapper(cst.parse_module(text), unsafe_skip_copy=True)
-            self.module = self._wrapper.module
-            self._positions = self._wrapper.resolve(PositionProvider)
-            self._parents = self._wrapper.resolve(ParentNodeProvider)
+            self._syntax = ast.parse(text)
+            self.module = cst.parse_module(text)
+            wrapper = MetadataWrapper(self.module, unsafe_skip_copy=True)
+            self._spans = wrapper.resolve(ByteSpanPositionProvider)
         except SyntaxError as error:
             line = text.split("\n")[(error.lineno or 1) - 1].strip() if text else ""
             raise RewriteError(f"Line {error.lineno} of the cell is no Python ({error.msg}): {line}") from None
@@ -60,9 +62,18 @@ class Code:
 
     def span(self, node: cst.CSTNode) -> tuple[int, int]:
         """Where `node` stands, without the parentheses around it."""
-        found = self._positions[node]
-        assert isinstance(found, CodeRange)
-        return self.offset(found.start.line, found.start.column), self.offset(found.end.line, found.end.column)
+        found = self._spans[node]
+        assert isinstance(found, CodeSpan)
+        start, end = found.start, found.start + found.length
+        return (start, end) if self._characters is None else (self._characters[start], self._characters[end])
+
+    @cached_property
+    def _characters(self) -> list[int] | None:
+        """For each byte of the text the character that it belongs to; None where bytes are characters."""
+        if self.text.isascii():
+            return None
+        found = [at for at, character in enumerate(self.text) for _ in character.encode()]
+        return [*found, len(self.text)]
 
     def whole(self, node: cst.CSTNode) -> tuple[int, int]:
         """Where `node` stands, with the parentheses around it."""
@@ -77,9 +88,7 @@ class Code:
 
     def line(self, node: cst.CSTNode) -> int:
         """The line on which `node` begins, from 1."""
-        found = self._positions[node]
-        assert isinstance(found, CodeRange)
-        return found.start.line
+        return bisect_right(self._starts, self.span(node)[0])
 
     def get(self, node: cst.CSTNode) -> str:
         """The text of `node` with the parentheses around it, to be used where it stands alone."""
@@ -103,8 +112,7 @@ class Code:
 
     def parent(self, node: cst.CSTNode) -> cst.CSTNode | None:
         """The node around `node`."""
-        found = self._parents.get(node)
-        return found if isinstance(found, cst.CSTNode) else None
+        return self._tree[2].get(node)
 
     def ancestors(self, node: cst.CSTNode) -> Iterator[cst.CSTNode]:
         """The nodes around `node`, the nearest first."""
@@ -119,20 +127,43 @@ class Code:
 
     def within(self, outer: cst.CSTNode, kind: type[_Node]) -> Iterator[_Node]:
         """The nodes of a kind at or below `outer`, in the order of the text."""
-        for node in _walk(outer):
+        order, parts, _ = self._tree
+        first, last = parts[outer]
+        for node in order[first:last]:
             if isinstance(node, kind):
                 yield node
+
+    @cached_property
+    def _tree(self) -> tuple[list[cst.CSTNode], dict[cst.CSTNode, tuple[int, int]], dict[cst.CSTNode, cst.CSTNode]]:
+        """All nodes in the order of the text, the part of that list at and below each node, and each node's parent.
+
+        LibCST's own `children` and parent provider build new trees on the way; this only looks.
+        """
+        order: list[cst.CSTNode] = []
+        parts: dict[cst.CSTNode, tuple[int, int]] = {}
+        parents: dict[cst.CSTNode, cst.CSTNode] = {}
+
+        def walk(node: cst.CSTNode) -> None:
+            first = len(order)
+            order.append(node)
+            for child in sorted(_children(node), key=lambda child: self._spans[child].start):
+                parents[child] = node
+                walk(child)
+            parts[node] = (first, len(order))
+
+        walk(self.module)
+        return order, parts, parents
 
     @cached_property
     def nodes(self) -> tuple[cst.CSTNode, ...]:
         """Every expression and statement, in the order of the text."""
         kinds = (cst.BaseExpression, cst.BaseSmallStatement, cst.BaseStatement, cst.Arg, cst.CompFor)
-        return tuple(node for node in _walk(self.module) if isinstance(node, kinds))
+        return tuple(node for node in self._tree[0] if isinstance(node, kinds))
 
     @cached_property
     def scopes(self) -> Scopes:
         """Which name is bound where."""
-        return Scopes(self.tree, self.text)
+        return Scopes(self._syntax, self.text)
 
     def small(self, node: cst.CSTNode) -> cst.BaseSmallStatement | None:
         """The small statement that `node` is or stands in; None in the head of a compound one."""
@@ -311,10 +342,18 @@ class Code:
         return "".join(out)
 
 
-def _walk(node: cst.CSTNode) -> Iterator[cst.CSTNode]:
-    yield node
-    for child in node.children:
-        yield from _walk(child)
+@cache
+def _fields(kind: type[cst.CSTNode]) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(kind))
+
+
+def _children(node: cst.CSTNode) -> Iterator[cst.CSTNode]:
+    """The nodes right below one, white space and punctuation left out."""
+    for name in _fields(type(node)):
+        value = getattr(node, name)
+        for child in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(child, cst.CSTNode) and not isinstance(child, _UNIMPORTANT):
+                yield child
 
 
 def enclosed(text: str) -> str:

@@ -42,6 +42,8 @@ def rebindings(write: Write) -> Iterator[Rebinding]:
         return
     if name in {"self", "cls"}:
         return
+    if write.code.scopes.binder(name, write.scope).kind in {"lambda", "comprehension"}:
+        return  # no statement reaches their variables
     if not write.local(name):
         yield _new_name(write, name)
         yield from _declared(write, name)

@@ -15,10 +15,9 @@ Independent of autograd's formulas and records: it leans on dispatch, on memory,
 from __future__ import annotations
 
 import contextlib
-import math
 import types
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -27,17 +26,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from jupyter_inplace.record.schema import Plan
 from jupyter_inplace.record.torch_private import storage_id
 from jupyter_inplace.rewrite.preserve import write_plan
+from jupyter_inplace.rewrite.proof.difference import (
+    Moving,
+    NotDifferentiableError,
+    Operation,
+    Tangents,
+    fresh,
+    tensors_in,
+)
 from jupyter_inplace.rewrite.proof.naming import LeafNames
 
-_STEP = 1e-6
 _LEAVES = 64  # directions; more leaves share them
 _UNKNOWN: Any = object()
-
-Tangents = dict[int, torch.Tensor]  # by direction
-
-
-class NotDifferentiableError(Exception):
-    """The program does something here that cannot be followed."""
 
 
 def direction(number: int, shape: Sequence[int]) -> torch.Tensor:
@@ -74,26 +74,18 @@ class DerivativeMode(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        return False
+        return False  # else the first operation imports torch._dynamo
 
     def __init__(self, names: LeafNames) -> None:
         super().__init__()
         self._names = names
         self._memory: dict[int, _Memory] = {}
         self._leaves: list[weakref.ref[torch.Tensor]] = []
-        self._numbers: dict[tuple[int, int, tuple[int, ...]], int] = {}
+        self._numbers: dict[Any, int] = {}
         self._plans: dict[Any, Plan | None] = {}
         self._live = 0
+        #: Why nothing can be said from some point on.
         self.problem: str | None = None
-
-    @contextlib.contextmanager
-    def live(self) -> Iterator[None]:
-        """Hold nothing constant in here."""
-        self.enter_live()
-        try:
-            yield
-        finally:
-            self.leave_live()
 
     def enter_live(self) -> None:
         """Begin to hold nothing constant."""
@@ -106,17 +98,21 @@ class DerivativeMode(TorchDispatchMode):
     @contextlib.contextmanager
     def custom_functions_live(self) -> Iterator[None]:
         """Follow the forwards of custom autograd Functions, which run without grad mode."""
-        mode, original = self, torch.autograd.Function.apply
+        mode: DerivativeMode = self
+        original: Any = torch.autograd.Function.apply
 
         def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
-            with mode.live():
-                return original.__func__(cls, *args, **kwargs)  # type: ignore[attr-defined]
+            mode.enter_live()
+            try:
+                return original.__func__(cls, *args, **kwargs)
+            finally:
+                mode.leave_live()
 
-        torch.autograd.Function.apply = classmethod(apply)  # type: ignore[assignment, method-assign]
+        torch.autograd.Function.apply = classmethod(apply)  # type: ignore[assignment]
         try:
             yield
         finally:
-            torch.autograd.Function.apply = original  # type: ignore[method-assign]
+            torch.autograd.Function.apply = original
 
     def slopes(
         self, roots: Sequence[Any], weights: Sequence[torch.Tensor | None] | None, frame: types.FrameType | None = None
@@ -149,14 +145,13 @@ class DerivativeMode(TorchDispatchMode):
         if plan is _UNKNOWN:
             plan = self._plans[func] = write_plan(func)
         try:
-            work = self._before(func, plan, args, kwargs)
+            operation = self._before(func, plan, args, kwargs)
         except Exception as error:  # noqa: BLE001  the program goes on, without us
             self._give_up(func, error)
             return func(*args, **kwargs)
-        random_before = torch.get_rng_state() if work and _is_random(func) else None
         out = func(*args, **kwargs)
         try:
-            self._after(func, plan, args, kwargs, out, work, random_before)
+            self._after(operation, out)
         except Exception as error:  # noqa: BLE001
             self._give_up(func, error)
         return out
@@ -165,28 +160,37 @@ class DerivativeMode(TorchDispatchMode):
         text = str(error).partition("\n")[0][:120]
         self.problem = f"{func} could not be differentiated by finite differences ({text})"
 
-    def _before(self, func: Any, plan: Plan | None, args: Any, kwargs: Any) -> list[tuple[Any, Any, Tangents]]:
-        """The tensors that the operation reads, with copies of their values and their tangents, if any moves."""
+    def _before(self, func: Any, plan: Plan | None, args: Any, kwargs: Any) -> Operation:
+        """What the operation reads and moves, if anything."""
         live = self._live > 0
         follows = live or torch.is_grad_enabled()
-        read: list[tuple[Any, Any, Tangents]] = []
+        moving: list[Moving] = []
         with torch._C._DisableTorchDispatch(), torch.no_grad():
-            for tensor in _tensors((args, kwargs)):
+            tensors = tensors_in((args, kwargs))
+            for tensor in tensors:
                 self._meet(tensor)
-            if not follows:
-                return []
-            for tensor in _tensors((args, kwargs)):
-                tangents = self._tangents(tensor, live)
-                if tangents:
-                    read.append((tensor, None, tangents))
-            if not read or (plan is None and _only_views(func)):
-                return []
-            if plan is not None:  # the values are about to change
-                read = [(tensor, tensor.clone(), tangents) for tensor, _, tangents in read]
-        return read
+            if follows and not (plan is None and _only_views(func)):
+                for tensor in tensors:
+                    tangents = self._tangents(tensor, live)
+                    if tangents:  # a write is about to change the value
+                        moving.append(Moving(tensor, tensor.clone() if plan is not None else tensor, tangents))
+        random = torch.get_rng_state() if moving and torch.Tag.nondeterministic_seeded in func.tags else None
+        return Operation(func, plan, args, kwargs, tuple(moving), random)
+
+    def _after(self, operation: Operation, out: Any) -> None:
+        plan, args, kwargs = operation.plan, operation.args, operation.kwargs
+        with torch._C._DisableTorchDispatch(), torch.no_grad():
+            targets = plan.tensors(args, kwargs) if plan is not None and not plan.metadata_only else []
+            moved = operation.differences(len(targets)) if operation.moving else {}
+            for place, tensor in enumerate([*targets, *fresh(out, (args, kwargs))]):
+                if tensor.is_floating_point():
+                    self._set(tensor, {number: parts[place] for number, parts in moved.items()})
+
+    # --- tangents beside memory -----------------------------------------------------------------------------------
 
     def _meet(self, tensor: torch.Tensor) -> None:
-        if not (tensor.requires_grad and tensor.is_floating_point()) or tensor.grad_fn is not None or not _is_leaf(tensor):
+        """Give a leaf that comes for the first time its direction."""
+        if not (tensor.requires_grad and tensor.is_floating_point() and tensor.grad_fn is None and _is_leaf(tensor)):
             return
         key = (storage_id(tensor), tensor.storage_offset(), tuple(tensor.shape))
         if not key[0] or key in self._numbers:
@@ -198,7 +202,7 @@ class DerivativeMode(TorchDispatchMode):
             raise NotDifferentiableError("a leaf over the memory of another result")
         number = self._numbers[key] = len(self._leaves)
         self._leaves.append(weakref.ref(tensor))
-        weakref.finalize(tensor.untyped_storage(), self._numbers.pop, key, None)
+        weakref.finalize(tensor.untyped_storage(), lambda: self._numbers.pop(key, None))
         memory.leaf = True
         memory.view(number % _LEAVES, tensor).copy_(direction(number, tensor.shape))
 
@@ -213,30 +217,6 @@ class DerivativeMode(TorchDispatchMode):
         found = {n: memory.view(n, tensor).clone() for n in memory.by_direction}
         return {n: tangent for n, tangent in found.items() if bool(tangent.any())}
 
-    def _memory_of(self, tensor: torch.Tensor) -> _Memory | None:
-        key = storage_id(tensor)
-        if not key or tensor.layout is not torch.strided:
-            return None
-        memory = self._memory.get(key)
-        if memory is None:
-            memory = self._memory[key] = _Memory(tensor)
-            weakref.finalize(tensor.untyped_storage(), self._memory.pop, key, None)
-        return memory
-
-    def _after(
-        self, func: Any, plan: Plan | None, args: Any, kwargs: Any, out: Any, read: list[tuple[Any, Any, Tangents]],
-        random_before: torch.Tensor | None,
-    ) -> None:  # fmt: skip
-        with torch._C._DisableTorchDispatch(), torch.no_grad():
-            targets = plan.tensors(args, kwargs) if plan is not None and not plan.metadata_only else []
-            inputs = {storage_id(tensor) for tensor in _tensors((args, kwargs))}
-            fresh = [t for t in _tensors(out) if storage_id(t) not in inputs]
-            moved = self._differences(func, plan, args, kwargs, read, random_before, len(targets)) if read else {}
-            results = [*targets, *fresh]
-            for place, tensor in enumerate(results):
-                if tensor.is_floating_point():
-                    self._set(tensor, {n: parts[place] for n, parts in moved.items()})
-
     def _set(self, tensor: torch.Tensor, tangents: Tangents) -> None:
         memory = self._memory.get(storage_id(tensor))
         if memory is None:
@@ -250,89 +230,22 @@ class DerivativeMode(TorchDispatchMode):
         for number in set(memory.by_direction) | set(tangents):
             memory.view(number, tensor).copy_(tangents.get(number, torch.zeros((), dtype=torch.float64)))
 
-    def _differences(
-        self, func: Any, plan: Plan | None, args: Any, kwargs: Any, read: list[tuple[Any, Any, Tangents]],
-        random_before: torch.Tensor | None, targets: int,
-    ) -> dict[int, list[torch.Tensor]]:  # fmt: skip
-        """By direction, the tangents of the written arguments and then of the new outputs."""
-        values = {id(tensor): (tensor if before is None else before) for tensor, before, _ in read}
-        numbers = sorted({n for _, _, tangents in read for n in tangents})
-        random_after = torch.get_rng_state() if random_before is not None else None
-        found: dict[int, list[torch.Tensor]] = {}
-        try:
-            for number in numbers:
-                moving = {id(tensor): tangents[number] for tensor, _, tangents in read if number in tangents}
-                size = max(float(t.abs().max()) for t in moving.values())
-                scale = max(1.0, *(float(values[i].abs().max()) for i in moving))
-                step = _STEP * scale / size
-                ahead, behind = (
-                    self._evaluate(func, plan, args, kwargs, values, moving, sign * step, random_before, targets)
-                    for sign in (1, -1)
-                )
-                found[number] = [(a - b) / (2 * step) for a, b in zip(ahead, behind, strict=True)]
-                if not all(math.isfinite(float(t.sum())) for t in found[number]):
-                    raise NotDifferentiableError("infinite or undefined values")
-        finally:
-            if random_after is not None:
-                torch.set_rng_state(random_after)
-        return found
-
-    def _evaluate(
-        self, func: Any, plan: Plan | None, args: Any, kwargs: Any, values: Mapping[int, torch.Tensor],
-        moving: Mapping[int, torch.Tensor], step: float, random_before: torch.Tensor | None, targets: int,
-    ) -> list[torch.Tensor]:  # fmt: skip
-        made: dict[int, torch.Tensor] = {}
-
-        def convert(tensor: torch.Tensor) -> torch.Tensor:
-            if id(tensor) not in made:
-                value = values.get(id(tensor), tensor).detach()
-                value = value.to(torch.float64).clone() if value.is_floating_point() else value.clone()
-                if id(tensor) in moving:
-                    value = value + step * moving[id(tensor)]
-                made[id(tensor)] = value
-            return made[id(tensor)]
-
-        if random_before is not None:
-            torch.set_rng_state(random_before)
-        new_args, new_kwargs = _map((args, kwargs), convert)
-        out = func(*new_args, **new_kwargs)
-        written = plan.tensors(new_args, new_kwargs) if plan is not None else []
-        inputs = {storage_id(tensor) for tensor in _tensors((new_args, new_kwargs))}
-        fresh = [t for t in _tensors(out) if storage_id(t) not in inputs]
-        return [t.to(torch.float64) for t in [*written[:targets], *fresh]]
-
-
-def _map(value: Any, convert: Callable[[torch.Tensor], torch.Tensor]) -> Any:
-    if isinstance(value, torch.Tensor):
-        return convert(value)
-    if isinstance(value, torch.dtype):
-        return torch.float64 if value.is_floating_point else value
-    if isinstance(value, tuple | list):
-        return type(value)(_map(item, convert) for item in value)
-    if isinstance(value, dict):
-        return {key: _map(item, convert) for key, item in value.items()}
-    return value
-
-
-def _tensors(value: Any) -> list[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        return [value]
-    if isinstance(value, tuple | list):
-        return [tensor for item in value for tensor in _tensors(item)]
-    if isinstance(value, dict):
-        return [tensor for item in value.values() for tensor in _tensors(item)]
-    return []
+    def _memory_of(self, tensor: torch.Tensor) -> _Memory | None:
+        key = storage_id(tensor)
+        if not key or tensor.layout is not torch.strided:
+            return None
+        memory = self._memory.get(key)
+        if memory is None:
+            memory = self._memory[key] = _Memory(tensor)
+            weakref.finalize(tensor.untyped_storage(), self._memory.pop, key, None)
+        return memory
 
 
 def _is_leaf(tensor: torch.Tensor) -> bool:
     try:
         return tensor.is_leaf and (tensor._base is None or tensor._base.is_leaf)
-    except RuntimeError:
+    except RuntimeError:  # a view of a base that was written: torch refuses to say
         return False
-
-
-def _is_random(func: Any) -> bool:
-    return torch.Tag.nondeterministic_seeded in func.tags
 
 
 def _only_views(func: Any) -> bool:

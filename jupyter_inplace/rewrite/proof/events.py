@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
+from jupyter_inplace.report import Report
 from jupyter_inplace.rewrite.proof.values import Value
 
 
@@ -16,13 +17,12 @@ class Event:
     :param kind: ``backward`` accumulates into `.grad`, ``grad`` is `torch.autograd.grad`, ``step`` an optimizer's.
     :param name: of the optimizer: its class and the first leaf that it updates; "" for engine calls.
     :param roots: what the engine started from, before the call; for steps nothing.
-    :param gradients: by leaf, None where there is none: as accumulated after a ``backward``, as returned by a ``grad``, as
-        met by a ``step``.
+    :param gradients: by leaf, None where there is none: as accumulated after a ``backward``, as returned by a ``grad``,
+        as met by a ``step``.
     :param derivatives: by leaf, the number of its direction and the derivative of the roots along it, by finite
         differences; see `derivative`.
     :param along: by leaf, the component of the gradient that this one call added, along the same direction.
     :param time: seconds since the run began.
-    :param peak_bytes: of tensors alive at once, up to here.
     """
 
     kind: Literal["backward", "grad", "step"]
@@ -32,7 +32,6 @@ class Event:
     derivatives: Mapping[str, tuple[int, float]] = field(default_factory=dict)
     along: Mapping[str, float] = field(default_factory=dict)
     time: float = 0.0
-    peak_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,9 +55,11 @@ class Ending:
     :param stopped: where the run was stopped on purpose, the rounds (backward to step) that it came through.
     :param marked: the number of events before the marked line was first reached; None where it was not.
     :param kept: by name, what outlives the cell; empty where the run was stopped or raised.
-    :param report: the full watch's, as data; None where the run was not watched.
+    :param leaves: the names of leaves that require a gradient, in view at the end, whatever the end was.
+    :param report: the full watch's; None where the run was not watched.
     :param gradients: the watch's own gradients by task, leaf and backward call: as run, and the reference.
     :param random: a digest of the state of the random number generators.
+    :param peaks: the most bytes of tensors alive at once, up to each engine call that was begun.
     :param problem: why derivatives by finite differences could not be had, where they were asked for.
     :param modules: parts of torch that the run imported: worth importing once, before the next run.
     :param denied: the operating system refused the program something.
@@ -68,11 +69,12 @@ class Ending:
     stopped: int | None = None
     marked: int | None = None
     kept: Mapping[str, Kept] = field(default_factory=dict)
-    report: dict[str, Any] | None = None
+    leaves: frozenset[str] = frozenset()
+    report: Report | None = None
     gradients: Mapping[tuple[str, str, int], tuple[Value | None, Value | None]] = field(default_factory=dict)
     random: str = ""
     problem: str | None = None
     modules: tuple[str, ...] = ()
     denied: bool = False
     seconds: float = 0.0
-    peak_bytes: int = 0
+    peaks: tuple[int, ...] = ()

@@ -38,7 +38,7 @@ class Cell:
     """A cell that can be run once.
 
     :param state: the shell that runs it, or the dictionary of its names.
-    :param marks: lines; `on_mark` is called each time before a statement that stands on one of them, `on_leave` after it.
+    :param marks: lines; `on_mark` is called each time before a statement that stands on one of them, `on_leave` after.
     """
 
     def __init__(
@@ -77,15 +77,16 @@ class Cell:
         if self._marks:
             shell.ast_transformers.append(Marker(self._marks))
             self._namespace.update(self._names)
+        raised: BaseException | None
         try:
             result = shell.run_cell(self.source, store_history=False, silent=True)
+            raised = result.error_before_exec or result.error_in_exec
         except BaseException as error:  # noqa: BLE001  SystemExit and the like
-            return error
+            raised = error
         finally:
             for name in self._names:
                 self._namespace.pop(name, None)
-        error: BaseException | None = result.error_before_exec or result.error_in_exec
-        return error
+        return raised
 
 
 class Marker(ast.NodeTransformer):

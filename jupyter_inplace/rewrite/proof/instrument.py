@@ -25,27 +25,34 @@ _QUICK = 1.0  # seconds: a run that ends within them is not cut short
 class Instrument:
     """Sees every call of the autograd engine and every optimizer step of one run.
 
+    :param names: of the leaves.
     :param emit: is given each event.
     :param stop: is called where the run has shown enough; does not return.
     :param stop_after: the number of events after which the run has shown enough.
     :param stop_seconds: the time after which what was shown must do.
+    :param mark_at: count rounds from this many events on, as if a marked line were reached there.
+    :param only_values: run no backward; end at the first step, whose gradient is not there.
     """
 
     def __init__(
         self,
-        namespace: Mapping[str, Any],
+        names: LeafNames,
         emit: Callable[[Event], None],
         stop: Callable[[], None],
         *,
         stop_after: int | None,
         stop_seconds: float,
+        mark_at: int | None,
+        only_values: bool,
         budget: int,
     ) -> None:
         self._emit = emit
         self._stop = stop
         self._stop_after = stop_after
         self._stop_seconds = stop_seconds
-        self._names = LeafNames(namespace)
+        self._mark_at = mark_at
+        self._only_values = only_values
+        self._names = names
         self._packer = Packer(budget)
         self._began = time.perf_counter()
         self._depth = 0
@@ -53,6 +60,7 @@ class Instrument:
         self.memory: LiveBytes | None = None
         self.derivatives: DerivativeMode | None = None
         self.directions: Mapping[str, int] = {}
+        self.peaks: list[int] = []
         self.events = 0
         self.backwards = 0
         self.steps = 0
@@ -84,7 +92,7 @@ class Instrument:
 
     @property
     def rounds(self) -> int:
-        """Since the marked line, or since the beginning where nothing is marked: steps, or backward calls without any."""
+        """Since the marked line, if there is one: optimizer steps, or backward calls where there are no steps."""
         steps = self.steps - self._marked_at[1]
         return steps or self.backwards - self._marked_at[0]
 
@@ -110,14 +118,20 @@ class Instrument:
         accumulates = bool(kwargs.get("accumulate_grad"))
         wanted = [leaf for leaf in inputs if isinstance(leaf, torch.Tensor)] or leaves_of(roots)
         names = self._names.of(wanted, sys._getframe(2))
+        self.peaks.append(self.memory.peak if self.memory is not None else 0)
         values = tuple(self._pack(root) if isinstance(root, torch.Tensor) else None for root in roots)
+        if self._only_values:
+            self._record(Event(kind="backward" if accumulates else "grad", roots=values, time=self.seconds))
+            if not accumulates:
+                self._stop()
+            return ()
         slopes = self._slopes(roots, args[0] if args else None)
         numbers = self.directions or {name: number for name, (number, _) in slopes.items()}
-        before = dict(zip(names, self._along(names, [leaf.grad for leaf in wanted] if accumulates else (), numbers)))
+        before = self._along(names, [leaf.grad for leaf in wanted] if accumulates else (), numbers)
         result = original(outputs, *args, **kwargs)
         found = [leaf.grad for leaf in wanted] if accumulates else list(result)
         gradients = {name: self._pack(g) for name, g in zip(names, found, strict=False)}
-        after = dict(zip(names, self._along(names, found, numbers)))
+        after = self._along(names, found, numbers)
         self.backwards += 1
         self._record(
             Event(
@@ -125,9 +139,8 @@ class Instrument:
                 roots=values,
                 gradients=gradients,
                 derivatives=slopes,
-                along={name: part - before.get(name, 0.0) for name, part in after.items() if name in numbers},
+                along={name: part - before.get(name, 0.0) for name, part in after.items()},
                 time=self.seconds,
-                peak_bytes=self._peak(),
             )
         )
         return result
@@ -138,19 +151,19 @@ class Instrument:
         return self.derivatives.slopes(roots, weights, sys._getframe(2))
 
     @staticmethod
-    def _along(names: Sequence[str], gradients: Sequence[Any], numbers: Mapping[str, int]) -> list[float]:
+    def _along(names: Sequence[str], gradients: Sequence[Any], numbers: Mapping[str, int]) -> dict[str, float]:
         """The components of some gradients along the directions of their leaves."""
-        found: list[float] = []
+        found: dict[str, float] = {}
         with torch._C._DisableTorchDispatch(), torch.no_grad():
             for name, gradient in zip(names, gradients, strict=False):
-                if name not in numbers or gradient is None or gradient.is_complex():
-                    found.append(0.0)
-                    continue
-                dense = gradient.to_dense() if gradient.layout is not torch.strided else gradient
-                found.append(float((dense.to(torch.float64) * direction(numbers[name], dense.shape)).sum()))
+                if name in numbers and gradient is not None and not gradient.is_complex():
+                    dense = gradient.to_dense() if gradient.layout is not torch.strided else gradient
+                    found[name] = float((dense.to(torch.float64) * direction(numbers[name], dense.shape)).sum())
         return found
 
     def _on_step(self, optimizer: Any, _args: Any, _kwargs: Any) -> None:
+        if self._only_values:
+            self._stop()
         leaves = [leaf for group in optimizer.param_groups for leaf in group["params"]]
         names = self._names.of(leaves, sys._getframe(1))
         gradients = {name: self._pack(grad_of(leaf)) for name, leaf in zip(names, leaves, strict=True)}
@@ -162,13 +175,14 @@ class Instrument:
                 name=f"{type(optimizer).__name__} of {first}",
                 gradients=gradients,
                 time=self.seconds,
-                peak_bytes=self._peak(),
             )
         )
 
     def _record(self, event: Event) -> None:
         self._emit(event)
         self.events += 1
+        if self._mark_at is not None and self.events >= self._mark_at:
+            self.mark()
         if self._enough():
             self._stop()
 
@@ -178,9 +192,6 @@ class Instrument:
         if self.seconds > self._stop_seconds:
             return True
         return self.marked is not None and self.seconds > _QUICK and self.rounds >= _ROUNDS
-
-    def _peak(self) -> int:
-        return self.memory.peak if self.memory is not None else 0
 
     def _pack(self, tensor: torch.Tensor | None) -> Value | None:
         if type(tensor) in (torch.Tensor, torch.nn.Parameter):

@@ -23,10 +23,12 @@ class LiveBytes(TorchDispatchMode):
 
     @classmethod
     def is_infra_mode(cls) -> bool:
+        """See `TorchDispatchMode`."""
         return True  # else torch.compile gives up
 
     @classmethod
     def ignore_compile_internals(cls) -> bool:
+        """See `TorchDispatchMode`."""
         return True
 
     def __init__(self) -> None:
@@ -65,7 +67,7 @@ class LiveBytes(TorchDispatchMode):
 def _has_storage(argument: Any, key: int) -> bool:
     if isinstance(argument, torch.Tensor):
         try:
-            return argument.untyped_storage()._cdata == key
+            return int(argument.untyped_storage()._cdata) == key
         except (RuntimeError, NotImplementedError):
             return False
     return isinstance(argument, list | tuple) and any(_has_storage(item, key) for item in argument)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import types
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -16,11 +16,15 @@ from jupyter_inplace.explain.names import Names, namespaces
 class LeafNames:
     """Looks leaves up in the namespaces in view, and remembers them.
 
+    :param namespace: the cell's.
+    :param ignored: variables by which nothing is known.
+
     A leaf that no name reaches is known by its shape and by how many of that shape came before it.
     """
 
-    def __init__(self, namespace: Mapping[str, Any]) -> None:
+    def __init__(self, namespace: Mapping[str, Any], ignored: Collection[str] = ()) -> None:
         self._namespace = namespace
+        self._ignored = ignored
         self._known: dict[int, tuple[weakref.ref[torch.Tensor], str]] = {}
         self._unnamed: dict[tuple[int, ...], int] = {}
 
@@ -31,7 +35,8 @@ class LeafNames:
         """
         leaves = list(leaves)
         if not all(self._knows(leaf) for leaf in leaves):
-            found = Names(namespaces(frame if frame is not None else sys._getframe(1), self._namespace))
+            spaces = namespaces(frame if frame is not None else sys._getframe(1), self._namespace)
+            found = Names({k: v for k, v in space.items() if k not in self._ignored} for space in spaces)
             for leaf in leaves:
                 if not self._knows(leaf):
                     self._known[id(leaf)] = (weakref.ref(leaf), found.of(leaf) or self._number(leaf))

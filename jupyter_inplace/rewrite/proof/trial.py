@@ -28,8 +28,11 @@ from jupyter_inplace.rewrite.sandbox.reach import grad_of, namespace_of, walk
 from jupyter_inplace.rewrite.sandbox.worker import Sender
 
 #: ``watched`` is the program as it is, under a full watch; ``preserved`` the same with every saved tensor preserved and
-#: every hook given a gradient of its own; ``differentiated`` preserved, and with derivatives by finite differences.
-Manner = Literal["watched", "preserved", "differentiated"]
+#: every hook given a gradient of its own; ``differentiated`` preserved, and with derivatives by finite differences;
+#: ``valued`` without grad mode, so that no write is refused: it gives the losses up to the first use of a gradient.
+Manner = Literal["watched", "preserved", "differentiated", "valued"]
+
+_LIBRARIES = ("torch.", "jupyter_inplace.")  # slow to import, and no state of the program's own
 
 _KEPT = 20_000  # objects that outlive a cell, beyond which no more are compared
 
@@ -43,6 +46,8 @@ class Trial:
         ``differentiated`` run holds nothing constant there.
     :param stop_after: end after this many events.
     :param stop_seconds: end at the first event after this time.
+    :param mark_at: as if a mark were reached after this many events.
+    :param ignored: variables that a rewrite brought in: nothing is known by their names.
     :param directions: by leaf, the number of the direction that a ``differentiated`` run gave it.
     :param budget: bytes of values sent in full.
     """
@@ -53,6 +58,8 @@ class Trial:
     marks: tuple[int, ...] = ()
     stop_after: int | None = None
     stop_seconds: float = 20.0
+    mark_at: int | None = None
+    ignored: frozenset[str] = frozenset()
     directions: Mapping[str, int] = field(default_factory=dict)
     budget: int = 32 << 20
 
@@ -74,13 +81,15 @@ class Run:
         self._watch: Any = None
         self._derivatives: DerivativeMode | None = None
         if trial.manner == "differentiated":
-            self._derivatives = DerivativeMode(LeafNames(self._namespace))
+            self._derivatives = DerivativeMode(LeafNames(self._namespace, trial.ignored))
         self._instrument = Instrument(
-            self._namespace,
+            LeafNames(self._namespace, trial.ignored),
             send,
             self._stop,
             stop_after=trial.stop_after,
             stop_seconds=trial.stop_seconds,
+            mark_at=trial.mark_at,
+            only_values=trial.manner == "valued",
             budget=trial.budget,
         )
         self._instrument.derivatives = self._derivatives
@@ -113,6 +122,10 @@ class Run:
             self._watch.start()
             yield
             return
+        if self._trial.manner == "valued":
+            with torch.no_grad():
+                yield
+            return
         with preserve_saved(), private_gradients(self._namespace):
             if self._derivatives is None:
                 yield
@@ -135,7 +148,6 @@ class Run:
 
     def _finish(self, error: BaseException | None, seconds: float, stopped: int | None) -> None:
         instrument = self._instrument
-        peak = instrument.memory.peak if instrument.memory is not None else 0
         report, gradients = self._end_watch(error)
         self._send(
             Ending(
@@ -143,14 +155,23 @@ class Run:
                 stopped=stopped,
                 marked=instrument.marked,
                 kept=self._kept() if error is None and stopped is None else {},
+                leaves=frozenset(
+                    path
+                    for path, value in walk(self._in_view())
+                    if isinstance(value, torch.Tensor) and _is_trained_leaf(value)
+                ),
                 report=report,
                 gradients=gradients,
                 random=_random_digest(),
                 problem=self._derivatives.problem if self._derivatives is not None else None,
-                modules=tuple(name for name in sys.modules.keys() - self._modules if name.startswith("torch.")),
+                modules=tuple(
+                    name
+                    for name in sys.modules.keys() - self._modules
+                    if name.startswith(("torch.", "jupyter_inplace."))
+                ),
                 denied=_denied(error),
                 seconds=seconds,
-                peak_bytes=peak,
+                peaks=tuple(instrument.peaks),
             )
         )
 
@@ -159,7 +180,7 @@ class Run:
             return None, {}
         window = self._watch._window
         report = self._watch.stop(error)
-        return report.to_dict(), self._vectors(window)
+        return report, self._vectors(window)
 
     def _vectors(self, window: Any) -> dict[tuple[str, str, int], tuple[Value | None, Value | None]]:
         found: dict[tuple[str, str, int], tuple[Value | None, Value | None]] = {}
@@ -170,9 +191,12 @@ class Run:
                 found[task, leaf, place] = (self._packer.pack(as_run), self._packer.pack(reference))
         return found
 
+    def _in_view(self) -> dict[str, Any]:
+        return {name: value for name, value in self._namespace.items() if name not in self._trial.ignored}
+
     def _kept(self) -> dict[str, Kept]:
         kept: dict[str, Kept] = {}
-        for path, value in walk(self._namespace):
+        for path, value in walk(self._in_view()):
             if len(kept) >= _KEPT:
                 break
             if isinstance(value, torch.Tensor):

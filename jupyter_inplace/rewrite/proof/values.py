@@ -1,4 +1,4 @@
-"""Tensors as plain data that crosses a pipe: in full while they are small, as a sketch that still can be compared beyond.
+"""Tensors as plain data that crosses a pipe: in full while they are small, beyond that as a sketch to compare.
 
 A sketch (Charikar, Chen, Farach-Colton: Finding frequent items in data streams, 2002) adds the elements up in a fixed
 number of bins under random signs. It is linear, so that the difference of two sketches is the sketch of the difference,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
 import os
 import random
 import select
@@ -18,7 +19,7 @@ from jupyter_inplace.rewrite.sandbox import linux
 from jupyter_inplace.rewrite.sandbox.channel import GoneError, Receiver, send
 from jupyter_inplace.rewrite.sandbox.isolate import isolate_snapshot
 from jupyter_inplace.rewrite.sandbox.outcome import Limits, Status
-from jupyter_inplace.rewrite.sandbox.snapshot import directory_prefix
+from jupyter_inplace.rewrite.sandbox.snapshot import PREPARE, directory_prefix
 from jupyter_inplace.rewrite.sandbox.worker import work
 
 _CHUNK = 1 << 20
@@ -48,6 +49,12 @@ def keep(requests: int, replies: int, parent: int, state: Any, randomness: Any, 
         status = 1
     finally:
         os._exit(status)
+
+
+def _import_all(modules: tuple[str, ...]) -> None:
+    for module in modules:
+        with contextlib.suppress(Exception):  # then each worker tries for itself
+            importlib.import_module(module)
 
 
 def _take_signals() -> None:
@@ -82,7 +89,11 @@ class Keeper:
                 target, arguments, limits = self._inbox.receive()
             except GoneError:
                 return
-            self._run(target, arguments, limits)
+            if target == PREPARE:
+                _import_all(**arguments)
+                send(self._replies, ("end", "exited", "0"))
+            else:
+                self._run(target, arguments, limits)
 
     def _stop(self, *_signal: Any) -> None:
         self._clean()

@@ -12,6 +12,7 @@ import tempfile
 import threading
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,6 +21,7 @@ from jupyter_inplace.rewrite.sandbox import channel
 from jupyter_inplace.rewrite.sandbox.available import check_fork, check_size
 from jupyter_inplace.rewrite.sandbox.outcome import Limits, Outcome, SandboxUnavailableError, Status
 
+PREPARE = ":prepare"
 _GRACE = 5.0  # seconds that the snapshot process has to clean up after a worker
 
 
@@ -122,6 +124,11 @@ class Snapshot:
                     escapes=tuple(escapes),
                     seconds=time.monotonic() - began,
                 )
+
+    def prepare(self, modules: Sequence[str]) -> None:
+        """Import library modules into the snapshot, so that each run need not; they must not be the program's own."""
+        if modules:
+            self.run(PREPARE, {"modules": tuple(modules)})
 
     def cancel(self) -> None:
         """Let the snapshot go, and end a run that is under way in another thread; it returns ``cancelled``."""

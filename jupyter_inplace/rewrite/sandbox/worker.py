@@ -23,6 +23,7 @@ class Sender:
         self._process = os.getpid()
 
     def __call__(self, message: Any) -> None:
+        """Send a message."""
         self.tell("message", message)
 
     def tell(self, kind: str, content: Any = None) -> None:

@@ -1,0 +1,210 @@
+"""What a rewrite is held against: made once for a cell, from runs of the unchanged cell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from jupyter_inplace.report import HARMFUL, Report
+from jupyter_inplace.rewrite.proof import agreement
+from jupyter_inplace.rewrite.proof.runs import Run, Runner
+from jupyter_inplace.rewrite.proof.trial import Trial
+
+#: ``preserved``: gradients of the values that the forward used. ``differentiated``: finite differences of the cell as
+#: run. ``replayed``: the watch's own, of the recorded writes. ``itself``: a write that was refused has no reference.
+Kind = Literal["preserved", "differentiated", "replayed", "itself"]
+
+_DIGITS = 1e-3  # relative, between the numbers of the report and those of the control run
+
+
+class NoReferenceError(Exception):
+    """Nothing can be proved. The text is one sentence that says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """The runs of the unchanged cell.
+
+    :param control: watched, as it is.
+    :param run: what gradients are compared with; the control itself for ``itself``.
+    :param values: for a refused write, the losses of the cell without grad mode.
+    :param horizon: engine calls that can be compared; beyond, an optimizer has used a wrong gradient.
+    :param stop_after: where the runs were stopped, the events after which candidates are stopped too.
+    """
+
+    kind: Kind
+    control: Run
+    run: Run
+    values: Run | None = None
+    horizon: int | None = None
+    stop_after: int | None = None
+
+    @property
+    def in_words(self) -> str:
+        """What the gradients were compared with."""
+        return {
+            "preserved": "the gradients of the values that the forward used",
+            "differentiated": "finite differences of the cell as it ran",
+            "replayed": "the gradients with the writes recorded",
+            "itself": "finite differences of the rewritten cell",
+        }[self.kind]
+
+
+def find_reference(source: str, report: Report, runner: Runner) -> Reference:
+    """Make the control run, and the reference that fits the verdicts of `report`.
+
+    :raises NoReferenceError: the control run is not the cell of the report, or no reference shows its damage.
+    """
+    lines = harmful_lines(report)
+    control = runner.make(
+        Trial(
+            source=source,
+            manner="watched",
+            tasks=tuple(task.name for task in report.tasks),
+            marks=lines,
+            stop_seconds=runner.time_for(0.4),
+        )
+    )
+    runner.prepare(control)
+    check_control(control, report)
+    verdicts = {mutation.verdict for mutation in report.mutations} & set(HARMFUL)
+    stop_after = len(control.events) if control.stopped is not None else None
+    if "rejected" in verdicts:
+        values = runner.make(Trial(source=source, manner="valued", stop_seconds=runner.time_for(0.2)))
+        return Reference("itself", control, control, values=values, stop_after=stop_after)
+    preserved = runner.make(
+        Trial(
+            source=source,
+            manner="preserved",
+            marks=lines,
+            stop_after=stop_after,
+            stop_seconds=runner.time_for(0.3),
+        )
+    )
+    if preserved.stopped is not None:
+        stop_after = len(preserved.events)
+    check_repeats(control, preserved)
+    if "cuts" not in verdicts and preserved.clean and _shows_damage(preserved, control):
+        return Reference("preserved", control, preserved, stop_after=stop_after)
+    return _behind_autograd(source, report, runner, control, preserved, stop_after)
+
+
+def _behind_autograd(
+    source: str, report: Report, runner: Runner, control: Run, preserved: Run, stop_after: int | None
+) -> Reference:
+    """Saved tensors do not show this damage: a write that autograd did not record, or what a node kept by itself."""
+    differences = runner.make(
+        Trial(
+            source=source,
+            manner="differentiated",
+            marks=harmful_lines(report),
+            stop_after=stop_after,
+            stop_seconds=runner.time_for(0.4),
+        )
+    )
+    if not differences.clean:
+        raise NoReferenceError(f"the unchanged cell {differences.why_not()}, so there is no reference to compare with")
+    problem = differences.ending.problem if differences.ending is not None else None
+    if problem is None:
+        problem = _why_unfit(differences, report)
+    if problem is None:
+        return Reference("differentiated", control, differences, horizon=_horizon(differences), stop_after=stop_after)
+    if control.ending is not None and any(reference is not None for _, reference in control.ending.gradients.values()):
+        return Reference("replayed", control, control, horizon=_horizon_of_report(control), stop_after=stop_after)
+    if preserved.clean and _shows_damage(preserved, control):
+        return Reference("preserved", control, preserved, stop_after=stop_after)
+    raise NoReferenceError(f"no reference shows the damage: {problem}")
+
+
+def harmful_lines(report: Report) -> tuple[int, ...]:
+    """The lines of the cell on which harmful writes stand, or from which they are made."""
+    sites = [m.site for m in report.mutations if m.verdict in HARMFUL and m.site is not None]
+    return tuple(sorted({site.cell_line or site.line for site in sites}))
+
+
+def check_control(control: Run, report: Report) -> None:
+    """Do nothing where the unchanged cell did in the sandbox what it did before.
+
+    :raises NoReferenceError: it did not, or could not.
+    """
+    if control.refusal is not None:
+        raise NoReferenceError(f"the cell {control.refusal}, which is not done on a copy")
+    if control.ending is None:
+        raise NoReferenceError(f"the unchanged cell {control.outcome.in_words()} in the sandbox")
+    again = control.report
+    error = control.ending.error
+    was = report.error.type if report.error is not None else None
+    if control.stopped is None and (error[0] if error else None) != was:
+        now = control.why_not()
+        raise NoReferenceError(f"the unchanged cell {now} in the sandbox, unlike before")
+    if again is None or again.verdict not in HARMFUL or (control.stopped is None and again.verdict != report.verdict):
+        found = again.verdict if again is not None else "nothing"
+        raise NoReferenceError(f"the unchanged cell was {report.verdict}, and {found} when run again")
+    before = {(row.task, row.leaf): row for row in report.gradients}
+    for row in again.gradients if control.stopped is None else ():
+        old = before.get((row.task, row.leaf))
+        if old is not None and not (
+            _near(row.norm_as_run, old.norm_as_run) and _near(row.norm_reference, old.norm_reference)
+        ):
+            raise NoReferenceError(f"the gradient of `{row.leaf}` for `{row.task}` comes out differently each time")
+
+
+def check_repeats(control: Run, other: Run) -> None:
+    """Do nothing where both runs of the cell began alike.
+
+    :raises NoReferenceError: they did not: what the cell computes changes from run to run.
+    """
+    if control.calls and other.calls and agreement.losses(control.calls[:1], other.calls[:1], complete=False):
+        raise NoReferenceError("the losses of the cell come out differently each time it runs")
+
+
+def _near(a: float | None, b: float | None) -> bool:
+    return a is None or b is None or abs(a - b) <= _DIGITS * max(abs(a), abs(b)) + 1e-9
+
+
+def _shows_damage(reference: Run, control: Run) -> bool:
+    """Whether the reference differs from what the cell got: else it would accept the unchanged cell."""
+    if not control.clean:
+        return True
+    return (
+        agreement.gradients(control.calls, reference.calls, complete=False) is not None
+        or agreement.steps(control.steps, reference.steps, complete=False) is not None
+    )
+
+
+def _why_unfit(differences: Run, report: Report) -> str | None:
+    """Why finite differences are no reference for this cell; None where they are one."""
+    wrong = {row.leaf for row in report.gradients if row.status != "ok"}
+    damaged = False
+    for call in differences.calls:
+        for leaf, (_, slope) in call.derivatives.items():
+            if not agreement.agrees(call, leaf, slope):
+                if leaf not in wrong:
+                    return f"finite differences do not agree with the gradient of `{leaf}`, which nothing damaged"
+                damaged = True
+    return None if damaged else "finite differences agree with the cell's own gradients"
+
+
+def _horizon(differences: Run) -> int | None:
+    """The engine calls up to the first optimizer step that used a gradient which finite differences contradict."""
+    calls, wrong = 0, False
+    for event in differences.events:
+        if event.kind == "step":
+            if wrong:
+                return calls
+            continue
+        calls += 1
+        wrong = wrong or any(not agreement.agrees(event, leaf, slope) for leaf, (_, slope) in event.derivatives.items())
+    return None
+
+
+def _horizon_of_report(control: Run) -> int | None:
+    calls, steps = 0, 0
+    for event in control.events:
+        if event.kind == "step":
+            steps += 1
+            if calls:
+                return calls
+        else:
+            calls += 1
+    return None if not steps else calls

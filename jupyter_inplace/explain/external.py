@@ -30,6 +30,7 @@ def locate(write: Any, resolver: SiteResolver, spaces: Iterable[Mapping[str, Any
     between = _between(before, after)
     anchor = before or after
     candidates: list[tuple[ast.stmt, str]] = []
+    brackets = (None if write.bracket.opened_by_exit else before, after)
     if anchor is not None:
         code = write.bracket.before or write.bracket.after
         tree = _tree(code, anchor, cell_source)
@@ -38,7 +39,7 @@ def locate(write: Any, resolver: SiteResolver, spaces: Iterable[Mapping[str, Any
         if before is not None and after is not None and (before.file != after.file or before.function != after.function or low > high):
             low, high = _function_lines(tree, before)
         for statement in _simple_statements(tree):
-            if low <= statement.lineno <= high and not _is_one_of(statement, (before, after), low, high):
+            if low <= statement.lineno <= high and not _is_one_of(statement, brackets, low, high):
                 name = _writes_to(statement, aliases)
                 if name is not None:
                     candidates.append((statement, name))
@@ -46,7 +47,7 @@ def locate(write: Any, resolver: SiteResolver, spaces: Iterable[Mapping[str, Any
             candidates = [
                 (s, "")
                 for s in _simple_statements(tree)
-                if low < s.lineno < high and isinstance(s, (ast.Assign, ast.AugAssign, ast.Expr)) and not isinstance(getattr(s, "value", None), ast.Constant)
+                if low <= s.lineno <= high and not _is_one_of(s, brackets, low, high) and isinstance(s, (ast.Assign, ast.AugAssign, ast.Expr)) and not isinstance(getattr(s, "value", None), ast.Constant)
             ]
     if len(candidates) == 1:
         statement, name = candidates[0]

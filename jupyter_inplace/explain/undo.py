@@ -27,7 +27,7 @@ class _Undo(TorchDispatchMode):
         if func not in self.plans:
             self.plans[func] = make_plan(func)
         plan = self.plans[func]
-        if plan is not None:
+        if isinstance(plan, Plan):
             for t in plan.tensors(args, kwargs):
                 alias = t.detach()
                 self.kept.append((alias, alias.clone(), None if t.is_inference() else t._version))

@@ -31,10 +31,11 @@ _MAX_STORAGES = 4096
 class Bracket:
     """Where an external write happened: after the first site, before the second. Stands in a row for the write's own site."""
 
-    __slots__ = ("after", "before", "pointer", "size")
+    __slots__ = ("after", "before", "opened_by_exit", "pointer", "size")
 
-    def __init__(self, before: Any, after: Any, pointer: int, size: int) -> None:
+    def __init__(self, before: Any, after: Any, pointer: int, size: int, opened_by_exit: bool) -> None:
         self.before, self.after, self.pointer, self.size = before, after, pointer, size
+        self.opened_by_exit = opened_by_exit
 
 
 class Exports:
@@ -49,6 +50,7 @@ class Exports:
         self._last_site: Any = None
         self._replaced: dict[str, Any] = {}
         self.busy = False
+        self._opened_by_exit = False
 
     # --- installed for the time of the session -----------------------------------------------------------------------------
 
@@ -69,6 +71,7 @@ class Exports:
         self._replaced.clear()
         self._held.clear()
         self._storages.clear()
+        self._last_site = None
 
     def _exit(self, original: Any) -> Any:
         exports = self
@@ -91,6 +94,9 @@ class Exports:
             if len(self._storages) >= _MAX_STORAGES:
                 del self._storages[next(iter(self._storages))]
             self._storages[storage] = None
+            # Whoever asks for the address may write in the same statement (ctypes): that statement opens the bracket.
+            self._last_site = sites.find_site(3, self._session.cell_files)
+            self._opened_by_exit = True
             bucket = self._session.index.bucket(storage)
             for saved in bucket.live() if bucket is not None else ():
                 self.hold(saved)
@@ -144,6 +150,7 @@ class Exports:
             site = sites.find_site(2, self._session.cell_files)
             self.compare(site)
             self._last_site = site
+            self._opened_by_exit = False
 
     def compare(self, site: Any) -> None:
         """Find the saved tensors that changed although no write was dispatched, and enter an external write for each."""
@@ -169,7 +176,7 @@ class Exports:
         storage = private.storage_id(t)
         self.busy = True
         try:
-            bracket = Bracket(self._last_site, site, t.untyped_storage().data_ptr(), t.untyped_storage().nbytes())
+            bracket = Bracket(self._last_site, site, t.untyped_storage().data_ptr(), t.untyped_storage().nbytes(), self._opened_by_exit)
         finally:
             self.busy = False
         session.order += 1

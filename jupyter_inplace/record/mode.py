@@ -50,7 +50,7 @@ class WatchMode(TorchDispatchMode):
         if session.fresh:
             session.label_fresh(func)
         session.last_op = func
-        if session.kept_gradients.any and not session.muted and not session.engine.depth:
+        if (session.kept_gradients.any or session.severed.any) and not session.muted and not session.engine.depth:
             session.read_kept(args)
         if session.exports.any and not session.muted:
             session.compare_exports()

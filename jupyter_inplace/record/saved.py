@@ -52,6 +52,8 @@ class Saved:
     @property
     def overwritten(self) -> bool:
         """Whether torch's own check would refuse this saved tensor now."""
+        if self.interior and self.tensor.grad_fn is None:  # detached in place since
+            return True
         return self.version is not None and self.tensor._version != self.version
 
     @property

@@ -30,6 +30,7 @@ from jupyter_inplace.record.saved import Saved, SavedIndex, storages_of
 from jupyter_inplace.record.schema import Plan
 from jupyter_inplace.record.stack import ModeStack
 from jupyter_inplace.record.transforms import TransformPatch
+from jupyter_inplace.record.undispatched import Severed, Undispatched
 from jupyter_inplace.record.unrecorded import UnrecordedWrites
 from jupyter_inplace.record.writes import Write, WriteTable
 
@@ -66,6 +67,8 @@ class Session:
         self.after_failure: Callable[[Session, Backward, BaseException], None] | None = None
         self.analyst: Any = None  # explain's, kept with the record that it explains
         self.exports = Exports(self)
+        self.undispatched = Undispatched(self)
+        self.severed = Severed()
         self.kept_gradients = KeptGradients(self)
         # Called with (tensor, write, value before) for a dispatched write to a tensor known to be some leaf's `.grad`.
         self.gradient_overwritten: Callable[[torch.Tensor, Write, torch.Tensor], None] | None = None
@@ -91,7 +94,7 @@ class Session:
         try:
             self.first_sequence = private.peek_sequence_nr()
             # The engine last: it counts the hooks that others make from here on.
-            for part in (self.optimizers, self.transforms, self.exports, self.python, self.hooks, self.engine):
+            for part in (self.optimizers, self.transforms, self.exports, self.python, self.undispatched, self.hooks, self.engine):
                 part.install()
                 done.append(part.remove)
             self.stack.put_on()
@@ -109,7 +112,7 @@ class Session:
         self.installed = False
         set_session_here(None)
         self.stack.take_off()
-        for part in (self.hooks, self.python, self.exports, self.transforms, self.optimizers, self.engine):
+        for part in (self.hooks, self.undispatched, self.python, self.exports, self.transforms, self.optimizers, self.engine):
             part.remove()
 
     def fault(self, error: Exception) -> None:
@@ -138,9 +141,25 @@ class Session:
         except Exception as fault:
             self.fault(fault)
 
+    def row_for(self, op: str, t: torch.Tensor, shape: tuple[int, ...], version: int | None, *, bumps: bool) -> Write:
+        """Enter one write that torch did not dispatch."""
+        site, module = sites.find_site_and_module(_CALL_IMPL, 3, self.cell_files)
+        self.order += 1
+        row = self.table.row(op, site, _weak(module), id(module), private.storage_id(t), self.seconds(), self.order)
+        if not row.count:
+            row.shape, row.dtype, row.device = shape, str(t.dtype).removeprefix("torch."), str(t.device)
+            row.version_before = version
+        row.count += 1
+        row.last = self.order
+        row.version_after = None if version is None else version + bumps
+        return row
+
     def read_kept(self, args: Any) -> None:
         try:
-            self.kept_gradients.read(args)
+            if self.severed.any:
+                self.severed.read(args)
+            if self.kept_gradients.any:
+                self.kept_gradients.read(args)
         except Exception as fault:
             self.fault(fault)
 
@@ -184,10 +203,11 @@ class Session:
             if saved.clone is None and hi > lo:
                 saved_lo, saved_hi = byte_range(saved.tensor)
                 if saved_lo < hi and lo < saved_hi:
-                    self._copy(saved, plan)
+                    self.copy_one(saved)
             self.index.touch(saved)
 
-    def _copy(self, saved: Saved, plan: Plan | None) -> None:
+    def copy_one(self, saved: Saved) -> None:
+        """Copy what a saved tensor holds, within the budget."""
         t = saved.tensor
         size = 0 if t.layout is not torch.strided else t.nbytes
         if self.copied_bytes + size > _COPY_BUDGET:
@@ -198,8 +218,7 @@ class Session:
         saved.view = view_of(t)
         try:
             with private.DisableTorchDispatch(), torch.no_grad():
-                # Shape-only writes (unsqueeze_, t_) move no value: an alias with the old shape is copy enough.
-                saved.clone = t.detach() if plan is not None and plan.metadata_only else t.detach().clone()
+                saved.clone = t.detach().clone()
         except (torch.OutOfMemoryError, MemoryError):
             self.blind_spots.setdefault(
                 "a copy of an overwritten saved tensor did not fit into memory: its numbers are missing"
@@ -284,6 +303,7 @@ class Session:
         self.unrecorded.clear()
         self.integers.by_storage.clear()
         self.kept_gradients.clear()
+        self.severed.clear()
 
     def close_window(self) -> int:
         self.windows -= 1

@@ -180,10 +180,16 @@ class Merger:
 
     # --- the merged report --------------------------------------------------------------------------------------------
 
-    def report(self, steps: int | None = None) -> Report:
+    @property
+    def verdict(self) -> str:
+        """The worst until now."""
+        return "harmless" if self._worst is None else self._worst.verdict
+
+    def report(self, steps: int | None = None, error_unseen: str | None = None) -> Report:
         """The merged report.
 
         :param steps: how many steps there were, watched or not.
+        :param error_unseen: that the error came where nobody watched, as a clause.
         """
         first = self._first
         if first is None:
@@ -200,8 +206,11 @@ class Merger:
         conflicts, tasks = tuple(self._conflicts.values()), tuple(self._tasks.values())
         gradients = tuple(self._gradients.values())
         summary = build_summary(
-            mutations, conflicts, tasks, gradients, cell=first.cell, error=error, framework_used=self._used
-        )
+            mutations, conflicts, tasks, gradients, cell=first.cell, error=None if error_unseen else error,
+            framework_used=self._used,
+        )  # fmt: skip
+        if error_unseen is not None:
+            spots.append(error_unseen)
         return Report(
             tool=first.tool,
             framework=first.framework,
@@ -211,7 +220,7 @@ class Merger:
             ranks=ranks if several else (),
             steps=counted,
             verdict=worst(m.verdict for m in mutations),
-            summary=" ".join((summary, *self._scope(several, ranks, counted))),
+            summary=" ".join((summary, *self._scope(several, ranks, counted, error_unseen))),
             cell=first.cell,
             error=error,
             mutations=mutations,
@@ -250,7 +259,9 @@ class Merger:
         if self._full:
             yield f"more than {_ROWS:,} different rows: the later ones are left out"
 
-    def _scope(self, several: bool, ranks: tuple[int, ...], counted: tuple[int, ...]) -> Iterable[str]:
+    def _scope(
+        self, several: bool, ranks: tuple[int, ...], counted: tuple[int, ...], error_unseen: str | None
+    ) -> Iterable[str]:
         if several:
             bad = [m for m in self._rows.values() if m.verdict in HARMFUL]
             hit = sorted({c.rank for m in bad for c in m.ranks})
@@ -264,6 +275,8 @@ class Merger:
             yield f"{counted[0]:,} of {counted[1]:,} steps were watched."
             if self.first_harm is not None:
                 yield f"The first that harms is step {self.first_harm:,}."
+        if error_unseen is not None:
+            yield f"{error_unseen[:1].upper()}{error_unseen[1:]}."
 
     def _timeline(self) -> tuple[TimelineEvent, ...]:
         """That of the worst report. Its conflicts are found again by their place in the merged list."""

@@ -5,11 +5,16 @@ from __future__ import annotations
 import sys
 import threading
 import types
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from jupyter_inplace._rank import stamped
 from jupyter_inplace.report import Cell, Report
+
+if TYPE_CHECKING:
+    from jupyter_inplace.steps import Steps
+
+Item = TypeVar("Item")
 
 _active = threading.local()  # the one session of this thread, and the watches open in it
 
@@ -33,6 +38,16 @@ class watch:
     :param cell: the notebook cell that is watched, if it is one; `labels` maps file names to what people call them,
         `cell_file` is its file name, `namespace` where its names live.
 
+    :param every: watch one step in so many of a long loop, in flat memory; `steps` or `step` says where a step begins:
+
+        ```python
+        with watch(every=100) as report:
+            for batch in report.steps(loader):
+                ...
+        ```
+
+    :param progress: False: do not tell how far such a loop is. Else a line in a terminal, a bar in a notebook with tqdm.
+
     The object is a handle from the first line on: once the block is over its attributes are those of the newest `Report`.
     Raises nothing of its own while the block runs; an exception of the block's passes through unchanged.
     """
@@ -40,12 +55,15 @@ class watch:
     def __init__(
         self, *tasks: str, fingerprint: str = "exported", gradients: bool | None = None, cell: Cell | None = None,
         labels: Mapping[str, str] | None = None, cell_file: str | None = None, namespace: Namespace = None,
+        every: int | None = None, progress: bool | None = None,
     ) -> None:  # fmt: skip
         if fingerprint not in ("exported", "all", "off"):
             raise ValueError(f"`fingerprint` is one of exported, all, off, not {fingerprint!r}")
         for name in tasks:
             if not isinstance(name, str) or not name.strip():
                 raise ValueError(f"a task is given by its name, a string such as 'loss', not {name!r}")
+        if every is not None and (type(every) is not int or every < 1):
+            raise ValueError(f"`every` is a number of steps, 1 or more, not {every!r}")
         self._tasks = tasks
         self._fingerprint = fingerprint
         self._gradients = gradients
@@ -53,32 +71,52 @@ class watch:
         self._labels = dict(labels or {})
         self._cell_file = cell_file
         self._namespace = namespace
+        self._every = every
+        self._progress = progress
         self._report: Report | None = None
         self._window: Any = None
+        self._steps: Steps | None = None
         self._frame: types.FrameType | None = None
 
     @property
     def report(self) -> Report | None:
-        """The newest report, None while the block runs."""
-        return self._report
+        """The newest report, None while the block runs; with `every`, that of the steps watched until now."""
+        return self._report if self._steps is None else self._steps.report()
 
     def start(self) -> watch:
         """Put the watch in force on this thread. Use `stop` to end it, whatever happened in between."""
-        if self._window is not None:
+        if self._running:
             raise RuntimeError("this watch is running already; make a new one with watch()")
-        if self._frame is None:
-            self._frame = sys._getframe(1)
+        frame, self._frame = self._frame or sys._getframe(1), None
+        if self._every is None:
+            self._window = self._open(frame)
+            return self
+        from jupyter_inplace.steps import Steps
+
+        self._steps = Steps(self._every, self._open, lambda window, error: window.close(_active, error), self._progress)
+        if self._namespace is None:
+            space = frame.f_globals
+            self._namespace = lambda: space
+        return self
+
+    def _open(self, frame: types.FrameType | None) -> Any:
         from jupyter_inplace.explain.window import Window
 
-        self._window = Window.open(
+        return Window.open(
             _active, tasks=self._tasks, fingerprint=self._fingerprint, gradients=self._gradients, cell=self._cell, labels=self._labels,
-            cell_file=self._cell_file, namespace=self._namespace, frame=self._frame,
+            cell_file=self._cell_file, namespace=self._namespace, frame=frame,
         )  # fmt: skip
-        self._frame = None
-        return self
+
+    @property
+    def _running(self) -> bool:
+        return self._window is not None or self._steps is not None
 
     def stop(self, error: BaseException | None = None) -> Report:
         """Take the watch out of force and say what it saw. `error` is the exception that ended the block, if one did."""
+        steps, self._steps = self._steps, None
+        if steps is not None:
+            self._report = stamped(steps.finish(error))
+            return self._report
         window, self._window = self._window, None
         if window is None:
             if self._report is None:
@@ -86,6 +124,37 @@ class watch:
             return self._report
         self._report = stamped(window.close(_active, error))
         return self._report
+
+    # --- a long loop --------------------------------------------------------------------------------------------------
+
+    def step(self) -> None:
+        """A step of the loop begins here: with `every`, one in so many is watched. Without it, all are, as one.
+
+        :raises RuntimeError: the watch is not running.
+        """
+        if self._steps is not None:
+            self._steps.begin(sys._getframe(1))
+        elif self._window is None:
+            raise RuntimeError("`step()` belongs inside of `with watch(every=...) as report:`")
+
+    def steps(self, iterable: Iterable[Item]) -> Iterator[Item]:
+        """The items of `iterable`, each one a step that lasts until the next one is asked for.
+
+        :raises RuntimeError: the watch is not running.
+        """
+        if not self._running:
+            raise RuntimeError("`steps(...)` belongs inside of `with watch(every=...) as report:`")
+        if self._steps is not None:
+            self._steps.progress.over(iterable)
+        return self._each(iterable)
+
+    def _each(self, iterable: Iterable[Item]) -> Iterator[Item]:
+        for item in iterable:
+            if self._steps is not None:
+                self._steps.begin(sys._getframe(1))
+            yield item
+            if self._steps is not None:
+                self._steps.end(None)  # what the loader does next is no part of the step
 
     def __enter__(self) -> watch:
         self._frame = sys._getframe(1)
@@ -101,7 +170,7 @@ class watch:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
-        report = self.__dict__.get("_report")
+        report = self.report if "_steps" in self.__dict__ else None
         if report is None:
             raise AttributeError(f"the watch has no {name!r} yet: its block is still running, or never ran")
         return getattr(report, name)
@@ -114,7 +183,7 @@ class watch:
             f"<watch: {self._report.verdict}>"
             if self._report is not None
             else "<watch: running>"
-            if self._window
+            if self._running
             else "<watch>"
         )
 

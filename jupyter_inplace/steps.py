@@ -1,0 +1,83 @@
+"""One step in a hundred: short watches along a long loop, merged into one report in flat memory."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from jupyter_inplace.merge import Merger
+from jupyter_inplace.progress import Progress
+from jupyter_inplace.report import Report
+
+if TYPE_CHECKING:
+    from jupyter_inplace.explain.window import Window
+
+Open = Callable[[types.FrameType | None], "Window"]
+Close = Callable[["Window", BaseException | None], Report]
+
+
+class Steps:
+    """Opens a window for every so many steps, and merges what they say.
+
+    :param every: the first of so many steps is watched: 0, `every`, twice `every` and so on.
+    :param open_window: begins a watch; `close_window` ends it and gives its report.
+    :param progress: False: never tell how far the loop is; None: where somebody may be looking.
+    """
+
+    def __init__(self, every: int, open_window: Open, close_window: Close, progress: bool | None) -> None:
+        self._every = every
+        self._open, self._close = open_window, close_window
+        self._merger = Merger()
+        self._window: Window | None = None
+        self._told: Report | None = None
+        self._verdict = "harmless"
+        self.progress = Progress(progress)
+        self.begun = 0
+        self.watched = 0
+
+    @property
+    def window(self) -> Window | None:
+        """The window of the step that runs, where it is watched."""
+        return self._window
+
+    def begin(self, frame: types.FrameType | None) -> None:
+        """The next step begins, and with it the last one ends."""
+        self.end(None)
+        if self.begun % self._every == 0:
+            self._window = self._open(frame)
+        self.begun += 1
+        self.progress.update(self.begun, self.watched, self._verdict)
+
+    def end(self, error: BaseException | None) -> None:
+        """The step is over; what follows belongs to none."""
+        window, self._window = self._window, None
+        if window is None:
+            return
+        self.watched += 1
+        self._told = None
+        self._merger.add(self._close(window, error), step=self.begun - 1)
+        self._verdict = self._merger.verdict
+
+    def report(self) -> Report | None:
+        """What the steps until now gave; None before the first watched one is over."""
+        if self._told is None and self.watched:
+            self._told = self._merger.report(self.begun)
+        return self._told
+
+    def finish(self, error: BaseException | None) -> Report:
+        """End the last step. `error` is the exception that ended the loop."""
+        self.progress.close()
+        unwatched = None
+        if self._window is None and error is not None and self.begun:
+            unwatched = f"the {type(error).__name__} came in step {self.begun - 1:,}, which was not watched"
+        if self._window is None and (error is not None or not self.watched):
+            # Nobody saw how it came to this; where it was raised, and whether torch refused a write there, can be said.
+            self._merger.add(self._close(self._open(None), error))
+        self.end(error)
+        report = self._merger.report(self.begun, error_unseen=unwatched)
+        if not self.begun:
+            note = "no step was begun: call `step()` at the head of the loop, or loop over `steps(...)`"
+            report = replace(report, summary=f"{note}.", blind_spots=(*report.blind_spots, note))
+        return report

@@ -91,7 +91,8 @@ def main() -> int:
     program = os.path.relpath(Path(sys.executable).with_name("jupyter"))
     if options.lab and sys.stdin.isatty() and sys.stdout.isatty():
         print("== opening JupyterLab; Ctrl+C ends it")
-        return subprocess.call([program, "lab", str(copy)])
+        as_root = ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []  # as in a container
+        return subprocess.call([program, "lab", *as_root, str(copy)])
     print(f"to play with it: {program} lab {copy}")
     return 0
 

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from jupyter_inplace.explain.masking import masked, parsed
+from jupyter_inplace.record.masking import masked, parsed
 
 __all__ = ["CellCode", "Function", "path_key"]
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from jupyter_inplace.explain.cell_code import CellCode
-from jupyter_inplace.explain.masking import parsed
 from jupyter_inplace.explain.roots import Roots
+from jupyter_inplace.record.masking import parsed
 
 __all__ = ["BlockSource", "StaticTask", "static_tasks", "tasks_after", "with_block_source"]
 

@@ -8,12 +8,16 @@ import tokenize
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from jupyter_inplace.record.masking import parsed
+
 __all__ = ["SourceText", "Span", "joined"]
 
 _COMPOUND = (
     ast.With, ast.AsyncWith, ast.For, ast.AsyncFor, ast.While, ast.If, ast.FunctionDef, ast.AsyncFunctionDef,
     ast.ClassDef, ast.Try, ast.TryStar, ast.Match,
 )  # fmt: skip
+
+_OPENING, _CLOSING = frozenset("([{"), frozenset(")]}")
 
 #: Line, end line, column, end column, as `CodeType.co_positions` gives them: columns in bytes.
 Position = tuple[int | None, int | None, int | None, int | None]
@@ -40,12 +44,10 @@ class SourceText:
 
     @property
     def tree(self) -> ast.Module | None:
-        """The syntax tree, None where the source does not parse."""
+        """The syntax tree, IPython's lines masked; None where the source does not parse."""
         if self._tree is None and not self._broken:
-            try:
-                self._tree = ast.parse("".join(line if line.endswith("\n") else line + "\n" for line in self.lines))
-            except (SyntaxError, ValueError, RecursionError, MemoryError):
-                self._broken = True
+            self._tree = parsed("".join(line if line.endswith("\n") else line + "\n" for line in self.lines))
+            self._broken = self._tree is None
         return self._tree
 
     def line(self, number: int) -> str:
@@ -103,15 +105,19 @@ class SourceText:
 
     def _header_span(self, node: ast.stmt) -> Span:
         """``for x in xs`` without its block: from the keyword to the colon."""
-        line, column = node.lineno, node.col_offset
-        parts = [(part.end_lineno or 0, part.end_col_offset or 0) for part in _header_parts(node)]
-        end_line, end_column = max([(line, column), *parts])
-        body = getattr(node, "body", None) or getattr(node, "cases", None)
-        if body and getattr(body[0], "lineno", end_line + 1) > end_line:
-            text = self.lines[end_line - 1].split("#")[0].rstrip() if end_line <= len(self.lines) else ""
-            if text.endswith(":"):
-                end_column = len(text[:-1].rstrip().encode())
-        return self._raw_span(line, column, end_line, end_column)
+        depth = 0
+        lines = iter(self.lines[node.lineno - 1 : node.end_lineno])
+        try:
+            for token in tokenize.generate_tokens(lambda: next(lines, "")):
+                if token.type != tokenize.OP:
+                    continue
+                depth += (token.string in _OPENING) - (token.string in _CLOSING)
+                if token.string == ":" and depth == 0:
+                    end_line, end = node.lineno + token.start[0] - 1, token.start[1]
+                    return self._raw_span(node.lineno, node.col_offset, end_line, self._bytes(end_line, end))
+        except (tokenize.TokenError, SyntaxError):
+            pass
+        return self._raw_span(node.lineno, node.col_offset, node.lineno, len(self.lines[node.lineno - 1].encode()))
 
     def _raw_span(self, line: int, column: int, end_line: int, end_column: int) -> Span:
         first, last = self._characters(line, column), self._characters(end_line, end_column)
@@ -197,15 +203,3 @@ def _child_around(node: ast.AST, start: tuple[int, int], end: tuple[int, int], *
                 if (part.lineno, part.col_offset) <= start and end <= (part.end_lineno, part.end_col_offset):
                     return part  # type: ignore[no-any-return]
     return None
-
-
-def _header_parts(node: ast.AST) -> Iterator[ast.expr]:
-    """The expressions of a compound statement that stand before its block."""
-    for name, value in ast.iter_fields(node):
-        if name in {"body", "orelse", "finalbody", "handlers", "cases", "decorator_list"}:
-            continue
-        for part in value if isinstance(value, list) else [value]:
-            if isinstance(part, ast.expr):
-                yield part
-            elif isinstance(part, ast.withitem | ast.arguments | ast.keyword):
-                yield from (child for child in ast.walk(part) if isinstance(child, ast.expr))

@@ -6,8 +6,8 @@ import textwrap
 
 import pytest
 
-from jupyter_inplace.explain.masking import masked, parsed
 from jupyter_inplace.explain.source import static_tasks, tasks_after, with_block_source
+from jupyter_inplace.record.masking import masked, parsed
 
 
 def names(source):

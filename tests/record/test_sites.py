@@ -1,5 +1,7 @@
 """Source sites: the frame walk, and what a site says about its expression."""
 
+import ast
+import dis
 import doctest
 import linecache
 import subprocess
@@ -27,10 +29,11 @@ from jupyter_inplace.record.sites import (
 CALL_IMPL = nn.Module._call_impl.__code__
 
 
-def run_cell(source, *, file="/tmp/ipykernel_123/456.py", keep=None, namespace=None, cached=True, **names):
+def run_cell(source, *, file="/tmp/ipykernel_123/456.py", keep=None, namespace=None, cached=True, typed=None, **names):
     """Run a cell as IPython would; collect the key of every torch operation together with its name."""
-    source = textwrap.dedent(source).strip("\n") + "\n"
+    source = textwrap.dedent(source)
     if cached:
+        source = source.strip("\n") + "\n"
         linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
     seen = []
 
@@ -45,7 +48,7 @@ def run_cell(source, *, file="/tmp/ipykernel_123/456.py", keep=None, namespace=N
     namespace = {"__name__": "__main__", "torch": torch, "nn": nn, "F": nn.functional, **names, **(namespace or {})}
     with Recorder():
         exec(compile(source, file, "exec"), namespace)
-    resolver = SiteResolver({file: "In[7]"}, file, source)
+    resolver = SiteResolver({file: "In[7]"}, file, typed or source)
     return [(name, resolver.resolve(key), module) for name, key, module in seen]
 
 
@@ -314,6 +317,21 @@ class TestFrames:
         site = SiteResolver({file: "In[1]"}, file, typed).resolve(keys[0])
         assert site.cell_line == 2
 
+    def test_the_body_of_a_timed_cell(self):
+        """IPython runs it under a name without source; its lines are placed as in the cell."""
+        typed = "%%time\n%%autograd_watch\nx[0] = 1\ny = x.mul_(2)\n"
+        file = "<timed exec>"
+        [(_, written, _), (_, scaled, _)] = run_cell(
+            "\n\nx[0] = 1\ny = x.mul_(2)\n",
+            file=file,
+            typed=typed,
+            cached=False,
+            keep={"fill_", "copy_", "mul_"},
+            x=torch.ones(2),
+        )
+        assert (written.text, written.cell_line, written.file) == ("x[0] = 1", 3, "In[7]")
+        assert (scaled.text, scaled.line_text, scaled.cell_line) == ("x.mul_(2)", "y = x.mul_(2)", 4)
+
     def test_reading_locals_keeps_nothing_alive(self):
         class Canary:
             pass
@@ -338,6 +356,32 @@ class TestFrames:
         code = "import sys, jupyter_inplace.record.sites; print('torch' in sys.modules)"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("module", [nn.functional, nn.modules.module, sites, textwrap])
+def test_every_call_of_a_file(module):
+    """The text of a call is what stands between its columns, and is Python."""
+    lines = linecache.getlines(module.__file__)
+    resolver = SiteResolver({}, None, None)
+    waiting = [compile("".join(lines), module.__file__, "exec")]
+    seen = 0
+    while waiting:
+        code = waiting.pop()
+        waiting += [constant for constant in code.co_consts if hasattr(constant, "co_code")]
+        for offset in range(0, len(code.co_code), 2):
+            if dis.opname[code.co_code[offset]] not in {"CALL", "CALL_KW", "CALL_FUNCTION_EX", "STORE_SUBSCR"}:
+                continue
+            key = sites.site_key(code, offset)
+            site = resolver.resolve(key)
+            seen += 1
+            assert site.text
+            if site.line == site.end_line:
+                assert lines[site.line - 1][site.column : site.end_column] == site.text
+            header = site.text.startswith(("with ", "for ", "def ", "class "))
+            ast.parse(f"{site.text}: pass" if header else site.text)
+            names = (*written_names(site), *argument_names(site), *resolver.assigned_names(key))
+            assert all(isinstance(ast.parse(name).body[0], ast.Expr) for name in names)
+    assert seen > 50
 
 
 class TestNames:

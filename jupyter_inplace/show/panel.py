@@ -67,10 +67,16 @@ def _answer(panel: Panel, content: object, _buffers: object) -> None:
         shell.set_next_input(source, replace=False)
 
 
-def bundle(report: Report) -> dict[str, Any]:
-    """The report's display bundle with the widget in it: data, HTML and text stand beside it for front ends without."""
-    widget = Panel(report)
-    shown = widget._repr_mimebundle_()
+def bundle(report: Report, panel: Panel | None = None) -> dict[str, Any]:
+    """The report's display bundle with the widget in it: data, HTML and text stand beside it for front ends without.
+
+    :param panel: the widget that shows an earlier report of the same run: it shows this one and keeps its selection.
+    """
+    if panel is None:
+        panel = Panel(report)
+    else:
+        panel.report = report
+    shown = panel._repr_mimebundle_()
     views = shown[0] if isinstance(shown, tuple) else shown
     view = {name: value for name, value in (views or {}).items() if name != "text/plain"}
     return {**mimebundle(report), **view}

@@ -5,10 +5,9 @@ from __future__ import annotations
 import importlib.util
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 from server import EXTENSION, ROOT, JupyterServer
 
 ARGUMENTS = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
@@ -51,15 +50,22 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JupyterServer]:
         server.stop()
 
 
+@pytest.fixture(scope="session")
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    """One cache for all pages: JupyterLab is megabytes of script."""
+    context = browser.new_context(viewport={"width": 1200, "height": 1000}, reduced_motion="reduce")
+    context.set_default_timeout(20_000)
+    yield context
+    context.close()
+
+
 @pytest.fixture
-def page(browser: Browser, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Page]:
-    """A fresh page; errors that the page reports fail the test."""
-    context = browser.new_context(viewport={"width": 1200, "height": 1000}, permissions=["clipboard-write"])
-    context.set_default_timeout(15_000)
+def page(context: BrowserContext) -> Iterator[Page]:
+    """A fresh page; errors of ours that the page reports fail the test."""
     page = context.new_page()
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(f"{error}\n{error.stack}"))
     yield page
-    context.close()
+    page.close()
     ours = [error for error in errors if "jupyter-inplace" in error or "panel.js" in error]
     assert not ours, ours

@@ -24,6 +24,7 @@ class Notebook:
         """Go there and wait until the cells are; with `kernel` until they can run."""
         self.page.goto(url)
         self.page.wait_for_function(f"window.jupyterapp && {CURRENT}?.content.widgets.length > 0", timeout=40_000)
+        self.page.evaluate(f"async () => {{ await {CURRENT}.context.ready; }}")
         self.page.locator(".jp-Cell .cm-content").first.wait_for(state="attached", timeout=20_000)
         if kernel:
             self.page.evaluate(

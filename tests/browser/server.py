@@ -22,6 +22,7 @@ class JupyterServer:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.axe = ROOT / "labextension" / "node_modules" / "axe-core" / "axe.min.js"
         self.notebooks = folder / "notebooks"
         self.notebooks.mkdir(parents=True)
         extensions = folder / "labextensions"
@@ -31,7 +32,13 @@ class JupyterServer:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
-        names = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR", "JUPYTERLAB_SETTINGS_DIR")
+        names = (
+            "JUPYTER_CONFIG_DIR",
+            "JUPYTER_DATA_DIR",
+            "JUPYTER_RUNTIME_DIR",
+            "IPYTHONDIR",
+            "JUPYTERLAB_SETTINGS_DIR",
+        )
         own = {name: str(folder / name.lower()) for name in names}
         own["JUPYTERLAB_WORKSPACES_DIR"] = str(folder / "workspaces")
         settings = Path(own["JUPYTERLAB_SETTINGS_DIR"]) / "@jupyterlab" / "apputils-extension"
@@ -97,8 +104,14 @@ class JupyterServer:
         """Where Notebook 7 shows it."""
         return f"{self.url}/notebooks/{name}?token={TOKEN}"
 
+    def lab_url(self, path: str) -> str:
+        """Any other address of the server."""
+        return f"{self.url}/{path}{'&' if '?' in path else '?'}token={TOKEN}"
 
-def code_cell(source: str, outputs: list[dict[str, object]] | None = None, identity: str = "cell-1") -> dict[str, object]:
+
+def code_cell(
+    source: str, outputs: list[dict[str, object]] | None = None, identity: str = "cell-1"
+) -> dict[str, object]:
     """A code cell as notebooks store it."""
     return {
         "cell_type": "code",

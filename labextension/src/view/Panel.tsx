@@ -154,15 +154,17 @@ function BlindSpots(): JSX.Element | null {
   );
 }
 
-// JupyterLab takes keys before the page does, single letters in command mode among them. Inside of the panel plain
-// keys are the panel's; combinations with Ctrl or Cmd (save, undo) stay JupyterLab's.
-function keepKeys(element: HTMLElement): () => void {
+// JupyterLab takes keys before the page does, single letters in command mode among them: "x" cuts the cell. Inside of
+// the panel plain keys are the panel's; combinations with Ctrl or Cmd (save, undo) stay JupyterLab's. Its bindings match
+// the focused element itself, so that is where the attribute has to stand.
+function keepKeys(panel: HTMLElement): () => void {
   const ATTRIBUTE = "data-lm-suppress-shortcuts";
   const onKey = (event: KeyboardEvent): void => {
-    if (event.ctrlKey || event.metaKey) element.removeAttribute(ATTRIBUTE);
-    else element.setAttribute(ATTRIBUTE, "true");
+    const { target } = event;
+    if (!(target instanceof Element) || !panel.contains(target)) return;
+    if (event.ctrlKey || event.metaKey) target.removeAttribute(ATTRIBUTE);
+    else target.setAttribute(ATTRIBUTE, "true");
   };
-  element.setAttribute(ATTRIBUTE, "true");
   window.addEventListener("keydown", onKey, true);
   return () => {
     window.removeEventListener("keydown", onKey, true);

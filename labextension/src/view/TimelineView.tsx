@@ -90,7 +90,8 @@ export function TimelineView(): JSX.Element | null {
       ),
     }));
 
-  useEffect(() => {
+  // Before the next key is read, so that a quick hand loses no step.
+  useLayoutEffect(() => {
     if (!focusWanted.current) return;
     focusWanted.current = false;
     plot.current?.querySelector<SVGElement>('[data-ji="event"][tabindex="0"]')?.focus();

@@ -109,6 +109,7 @@ class _Place:
     user: bool
     node: ast.expr | ast.stmt | None
     text: str
+    name: str | None
     tensors: list[torch.Tensor]
     viewed: bool
     others: list[torch.Tensor]
@@ -138,7 +139,7 @@ def _describe(error: BaseException, reason: str, cell_files: frozenset[str]) -> 
         else site_key(last.code, last.lasti, *((cell.code, cell.lasti) if cell else (None, 0))),
         op=_op(inner, message),
         text=last.text if last is not None else "",
-        name=next(iter(written_names(last.text)), None) if last is not None else None,
+        name=last.name if last is not None else None,
         tensors=_distinct(tensors),
         via="view" if found is not None and found.viewed and not by_argument else None,
         inputs=_distinct(inputs) if reason == "out_grad" else (),
@@ -172,10 +173,13 @@ def _place(frame: FrameType, lasti: int, line: int) -> _Place:
     source = SourceText(linecache.getlines(code.co_filename, frame.f_globals))
     where, opname = positions(code, lasti), opname_at(code, lasti)
     node, span = source.node(where, opname), source.span(where, opname)
-    place = _Place(code, lasti, line, is_user_frame(frame), node, span.text if span is not None else "", [], False, [])
+    place = _Place(
+        code, lasti, line, is_user_frame(frame), node, span.text if span is not None else "", None, [], False, []
+    )
     if node is None:
         return place
     variables = (locals_of(frame), frame.f_globals)
+    place.name = _name(place.text, variables)
     targets = written_nodes(node)
     for target in targets:
         # `out[i] = v` writes into `out`: the view is the statement's own.
@@ -187,6 +191,16 @@ def _place(frame: FrameType, lasti: int, line: int) -> _Place:
         value, _ = look_up(argument, variables)
         place.others += tensors_in(value)
     return place
+
+
+def _name(text: str, variables: tuple[dict[str, Any], ...]) -> str | None:
+    """What an expression writes, as typed: of its readings the first that is a tensor, else the likeliest."""
+    readings = written_names(text)
+    for reading in readings:
+        value, viewed = look_up(ast.parse(reading, mode="eval").body, variables)
+        if isinstance(value, torch.Tensor) and not viewed:
+            return reading
+    return readings[0] if readings else None
 
 
 def _arguments(node: ast.AST) -> Iterator[ast.expr]:

@@ -193,7 +193,7 @@ class Rows:
             name = known if known is not None and typed.isidentifier() and not local and self._is_alias(typed, known) else typed
         else:
             name = known or typed or f"t{write.number}"
-        row = _Row(write, site, name)
+        row = _Row(write, site, name, note=None if write.thread is None else f"by the thread {write.thread!r}")
         if write.hidden or (site is not None and ".data" in site.text):
             row.bumped = False
         return row

@@ -16,7 +16,7 @@ class Write:
     __slots__ = (
         "bracket",
         "by_engine", "count", "device", "dtype", "first", "grad_mode", "hidden", "itemsize", "last", "leaf", "module", "number",
-        "op", "optimizer", "requires_grad", "sequences", "shape", "site", "storage", "time", "version_after", "version_before",
+        "op", "optimizer", "requires_grad", "sequences", "shape", "site", "storage", "thread", "time", "version_after", "version_before",
     )  # fmt: skip
 
     _SEQUENCES = 64
@@ -34,6 +34,7 @@ class Write:
         self.sequences: list[int] = []
         self.leaf = self.grad_mode = self.requires_grad = self.hidden = self.by_engine = False
         self.optimizer: Any = None
+        self.thread: str | None = None  # the name of another thread than the watched one
         self.bracket: Any = None  # of an external write, whose own site nobody saw
 
     def changed_leaf(self, sequence: int) -> None:

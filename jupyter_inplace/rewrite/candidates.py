@@ -16,7 +16,7 @@ from jupyter_inplace.rewrite.write import Kind, Proposal, Write
 
 __all__ = ["Candidate", "RewriteError", "candidates", "combine"]
 
-_MOST_COMBINATIONS = 8
+_MOST_COMBINATIONS = 12
 
 
 @dataclass(frozen=True)
@@ -78,18 +78,22 @@ def _proposals(write: Write) -> Iterator[Proposal]:
 
 
 def _together(writes: Sequence[Write], per_write: Sequence[Sequence[Proposal]]) -> Iterator[Proposal]:
-    """Proposals that clear every harmful write at once: the likeliest of each, then the likeliest of one kind."""
-    choices: list[list[Proposal]] = [[p[0] for p in per_write if p]]
-    for kind in ("out_of_place", "clone", "no_grad", "reorder"):
-        same = [next((p for p in proposals if p.kind == kind), None) for proposals in per_write]
-        filled = [p or (q[0] if q else None) for p, q in zip(same, per_write, strict=True)]
-        if any(same):
-            choices.append([p for p in filled if p is not None])
-    if all(len(proposals) > 1 for proposals in per_write):
-        choices.append([proposals[1] for proposals in per_write])
-    for chosen in choices[:_MOST_COMBINATIONS]:
-        if len(chosen) == len(per_write):
-            yield _joined(chosen)
+    """Proposals that clear every harmful write at once.
+
+    The likeliest of each; the likeliest of one kind; then one write's next choices beside the others' first.
+    """
+    if all(per_write):
+        first = [proposals[0] for proposals in per_write]
+        choices = [first]
+        for kind in ("out_of_place", "clone", "no_grad", "reorder"):
+            same = [next((p for p in proposals if p.kind == kind), None) for proposals in per_write]
+            if any(same):
+                choices.append([p or q for p, q in zip(same, first, strict=True)])
+        for depth in range(1, _MOST_COMBINATIONS):
+            for at, proposals in enumerate(per_write):
+                if depth < len(proposals) and len(choices) < _MOST_COMBINATIONS:
+                    choices.append([*first[:at], proposals[depth], *first[at + 1 :]])
+        yield from map(_joined, choices)
     yield from preserve.propose_all(writes)
 
 

@@ -7,13 +7,14 @@ An assignment beside the write is right where the variable is local to the place
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import libcst as cst
 
 from jupyter_inplace.rewrite.code import Code, Item
 from jupyter_inplace.rewrite.edit import Edit
 from jupyter_inplace.rewrite.scope import Use
+from jupyter_inplace.rewrite.tensors import FILLS, last_name
 from jupyter_inplace.rewrite.write import Write
 
 __all__ = ["Rebinding", "loops_of", "rebindings", "rename"]
@@ -45,14 +46,16 @@ def rebindings(write: Write) -> Iterator[Rebinding]:
     if write.code.scopes.binder(name, write.scope).kind in {"lambda", "comprehension"}:
         return  # no statement reaches their variables
     if not write.local(name):
-        yield _new_name(write, name)
+        # A filled tensor needs nothing of the old one; anything else goes on where the last call left it.
+        filled = isinstance(write.node, cst.Call) and last_name(write.node.func) in FILLS
+        yield replace(_new_name(write, name), penalty=0 if filled else 6)
         yield from _declared(write, name)
         return
-    if write.is_leaf and name not in write.function.parameters:
+    looped = any(isinstance(loop, cst.For) and name in _targets(write.code, loop) for loop in loops_of(write))
+    if write.is_leaf and name not in write.function.parameters and not looped:
         yield _new_name(write, name)
         yield Rebinding(name, name, penalty=8)
         return
-    looped = any(isinstance(loop, cst.For) and name in _targets(write.code, loop) for loop in loops_of(write))
     yield Rebinding(name, name, penalty=25 if looped else 0)  # rebinding a loop variable drops the write
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import libcst as cst
 
 from jupyter_inplace.rewrite.place import short
-from jupyter_inplace.rewrite.rules.clone_save import saving_nodes
+from jupyter_inplace.rewrite.saves import saving_nodes
 from jupyter_inplace.rewrite.scope import Use
 from jupyter_inplace.rewrite.tensors import base_of, dotted, last_name, peel
 from jupyter_inplace.rewrite.write import Proposal, Write

@@ -60,11 +60,14 @@ def _library_call(write: Write) -> Iterator[Proposal]:
     """The arguments of the calls in the cell's statement that led to the write."""
     code = write.code
     tensors = {m.tensor for m in write.mutations}
+    known = any(code.get(a.value) in tensors for call in code.within(write.node, cst.Call) for a in call.args)
     edits: list[Edit] = []
     for call in code.within(write.node, cst.Call):
         for argument in call.args:
             value = argument.value
             if argument.star or not isinstance(value, cst.Name | cst.Attribute | cst.Subscript | cst.Call):
+                continue
+            if known and code.get(value) not in tensors:
                 continue
             here = code.append(value, ".clone()")
             edits += here

@@ -50,7 +50,7 @@ def propose(write: Write) -> Iterator[Proposal]:
         if edits is None:
             continue
         title = f"{function.name.value} returns the new {name}" + (" and its callers take it" if calls else "")
-        rank = 22 if kind == "out_of_place" else 33
+        rank = (18 if kind == "out_of_place" else 28) + (0 if calls else 4)
         yield Proposal(kind, title, (*edits, *returned, *calls), rank, write.reading)
 
 

@@ -11,12 +11,12 @@ import libcst as cst
 
 from jupyter_inplace.report import Conflict
 from jupyter_inplace.rewrite.edit import Edit
-from jupyter_inplace.rewrite.locate import find
 from jupyter_inplace.rewrite.place import short
+from jupyter_inplace.rewrite.saves import saves_state, saving_nodes
 from jupyter_inplace.rewrite.tensors import base_of, dotted, is_namespace, peel, same_tensor
 from jupyter_inplace.rewrite.write import Proposal, Write
 
-__all__ = ["propose", "saving_nodes"]
+__all__ = ["propose"]
 
 
 def propose(write: Write) -> Iterator[Proposal]:
@@ -39,20 +39,6 @@ def propose(write: Write) -> Iterator[Proposal]:
         yield Proposal("clone", "save copies wherever the old values are needed", tuple(every), 43, write.reading)
 
 
-def saving_nodes(write: Write) -> Iterator[tuple[cst.BaseExpression, Conflict]]:
-    """The expressions of the cell that saved what was overwritten."""
-    seen: set[tuple[int, str]] = set()
-    for conflict in write.conflicts:
-        node, _ = find(write.code, conflict.saved_site, write.report)
-        if isinstance(node, cst.Expr | cst.Return | cst.Assign | cst.AnnAssign):
-            node = node.value
-        if isinstance(node, cst.AugAssign):
-            node = node.value
-        if isinstance(node, cst.BaseExpression) and (id(node), conflict.tensor) not in seen:
-            seen.add((id(node), conflict.tensor))
-            yield node, conflict
-
-
 def _inputs(write: Write, node: cst.BaseExpression, conflict: Conflict) -> list[cst.BaseExpression]:
     """The operands of an expression that are, or are views of, the saved tensor; else all that are variables."""
     tensors = {conflict.tensor, *(m.tensor for m in write.mutations)}
@@ -64,7 +50,9 @@ def _inputs(write: Write, node: cst.BaseExpression, conflict: Conflict) -> list[
 
     chosen = [operand for operand in operands if is_saved(operand)]
     chosen = chosen or [path for path in _paths(write, node) if is_saved(path)]
-    return chosen or [
+    if chosen or any(saves_state(write.code, call, conflict) for call in write.code.within(node, cst.Call)):
+        return chosen
+    return [
         o
         for o in operands
         if dotted(o) != "self" and (isinstance(o, cst.Name | cst.Attribute | cst.Subscript) or peel(o) is not None)

@@ -50,8 +50,8 @@ def propose(write: Write) -> Iterator[Proposal]:
     if len(found) > 1:
         title = "every module of the cell without inplace"
         yield Proposal("out_of_place", title, tuple(every), 21, write.reading)
-    if not any("batch_norm" in m.op or "running" in m.tensor for m in write.mutations):
-        yield from _switched_off(write, 48 if found else 14)
+    if not found and not any("batch_norm" in m.op or "running" in m.tensor for m in write.mutations):
+        yield from _switched_off(write, 14)
 
 
 def _flag(call: cst.Call) -> cst.Arg | None:

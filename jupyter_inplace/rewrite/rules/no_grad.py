@@ -26,7 +26,7 @@ def propose(write: Write) -> Iterator[Proposal]:
     reading: Reading | None = "update" if write.verdict == "rejected" else None
     torch = code.torch
     header = f"with {torch}.no_grad():"
-    rank = (10 if write.is_leaf else 40) if write.verdict == "rejected" else 60
+    rank = (10 if write.is_leaf else 61) if write.verdict == "rejected" else 60
     text = _without(code, small, hidden)
     if isinstance(write.node, cst.Assign) and isinstance(write.target, cst.Attribute) and hidden:
         text = f"{code.get(write.target.value)}.copy_({code.get(write.node.value)})"

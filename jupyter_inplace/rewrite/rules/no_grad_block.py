@@ -40,7 +40,7 @@ def propose(write: Write) -> Iterator[Proposal]:
     first = code.first_line(inner) if isinstance(inner, cst.SimpleStatementLine | cst.BaseCompoundStatement) else start
     end = code.last_line(block)
     text = code.reindent(first, end, code.indent(inner), code.indent(block))
-    yield Proposal("out_of_place", "the block without no_grad", (Edit(start, end, text),), 50)
+    yield Proposal("out_of_place", "the block without no_grad", (Edit(start, end, text),), 22 if only else 50)
 
 
 def _decorated(write: Write) -> Iterator[Proposal]:

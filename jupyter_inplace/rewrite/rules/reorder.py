@@ -15,7 +15,7 @@ from jupyter_inplace.rewrite.code import Code, Item
 from jupyter_inplace.rewrite.edit import Edit
 from jupyter_inplace.rewrite.move import backwards_in, is_backward, moved_below, remove, said_outside, word
 from jupyter_inplace.rewrite.place import short
-from jupyter_inplace.rewrite.rules.clone_save import saving_nodes
+from jupyter_inplace.rewrite.saves import saving_nodes
 from jupyter_inplace.rewrite.tensors import dotted, keyword, last_name
 from jupyter_inplace.rewrite.write import Proposal, Write
 
@@ -35,7 +35,12 @@ def propose(write: Write) -> Iterator[Proposal]:
             if (id(item), id(target)) in seen:
                 continue
             seen.add((id(item), id(target)))
-            rank = (12 if _is_step(write) else 26) + 2 * depth + (0 if _is_wanted(write, target) else 4)
+            rank = (
+                (12 if _is_step(write) else 26)
+                + 2 * depth
+                + (0 if _is_wanted(write, target) else 4)
+                + (20 if write.verdict == "cuts" else 0)
+            )
             edits = moved_below(write.code, item, small, target)
             title = f"{short(_name(write.code, item, small), 30)} below {short(_name(write.code, target, None), 30)}"
             yield Proposal("reorder", title, edits, rank)

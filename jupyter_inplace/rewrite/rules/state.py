@@ -6,16 +6,13 @@ parameters, since ``clone`` is differentiable. The same keeps running statistics
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 import libcst as cst
 
-from jupyter_inplace.report import Conflict
 from jupyter_inplace.rewrite.code import Code
 from jupyter_inplace.rewrite.edit import Edit
-from jupyter_inplace.rewrite.rules.clone_save import saving_nodes
-from jupyter_inplace.rewrite.tensors import dotted, is_inplace_name, is_namespace, last_name
+from jupyter_inplace.rewrite.saves import saves_state, saving_nodes
 from jupyter_inplace.rewrite.write import Proposal, Write
 
 __all__ = ["propose"]
@@ -30,7 +27,7 @@ def propose(write: Write) -> Iterator[Proposal]:
     for node, conflict in saving_nodes(write):
         for call in code.within(node, cst.Call):
             path = code.get(call.func)
-            if id(call) in seen or not _is_module_call(code, call, path, conflict):
+            if id(call) in seen or not saves_state(code, call, conflict) or any(a.star == "**" for a in call.args):
                 continue
             seen.add(id(call))
             running = "running" in f"{conflict.saved_as} {conflict.tensor}"
@@ -55,22 +52,3 @@ def _functional(code: Code, call: cst.Call, path: str, torch: str, *, running: b
         items = ", ".join(f'"{a.keyword.value}": {code.get(a.value)}' for a in named if a.keyword is not None)
         text += f", {{{items}}}"
     return text + ")"
-
-
-def _is_module_call(code: Code, call: cst.Call, path: str, conflict: Conflict) -> bool:
-    """Whether the saved tensor can be a parameter or a buffer of the module called here."""
-    callee = call.func
-    while isinstance(callee, cst.Subscript):
-        callee = callee.value
-    if dotted(callee) is None:
-        return False
-    root = re.split(r"[.\[]", path, maxsplit=1)[0]
-    if is_namespace(call.func) or code.scopes.is_module(root) or any(a.star == "**" for a in call.args):
-        return False
-    if is_inplace_name(last_name(call.func)):
-        return False
-    functions = {scope.name for scope in code.scopes.all if scope.kind in {"function", "class"}}
-    if path in functions:
-        return False
-    tail = path.removeprefix("self.")
-    return conflict.tensor.startswith(f"{path}.") or f".{tail}." in f".{conflict.tensor}."

@@ -30,6 +30,7 @@ def propose(write: Write) -> Iterator[Proposal]:
     if write.name is None or not write.inside or not write.is_statement:
         return
     yield from _made_again(write)
+    yield from _base_first(write)
     if write.verdict == "cuts":
         yield from _behind(write)
 
@@ -50,6 +51,23 @@ def _made_again(write: Write) -> Iterator[Proposal]:
         edits = (code.insert_before(item, copy), code.insert_after(item, *again))
         title = f"{copy} before the write, then {short('; '.join(again), 40)}"
         yield Proposal("clone", title, edits, 29 + way.penalty, write.reading)
+
+
+def _base_first(write: Write) -> Iterator[Proposal]:
+    """``h = h.clone()`` above ``flat = h.view(-1)``: the alias and its write then belong to the copy."""
+    code, name = write.code, write.name
+    assert name is not None
+    bound = binding_of(write, name)
+    if bound is None or peel(bound) is None or code.small(bound) is None:
+        return
+    path = dotted(base_of(bound))
+    if path is None or path in {name, "self"}:
+        return
+    copy = f"{path} = {path}.{'copy' if copy_of(base_of(bound)) == 'copy' else 'clone'}()"
+    item = code.item(bound)
+    rank = 14 if write.read_later(path.split(".")[0]) else 33
+    title = f"{copy} before {short(code.get(bound), 30)}"
+    yield Proposal("clone", title, (code.insert_before(item, copy),), rank, write.reading)
 
 
 def _alias_line(write: Write, item: Item, name: str) -> str | None:

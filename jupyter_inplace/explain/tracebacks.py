@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import os
 import types
 
 _PACKAGE = __file__.rpartition("explain")[0]
+_MODE = os.path.join("jupyter_inplace", "record", "mode.py")  # noqa: PTH118 (compared with names of code objects)
+_OPERATORS = os.path.join("torch", "_ops.py")  # noqa: PTH118
 
 
 def without_own_frames(tb: types.TracebackType | None) -> types.TracebackType | None:
     """Splice out, in place, the entries whose code is this package's; returns the first entry that stays."""
-    first = tb
-    while first is not None and _own(first):
-        first = first.tb_next
+    first = _after_own(tb)
     entry = first
     while entry is not None:
-        following = entry.tb_next
-        while following is not None and _own(following):
-            following = following.tb_next
+        following = _after_own(entry.tb_next)
         if following is not entry.tb_next:
             entry.tb_next = following
         entry = following
     return first if first is not None else tb
+
+
+def _after_own(tb: types.TracebackType | None) -> types.TracebackType | None:
+    """The first entry that is not ours, nor torch's way from our mode into an operator, which is a step more than unwatched."""
+    ours = False
+    while tb is not None and (_own(tb) or (ours and tb.tb_frame.f_code.co_filename.endswith(_OPERATORS))):
+        ours = tb.tb_frame.f_code.co_filename.endswith(_MODE)
+        tb = tb.tb_next
+    return tb
 
 
 def _own(tb: types.TracebackType) -> bool:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from jupyter_inplace.record.session import Session
 
 _UNKNOWN: Any = object()
+_CUSTOM: Any = object()  # the plan of an operator that is not torch's own and writes to nothing it is given
+_NOBODY: Any = TorchDispatchMode()
 
 
 class WatchMode(TorchDispatchMode):
@@ -45,7 +47,10 @@ class WatchMode(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         plan = self._plans.get(func, _UNKNOWN)
         if plan is _UNKNOWN:
-            plan = self._plans[func] = make_plan(func)
+            plan = make_plan(func)
+            if plan is None and _is_custom(func):
+                plan = _CUSTOM
+            self._plans[func] = plan
         session = self._session
         if session.fresh:
             session.label_fresh(func)
@@ -56,6 +61,8 @@ class WatchMode(TorchDispatchMode):
             session.compare_exports()
         if plan is None:
             return func(*args, **kwargs) if kwargs else func(*args)
+        if plan is _CUSTOM:
+            return self._call_custom(func, args, kwargs or {})
         if plan is ALIAS:
             session.note_alias(args)
             return func(*args, **kwargs) if kwargs else func(*args)
@@ -72,7 +79,7 @@ class WatchMode(TorchDispatchMode):
             except Exception as fault:  # nothing of ours may surface inside of the user's operation
                 session.fault(fault)
         # A write that the kernel refuses (expanded memory) raises here and is never recorded.
-        out = self._call_custom(func, args, kwargs, targets) if plan.custom else func(*args, **kwargs)
+        out = self._call_custom(func, args, kwargs) if plan.custom else func(*args, **kwargs)
         if plan.foreach:
             private.increment_version(targets or plan.tensors(args, kwargs))
         if pending is not None:
@@ -83,11 +90,34 @@ class WatchMode(TorchDispatchMode):
         return out
 
     @staticmethod
-    def _call_custom(func: Any, args: Any, kwargs: Any, targets: list[torch.Tensor]) -> Any:
+    def _call_custom(func: Any, args: Any, kwargs: Any) -> Any:
         """Run a custom operator's body in the dispatch state it has unwatched, so that its own writes bump versions."""
         restore, below = private.RestorePythonTLSSnapshot, private.AutoDispatchBelowAutograd
-        if restore is None or below is None or private.dispatch_keys is None or not targets:
+        tensors = _tensors(args) + _tensors(kwargs.values())
+        # Where other modes are in force they come next, and see the operator as they do unwatched.
+        if restore is None or below is None or private.dispatch_keys is None or not tensors or private.len_dispatch_stack():
             return func(*args, **kwargs)
-        keys = private.dispatch_keys(targets[0]) & private.after_ADInplaceOrView_keyset
+        keys = private.dispatch_keys(tensors[0])
+        for t in tensors[1:]:
+            keys = keys | private.dispatch_keys(t)
         with restore(), below():
-            return func.redispatch(keys, *args, **kwargs)
+            # The snapshot is of a thread that has a mode. One on and off again tells torch that there is none any more: else it would
+            # look for it at the body's first operation that takes no tensor.
+            private.push_dispatch_mode(_NOBODY)
+            private.pop_dispatch_mode(None)
+            return func.redispatch(keys & private.after_ADInplaceOrView_keyset, *args, **kwargs)
+
+
+def _tensors(values: Any) -> list[torch.Tensor]:
+    found: list[torch.Tensor] = []
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            found.append(value)
+        elif isinstance(value, (list, tuple)):
+            found.extend(_tensors(value))
+    return found
+
+
+def _is_custom(func: Any) -> bool:
+    """Whether an operator is not torch's own: its body may be Python, and write to what it makes."""
+    return isinstance(func, torch._ops.OpOverload) and func.namespace not in ("aten", "prims", "prim")

@@ -7,3 +7,13 @@ from __future__ import annotations
 
 # `reshape` of a tensor that is not contiguous makes a node of the first name; under a mode it calls `view` instead.
 RENAMED_NODES = {"ReshapeAliasBackward0": "ViewBackward0", "ReshapeAlias": "View"}
+
+# Name -> what differs and why. `same(program, known=name)` proves each use: the empty mode must change the program, and the watch
+# must give exactly what the empty mode gives.
+KNOWN = {
+    "gradients are added out of place": (
+        "The engine adds two gradients into the first one's memory, unless a mode could see it: then the sum is a new tensor, whose "
+        "version counter starts again. The watch lifts its mode where the engine runs C++ only; where it runs Python (custom "
+        "Functions, hooks, checkpoints), the mode stays to see what that Python writes."
+    ),
+}

@@ -18,10 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
-from known_differences import RENAMED_NODES
+from known_differences import KNOWN, RENAMED_NODES
 from torch.optim import optimizer as _optimizer
 from torch.overrides import _len_torch_function_stack
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import jupyter_inplace
 from jupyter_inplace import watch
@@ -43,9 +45,15 @@ class Outcome:
     random: tuple[Any, ...] = ()
 
 
-def same(program: Callable[[], Any], *, blind: str = "", **options: Any) -> Any:
+class EmptyMode(TorchDispatchMode):
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        return func(*args, **(kwargs or {}))
+
+
+def same(program: Callable[[], Any], *, known: str = "", blind: str = "", **options: Any) -> Any:
     """Assert that `program` does the same under `watch(**options)` as without. Returns the watch, closed.
 
+    :param known: an entry of `known_differences.KNOWN`: the program must come out as under an empty dispatch mode, and that must differ.
     :param blind: a text that must stand in `blind_spots`. Without it no failure of the recorder may be said there.
     """
     before = installed()
@@ -54,6 +62,12 @@ def same(program: Callable[[], Any], *, blind: str = "", **options: Any) -> Any:
     if plain.warned != watched.warned:  # a warning that comes once a process
         plain = run(program)
     assert installed() == before, "the watch left something behind"
+    if known:
+        assert known in KNOWN
+        empty = run(program, EmptyMode)
+        with pytest.raises(AssertionError, match="watched is not as unwatched"):
+            compare(plain, empty)
+        plain = empty
     compare(plain, watched)
     said = " ".join(report.blind_spots)
     if blind:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from jupyter_inplace.record.session import Session
 
 _CALL_IMPL = torch.nn.Module._call_impl.__code__
+# A custom Function saves from within a frame of this code.
+_APPLY = torch.autograd.Function.__dict__["apply"].__func__.__code__
 _peek = private.peek_sequence_nr
 
 
@@ -54,6 +57,7 @@ class SavedTensorHooks:
         self._session = session
         self._on = False
         self._announced = False
+        self._hold: Any = None
         self.others = False  # whether the program has put hooks of its own in force since
         # The session must not live as long as a graph does: graphs keep the hooks, and those only a weak way back.
         ref = weakref.ref(session)
@@ -83,6 +87,7 @@ class SavedTensorHooks:
         if not self._on:
             return
         self._on = False
+        self._hold = None
         if self._announced:
             _REPLACEMENT.release()
         above = []
@@ -105,6 +110,14 @@ class SavedTensorHooks:
             return False
         private.pop_saved_tensors_hooks()
         return True
+
+    def hold(self) -> Any:
+        """Have custom Functions get back the very objects that they save, from now on."""
+        if self._hold is None:
+            from jupyter_inplace.record.saved_objects import Hold
+
+            self._hold = Hold()
+        return self._hold
 
     def restore(self) -> None:
         private.push_saved_tensors_hooks(self._pack, unpack)
@@ -149,6 +162,8 @@ def _make_pack(ref: weakref.ref[Session]) -> Any:
                     saved.tensor = t.detach()
             else:
                 session.fresh += 1
+                if sys._getframe(1).f_code is _APPLY:
+                    saved.hold = session.hooks.hold()
                 saved.interior = node is not None
             session.order += 1
             saved.order = session.order

@@ -36,15 +36,17 @@ class Replacement:
         self._owner, self._name, self._wrap = owner, name, wrap
         self._users = 0
         self._original: Any = None
+        self._inherited = False
         self._wrapper: Any = None
 
     def acquire(self) -> bool:
         """Put the replacement in; False where torch has no such attribute."""
         with _lock:
-            original = getattr(self._owner, self._name, None)
+            original = vars(self._owner).get(self._name, getattr(self._owner, self._name, None))
             if original is None:
                 return False
             if self._users == 0:
+                self._inherited = isinstance(self._owner, type) and self._name not in vars(self._owner)
                 self._original, self._wrapper = original, self._wrap(original)
                 setattr(self._owner, self._name, self._wrapper)
             self._users += 1
@@ -54,6 +56,10 @@ class Replacement:
         with _lock:
             self._users -= 1
             if self._users == 0:
-                if getattr(self._owner, self._name, None) is self._wrapper:
+                if vars(self._owner).get(self._name) is not self._wrapper:
+                    pass  # somebody wrapped it, and holds it
+                elif self._inherited:
+                    delattr(self._owner, self._name)
+                else:
                     setattr(self._owner, self._name, self._original)
                 self._original = self._wrapper = None

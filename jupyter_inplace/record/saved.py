@@ -28,7 +28,7 @@ class Saved:
 
     __slots__ = (
         "__weakref__", "clone",
-        "fingerprint", "home", "interior", "made_by", "module", "never_read", "op", "order", "output_nr", "sequence", "site", "tensor", "touched",
+        "fingerprint", "hold", "home", "interior", "made_by", "module", "never_read", "op", "order", "output_nr", "sequence", "site", "tensor", "touched",
         "version", "view",
     )  # fmt: skip
 

@@ -151,6 +151,7 @@ def installed() -> dict[str, Any]:
         "before steps": list(_optimizer._global_optimizer_pre_hooks.values()),
         "after steps": list(_optimizer._global_optimizer_post_hooks.values()),
         "tensor methods": {name: value for name, value in vars(torch.Tensor).items() if isinstance(value, types.FunctionType)},
+        "functions": (torch.autograd.Function.__dict__["apply"], "saved_tensors" in vars(torch.autograd.function.BackwardCFunction)),
         "module hooks": (dict(torch.nn.modules.module._global_forward_hooks), dict(torch.nn.modules.module._global_forward_pre_hooks)),
         "reading": hooks.reading,
         "wording": message.explain,

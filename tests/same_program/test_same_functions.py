@@ -359,6 +359,62 @@ def test_parameters_that_share_memory():
     same(program)
 
 
+def test_saved_parameters_come_back_with_what_hangs_on_them():
+    class Fused(Function):
+        @staticmethod
+        def forward(ctx, x, w):
+            ctx.save_for_backward(x, None, w, x * 2)
+            return x * w
+
+        @staticmethod
+        def backward(ctx, g):
+            x, nothing, w, twice = ctx.saved_tensors
+            seen.append((x is inputs[0], nothing, w is inputs[1], type(w).__name__, w.grad is None, twice))
+            w.main_grad.add_((g * x).sum())
+            return g * w, None
+
+    seen, inputs = [], []
+
+    def program():
+        seen.clear()
+        x = leaf(3)
+        w = torch.nn.Parameter(torch.randn(3))
+        w.main_grad = torch.zeros(3)
+        inputs[:] = [x, w]
+        y = Fused.apply(x, w)
+        direct = [t is o for t, o in zip(y.grad_fn.saved_tensors, (x, None, w, None), strict=True)]
+        y.sum().backward()
+        inner = Fused.apply(x.exp(), w)
+        inputs[0] = None
+        inner.sum().backward()
+        return x, w, w.main_grad, list(seen), direct
+
+    same(program)
+
+
+def test_a_graph_that_outlives_the_watch_gives_its_objects_back():
+    from jupyter_inplace import watch
+
+    class Look(Function):
+        @staticmethod
+        def forward(ctx, w):
+            ctx.save_for_backward(w)
+            return w * 1
+
+        @staticmethod
+        def backward(ctx, g):
+            seen.append(ctx.saved_tensors[0] is w)
+            return g
+
+    seen = []
+    w = torch.nn.Parameter(torch.randn(3))
+    with watch():
+        y = Look.apply(w).sum()
+    y.backward()
+    assert seen == [True]
+    assert "saved_tensors" not in vars(torch.autograd.function.BackwardCFunction)
+
+
 # --- custom operators ------------------------------------------------------------------------------------------------
 
 

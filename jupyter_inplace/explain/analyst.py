@@ -128,6 +128,7 @@ class Analyst:
         if not call.retain or given is None:
             self.done |= facts.root_keys
         repair, meant = None, graph
+        regions = session.regions.touched() if session.regions.by_owner else []
         if session.unrecorded.cuts:
             nodes = [node for (node, _), _, _ in starts]
             found = Repair(graph, session.unrecorded.cuts, [*nodes, *(p.edge[0] for _, p in parts)], call.sequence)
@@ -143,6 +144,7 @@ class Analyst:
                 torch.cuda.synchronize()  # the walk runs on this stream, whatever stream the forward used
             damage = Damage(session, graph, parts, targets, names, repair, meant)
             damage.integers = integers or {}
+            damage.regions = regions
             damage.run(facts, touched, groups)
         elif touched:
             damage = Damage(session, graph, parts, targets, names)

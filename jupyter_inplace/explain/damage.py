@@ -19,10 +19,13 @@ from jupyter_inplace.explain.graph import Graph, Node, is_python_node, saved_slo
 from jupyter_inplace.explain.integers import lost_tasks
 from jupyter_inplace.explain.names import Names
 from jupyter_inplace.explain.pull import AsRunReading, CannotPull, Edge, ReferenceReading, pull
+from jupyter_inplace.explain.recomputed import as_it_was, changed_reads, holds_recomputation, judge, nodes_of
 from jupyter_inplace.explain.repair import Repair, WriteNode
 from jupyter_inplace.explain.split import Part
+from jupyter_inplace.explain.undo import undoing
 from jupyter_inplace.record.geometry import shared_bytes, view_of
 from jupyter_inplace.record.integers import IntegerWrite
+from jupyter_inplace.record.regions import Region
 from jupyter_inplace.record.saved import Saved
 from jupyter_inplace.record.session import Session
 from jupyter_inplace.record.torch_private import storage_id
@@ -57,37 +60,60 @@ class Damage:
         self.session, self.graph, self.parts, self.targets, self.names = session, graph, parts, targets, names
         self.repair, self.meant = repair, meant or graph
         self.integers: dict[Saved, list[IntegerWrite]] = {}
+        self.regions: list[tuple[Any, Region]] = []
         self.reading = ReferenceReading(session.python.kept)
-        self.reference: dict[tuple[str, str], torch.Tensor | None] = {}
+        # Gradients by (task, leaf): with saved tensors as the forward wrote them, with them as they are now, and with every
+        # write recorded as well.
+        self.untouched: dict[tuple[str, str], torch.Tensor | None] = {}
         self.as_run: dict[tuple[str, str], torch.Tensor | None] = {}
+        self.recorded: dict[tuple[str, str], torch.Tensor | None] = {}
         self.versions: dict[tuple[str, str], list[tuple[int, float]]] = {}
         self.missing: set[str] = set()
+        self.unrepaired: set[str] = set()
+        self._refusing: set[Node] = set()
+        self._scale: dict[str, float] = {}
         self._leaf_bits: list[int] | None = None
 
     def run(self, facts: BackwardFacts, touched: list[Saved], groups: dict[Edge, dict[Node, int]]) -> None:
-        self._pull_reference(facts, groups)
+        changed_regions = [r for owner, r in self.regions if nodes_of(self.graph, r, owner) and changed_reads(r)]
+        if holds_recomputation(self.graph):
+            facts.notes.append("a checkpointed region was recomputed once more for the gradients, its writes undone")
+            with undoing(), as_it_was(changed_regions):
+                self._pull_untouched(facts, groups)
+        else:
+            self._pull_untouched(facts, groups)
         touched = [saved for saved in touched if saved in self.reading.reader]
         raising = [saved for saved in touched if saved.overwritten]
         changed: dict[Saved, bool | None] = {
             s: numbers.same_values(s.value, s.tensor) is False for s in touched if s.clone is not None
         }
         silent = [saved for saved in touched if not saved.overwritten and changed.get(saved)]
-        cuts = [write for write in self.repair.writes if write.changed or not write.cut.replayable] if self.repair else []
-        if silent or cuts:
-            self._pull_as_run(facts)
+        if silent or changed_regions:
+            with undoing() if changed_regions else contextlib.nullcontext():
+                self._pull_as_run(facts)
+            raising += [saved for saved in silent if self.reading.reader[saved] in self._refusing]
+        cuts: list[WriteNode] = []
+        if self.repair is not None:
+            self._pull_recorded(facts)
+            cuts = [write for write in self.repair.writes if write.changed or not write.cut.replayable]
         broken = self._bits_of(raising)
-        for (task, leaf), gradient in self.reference.items():
-            facts.gradients.append(self._row(task, leaf, gradient, broken))
+        keys = dict.fromkeys((*self.untouched, *self.recorded))
+        for _, leaf in keys:
+            self._scale[leaf] = max((numbers.norm(g) or 0.0 for (_, k), g in self.untouched.items() if k == leaf), default=0.0)
+        facts.gradients.extend(self._row(task, leaf, broken) for task, leaf in keys)
         if self.integers:
             lost_tasks(self, facts, self.integers)
+        corrupted = [key for key in keys if key in self.as_run and self._differ(self.as_run, self.untouched, key)]
         for saved in touched:
-            fact = self._conflict(saved, saved in raising, changed.get(saved), facts.gradients)
+            fact = self._conflict(saved, saved in raising, changed.get(saved), facts.gradients, corrupted)
             if fact is not None:
                 facts.conflicts.append(fact)
         for write in cuts:
             self._cut(write, facts)
+        if changed_regions:
+            judge(self.session, self, facts, self.regions)
         self._saves(facts, set(touched))
-        facts.reference.update({key: g for key, g in self.reference.items() if g is not None})
+        facts.reference.update({key: g for key in keys if (g := self._reference(key)) is not None})
         facts.as_run.update({key: g for key, g in self.as_run.items() if g is not None})
 
     def without_numbers(self, facts: BackwardFacts, touched: list[Saved]) -> None:
@@ -104,28 +130,25 @@ class Damage:
                     facts.gradients.append(GradientFact(task, leaf, "raises" if leaf in broken.get(task, ()) else "ok"))
         for saved in raising:
             changed = numbers.same_values(saved.value, saved.tensor) is False if saved.clone is not None else False
-            fact = self._conflict(saved, True, changed, facts.gradients)
+            fact = self._conflict(saved, True, changed, facts.gradients, [])
             if fact is not None:
                 facts.conflicts.append(fact)
 
     # --- gradients -------------------------------------------------------------------------------------------------------
 
-    def _pull_reference(self, facts: BackwardFacts, groups: dict[Edge, dict[Node, int]]) -> None:
-        bits = self._bits_in(self.meant)
+    def _pull_untouched(self, facts: BackwardFacts, groups: dict[Edge, dict[Node, int]]) -> None:
         python = [node for node in self.graph.nodes if is_python_node(node)]
         for task, part in self.parts:
-            start = self.repair.start(part.edge) if self.repair else part.edge
-            here = bits[self.meant.position[start[0]]] if start[0] in self.meant.position else 0
-            reached = {edge: key for i, (edge, key) in enumerate(self.targets.items()) if here >> i & 1}
+            reached = self._reached(self.graph, part.edge)
             try:
-                found = pull(self.meant, [(start, part.grad)], reached, self.reading, groups)
+                found = pull(self.graph, [(part.edge, part.grad)], reached, self.reading, groups)
             except CannotPull as reason:
                 self.missing.add(task)
                 facts.notes.append(f"gradients of {task} are missing: {reason}")
                 found = {}
                 self._note_readers()
             for key in reached.values():
-                self._add(self.reference, (task, key), found.get(key))
+                self._add(self.untouched, (task, key), found.get(key))
             for key, value in found.items():
                 if isinstance(key, tuple) and len(key) == 2 and isinstance(key[1], int):
                     self.versions.setdefault((task, key[0]), []).append((key[1], numbers.norm(value) or 0.0))
@@ -136,22 +159,58 @@ class Damage:
             )
 
     def _pull_as_run(self, facts: BackwardFacts) -> None:
-        bits = self._target_bits()
         for task, part in self.parts:
-            if task in self.missing or part.edge[0] not in self.graph.position:
+            if task in self.missing:
                 continue
-            here = bits[self.graph.position[part.edge[0]]]
-            reached = {edge: key for i, (edge, key) in enumerate(self.targets.items()) if here >> i & 1}
+            reached = self._reached(self.graph, part.edge)
             try:
                 found = pull(self.graph, [(part.edge, part.grad)], reached, AsRunReading(self.session.python.kept))
             except CannotPull as reason:
+                # With the values of the forward it ran: the engine will meet the same error.
+                self._refusing.add(reason.node)
                 facts.notes.append(f"gradients of {task} as run are missing: {reason}")
                 continue
             for key in reached.values():
                 self._add(self.as_run, (task, key), found.get(key))
-            for other, key in self.reference:
-                if other == task:  # a leaf that only the write leads to gets nothing as run
-                    self.as_run.setdefault((task, key), None)
+
+    def _pull_recorded(self, facts: BackwardFacts) -> None:
+        assert self.repair is not None
+        reading = ReferenceReading(self.session.python.kept)
+        for task, part in self.parts:
+            if task in self.missing:
+                continue
+            start = self.repair.start(part.edge)
+            reached = self._reached(self.meant, start)
+            try:
+                found = pull(self.meant, [(start, part.grad)], reached, reading)
+            except CannotPull as reason:
+                self.unrepaired.add(task)
+                facts.notes.append(f"gradients of {task} with every write recorded are missing: {reason}")
+                continue
+            for key in reached.values():
+                self._add(self.recorded, (task, key), found.get(key))
+
+    def _reached(self, graph: Graph, start: Edge) -> dict[Edge, str]:
+        if start[0] not in graph.position:
+            return {}
+        here = (self._target_bits() if graph is self.graph else self._bits_in(graph))[graph.position[start[0]]]
+        return {edge: key for i, (edge, key) in enumerate(self.targets.items()) if here >> i & 1}
+
+    def _reference(self, key: tuple[str, str]) -> torch.Tensor | None:
+        """What the gradient should be: with every write recorded, unless the run differs from the untouched one alone."""
+        if not self._recorded(key):
+            return self.untouched.get(key)
+        if key in self.as_run and self._differ(self.as_run, self.untouched, key) and not self._differ(self.as_run, self.recorded, key):
+            return self.untouched.get(key)
+        return self.recorded.get(key)
+
+    def _recorded(self, key: tuple[str, str]) -> bool:
+        return self.repair is not None and key[0] not in self.unrepaired and key[0] not in self.missing
+
+    def _differ(
+        self, a: dict[tuple[str, str], torch.Tensor | None], b: dict[tuple[str, str], torch.Tensor | None], key: tuple[str, str]
+    ) -> bool:
+        return numbers.compare(a.get(key), b.get(key), self._scale.get(key[1], 0.0))[0] != "ok"
 
     @staticmethod
     def _add(
@@ -168,25 +227,22 @@ class Damage:
                 if isinstance(held, Saved):
                     self.reading.reader.setdefault(held, node)
 
-    def _row(self, task: str, leaf: str, gradient: torch.Tensor | None, broken: dict[str, set[str]]) -> GradientFact:
+    def _row(self, task: str, leaf: str, broken: dict[str, set[str]]) -> GradientFact:
         row = GradientFact(task, leaf)
+        key = (task, leaf)
         known = task not in self.missing
+        gradient = self._reference(key)
         row.norm_reference = numbers.norm(gradient) if known else None
-        row.by_version = (
-            sorted(self.versions.get((task, leaf), [])) if len(self.versions.get((task, leaf), [])) > 1 else []
-        )
+        by_version = self.versions.get(key, [])
+        row.by_version = sorted(by_version) if len(by_version) > 1 else []
         if leaf in broken.get(task, ()):
             row.status = "raises"
             return row
         if not known:
             return row
-        if (task, leaf) in self.as_run:
-            actual = self.as_run[(task, leaf)]
-            row.status, row.relative_difference, row.cosine = numbers.compare(actual, gradient)
-            row.norm_as_run = numbers.norm(actual)
-        else:
-            row.norm_as_run, row.relative_difference = row.norm_reference, 0.0
-            row.cosine = 1.0 if row.norm_reference else None
+        actual = self.as_run[key] if key in self.as_run else self.untouched.get(key)
+        row.status, row.relative_difference, row.cosine = numbers.compare(actual, gradient, self._scale.get(leaf, 0.0))
+        row.norm_as_run = numbers.norm(actual)
         return row
 
     # --- who passes where ---------------------------------------------------------------------------------------------------
@@ -205,19 +261,24 @@ class Damage:
 
     def _cut(self, write: WriteNode, facts: BackwardFacts) -> None:
         """The rows that an unrecorded write makes wrong: those of the tasks that read it."""
+        assert self.repair is not None
         bits = self.meant.bits({self.meant.position[write]: 1}) if write in self.meant.position else []
-        starts = [(task, self.repair.start(part.edge)[0] if self.repair else part.edge[0]) for task, part in self.parts]
+        starts = [(task, self.repair.start(part.edge)[0]) for task, part in self.parts]
         tasks = [t for t, node in starts if node in self.meant.position and bits and bits[self.meant.position[node]]]
         if not write.cut.replayable:
             for row in facts.gradients:
-                if row.task in tasks and row.task in self.missing:
+                if row.task in tasks and row.task in self.unrepaired:
                     row.status = "wrong"
-        rows = [row for row in facts.gradients if row.task in tasks and row.status in ("wrong", "lost")]
+        rows = [
+            row for row in facts.gradients
+            if row.task in tasks and row.status in ("wrong", "lost")
+            and (row.task in self.unrepaired or self._differ(self.untouched, self.recorded, (row.task, row.leaf)))
+        ]  # fmt: skip
         if rows:
             hit = [task for task in dict.fromkeys(tasks) if any(row.task == task for row in rows)]
             facts.cuts.append(CutFact(write.cut.write, hit, sorted({row.leaf for row in rows})))
 
-    def _behind(self, node: Node) -> set[str]:
+    def behind(self, node: Node) -> set[str]:
         """The targets that a gradient through `node` reaches."""
         bits = 0
         for child, _ in self.graph.next[self.graph.position[node]]:
@@ -239,7 +300,7 @@ class Damage:
         if not nodes:
             return {}
         bits = self.graph.bits({self.graph.position[node]: 1 << i for i, node in enumerate(nodes)})
-        behind = [self._behind(node) for node in nodes]
+        behind = [self.behind(node) for node in nodes]
         out: dict[str, set[str]] = {}
         for task, part in self.parts:
             if part.edge[0] in self.graph.position:
@@ -252,15 +313,15 @@ class Damage:
     # --- conflicts -------------------------------------------------------------------------------------------------------------
 
     def _conflict(
-        self, saved: Saved, raises: bool, changed: bool | None, rows: list[GradientFact]
+        self, saved: Saved, raises: bool, changed: bool | None, rows: list[GradientFact], corrupted: list[tuple[str, str]]
     ) -> ConflictFact | None:
         node = self.reading.reader[saved]
-        tasks, behind = self.tasks_through(node), self._behind(node)
+        tasks, behind = self.tasks_through(node), self.behind(node)
         if raises:
             verdict = "breaks"
             leaves = sorted({r.leaf for r in rows if r.task in tasks and r.leaf in behind})
         else:
-            hit = [r for r in rows if r.task in tasks and r.leaf in behind and r.status in ("wrong", "lost")]
+            hit = [r for r in rows if r.task in tasks and r.leaf in behind and (r.task, r.leaf) in corrupted]
             if not changed or not hit:
                 return None
             verdict = "corrupts"

@@ -52,10 +52,20 @@ class PythonInBackward:
         @functools.wraps(inner)
         def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
             __tracebackhide__ = True
-            out = inner(cls, *args, **kwargs)
-            noting.functions_seen = True
-            noting._note(out)
-            return out
+            if cls.__name__ != "CheckpointFunction":
+                out = inner(cls, *args, **kwargs)
+                noting.functions_seen = True
+                noting._note(out)
+                return out
+            regions = noting._session.regions
+            outer = regions.begin()
+            out = None
+            try:
+                out = inner(cls, *args, **kwargs)
+                return out
+            finally:
+                noting.functions_seen = True
+                regions.end(outer, _node_of(out))
 
         torch.autograd.Function.apply = classmethod(apply)  # type: ignore[method-assign, assignment]
         for name in ("register_hook", "register_post_accumulate_grad_hook"):
@@ -102,9 +112,8 @@ class PythonInBackward:
         if session.muted or not session.installed:
             return
         try:
-            first = next((t for t in (out if isinstance(out, (tuple, list)) else (out,)) if isinstance(t, torch.Tensor) and t.requires_grad), None)
-            node = first.grad_fn if first is not None else None
-            if not isinstance(node, torch.autograd.function.BackwardCFunction) or node in self.kept:
+            node = _node_of(out)
+            if node is None or node in self.kept:
                 return
             found: list[Kept] = []
             for name, value in list(vars(node).items()):
@@ -151,3 +160,11 @@ class PythonInBackward:
         """The Python node whose backward runs right now, or None."""
         node = private.current_autograd_node()
         return node if isinstance(node, torch.autograd.function.BackwardCFunction) else None
+
+
+def _node_of(out: Any) -> Any:
+    """The Python node of a Function's output; None where nothing of it needs a gradient."""
+    outputs = out if isinstance(out, (tuple, list)) else (out,)
+    first = next((t for t in outputs if isinstance(t, torch.Tensor) and t.requires_grad), None)
+    node = first.grad_fn if first is not None else None
+    return node if isinstance(node, torch.autograd.function.BackwardCFunction) else None

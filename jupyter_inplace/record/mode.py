@@ -59,6 +59,8 @@ class WatchMode(TorchDispatchMode):
             session.read_kept(args)
         if session.exports.any and not session.muted:
             session.compare_exports()
+        if session.regions.current is not None:
+            return self._in_region(plan, func, args, kwargs or {})
         if plan is None:
             return func(*args, **kwargs) if kwargs else func(*args)
         if plan is _CUSTOM:
@@ -67,6 +69,23 @@ class WatchMode(TorchDispatchMode):
             session.note_alias(args)
             return func(*args, **kwargs) if kwargs else func(*args)
         return self._write(plan, func, args, kwargs or {})
+
+    def _in_region(self, plan: Any, func: Any, args: Any, kwargs: Any) -> Any:
+        """Inside of a checkpointed region: what comes in from outside is read again in backward."""
+        session, region = self._session, self._session.regions.current
+        assert region is not None
+        try:
+            region.take(session, args)
+            if kwargs:
+                region.take(session, kwargs.values())
+        except Exception as fault:
+            session.fault(fault)
+        out = func(*args, **kwargs) if plan is None or plan is ALIAS or plan is _CUSTOM else self._write(plan, func, args, kwargs)
+        try:
+            region.gave(out)
+        except Exception as fault:
+            session.fault(fault)
+        return out
 
     def _write(self, plan: Plan, func: Any, args: Any, kwargs: Any) -> Any:
         session = self._session

@@ -27,8 +27,10 @@ from jupyter_inplace.record.kept_gradients import KeptGradients
 from jupyter_inplace.record.optimizers import OptimizerHooks
 from jupyter_inplace.record.patching import set_session_here
 from jupyter_inplace.record.saved import Saved, SavedIndex, storages_of
+from jupyter_inplace.record.regions import Regions
 from jupyter_inplace.record.schema import Plan
 from jupyter_inplace.record.stack import ModeStack
+from jupyter_inplace.record.threads import Threads
 from jupyter_inplace.record.transforms import TransformPatch
 from jupyter_inplace.record.undispatched import Severed, Undispatched
 from jupyter_inplace.record.unrecorded import UnrecordedWrites
@@ -67,6 +69,7 @@ class Session:
         self.after_failure: Callable[[Session, Backward, BaseException], None] | None = None
         self.analyst: Any = None  # explain's, kept with the record that it explains
         self.exports = Exports(self)
+        self.regions = Regions(self)
         self.undispatched = Undispatched(self)
         self.severed = Severed()
         self.kept_gradients = KeptGradients(self)
@@ -83,6 +86,7 @@ class Session:
         self.engine = EnginePatch(self)
         self.optimizers = OptimizerHooks(self)
         self.transforms = TransformPatch(self)
+        self.threads = Threads(self)
 
     # --- in force -------------------------------------------------------------------------------------------------
 
@@ -94,7 +98,7 @@ class Session:
         try:
             self.first_sequence = private.peek_sequence_nr()
             # The engine last: it counts the hooks that others make from here on.
-            for part in (self.optimizers, self.transforms, self.exports, self.python, self.undispatched, self.hooks, self.engine):
+            for part in (self.threads, self.optimizers, self.transforms, self.exports, self.python, self.undispatched, self.regions, self.hooks, self.engine):
                 part.install()
                 done.append(part.remove)
             self.stack.put_on()
@@ -112,7 +116,7 @@ class Session:
         self.installed = False
         set_session_here(None)
         self.stack.take_off()
-        for part in (self.hooks, self.undispatched, self.python, self.exports, self.transforms, self.optimizers, self.engine):
+        for part in (self.hooks, self.regions, self.undispatched, self.python, self.exports, self.transforms, self.optimizers, self.engine, self.threads):
             part.remove()
 
     def fault(self, error: Exception) -> None:

@@ -16,16 +16,25 @@ def _flat(g: torch.Tensor) -> torch.Tensor:
     return g.reshape(-1).to(torch.float64 if g.device.type != "mps" else torch.float32)
 
 
+def _size(x: torch.Tensor) -> float:
+    """Euclidean norm, scaled so that squares of very large and very small numbers neither overflow nor vanish."""
+    top = float(x.abs().max()) if x.numel() else 0.0
+    return top * float((x / top).norm()) if 0.0 < top < math.inf else top
+
+
 def norm(g: torch.Tensor | None) -> float | None:
     """Euclidean norm; 0 for no gradient."""
-    return 0.0 if g is None else float(_flat(g).norm())
+    return 0.0 if g is None else _size(_flat(g))
 
 
-def compare(as_run: torch.Tensor | None, reference: torch.Tensor | None) -> tuple[str, float | None, float | None]:
+def compare(
+    as_run: torch.Tensor | None, reference: torch.Tensor | None, scale: float = 0.0
+) -> tuple[str, float | None, float | None]:
     """`(status, relative difference, cosine)` of a gradient against its reference.
 
     The status is ``ok`` within rounding of the coarser type, ``lost`` where nothing is left of a gradient that is not
-    zero, else ``wrong``.
+    zero, else ``wrong``. NaN equals NaN, an infinity itself. `scale` is the norm of a gradient to which this one gets
+    added: what is lost in the rounding of the sum is no difference.
     """
     if as_run is None and reference is None:
         return "ok", 0.0, None
@@ -35,16 +44,25 @@ def compare(as_run: torch.Tensor | None, reference: torch.Tensor | None) -> tupl
     b = _flat(reference) if reference is not None else torch.zeros_like(a)
     if a.shape != b.shape:
         return "wrong", None, None
-    if torch.equal(a, b) or bool(((a == b) | (a.isnan() & b.isnan())).all()):
-        return "ok", 0.0, (1.0 if float(b.norm()) > 0 else None)
-    na, nb, nd = float(a.norm()), float(b.norm()), float((a - b).norm())
+    same = (a == b) | (a.isnan() & b.isnan())
+    if bool(same.all()):
+        return "ok", 0.0, (1.0 if _size(b) > 0 else None)
+    zero = torch.zeros_like(a)
+    na, nb = _size(a.where(a.isfinite(), zero)), _size(b.where(b.isfinite(), zero))
+    nd = _size(zero.where(same, a - b))
     relative = nd / nb if nb > 0 else math.inf
-    cosine = float(a @ b) / (na * nb) if na > 0 and nb > 0 else None
-    if nb > 0 and relative <= 16 * _epsilon(like.dtype):
-        return "ok", relative, cosine
-    if na == 0:
+    epsilon = _epsilon(like.dtype)
+    if math.isfinite(nd) and (nd <= 16 * epsilon * nb or nd <= epsilon * scale):
+        return "ok", relative, _cosine(a, b, na, nb)
+    if na == 0 and bool(a.isfinite().all()):
         return "lost", relative, None
-    return "wrong", relative, cosine
+    return "wrong", relative if not math.isnan(relative) else None, _cosine(a, b, na, nb)
+
+
+def _cosine(a: torch.Tensor, b: torch.Tensor, na: float, nb: float) -> float | None:
+    if not (0 < na < math.inf and 0 < nb < math.inf and bool(a.isfinite().all()) and bool(b.isfinite().all())):
+        return None
+    return max(-1.0, min(1.0, float((a / na) @ (b / nb))))
 
 
 def cosine(a: torch.Tensor, b: torch.Tensor) -> float | None:
@@ -52,8 +70,7 @@ def cosine(a: torch.Tensor, b: torch.Tensor) -> float | None:
     x, y = _flat(a), _flat(b)
     if x.shape != y.shape:
         return None
-    size = float(x.norm()) * float(y.norm())
-    return float(x @ y) / size if size > 0 else None
+    return _cosine(x, y, _size(x), _size(y))
 
 
 def same_values(a: torch.Tensor, b: torch.Tensor) -> bool | None:

@@ -24,7 +24,9 @@ Edge = tuple[Node, int]
 
 
 class CannotPull(Exception):
-    """A gradient cannot be had by the walk; the message says why, for `blind_spots`."""
+    """A gradient cannot be had by the walk; the message says why, for `blind_spots`. `node` is where it stopped."""
+
+    node: Node = None
 
 
 class ReferenceReading(hooks.Reading):
@@ -130,7 +132,11 @@ def pull(
                     if is_python_node(node):
                         stopped[position] = 1
                 else:
-                    results = _call(node, incoming, reading)
+                    try:
+                        results = _call(node, incoming, reading)
+                    except CannotPull as reason:
+                        reason.node = node
+                        raise
                 for (child, nr), grad in zip(graph.next[position], results, strict=False):
                     if child is None or not useful[graph.position[child]]:
                         continue

@@ -22,10 +22,9 @@ from jupyter_inplace.record.unrecorded import Cut
 class WriteNode:
     """Stands in the graph for one unrecorded write. `changed` tells after a walk whether it made any difference."""
 
-    _input_metadata: tuple[Any, ...] = ()
-
-    def __init__(self, cut: Cut, old: Edge) -> None:
+    def __init__(self, cut: Cut, old: Edge, metadata: Any) -> None:
         self.cut = cut
+        self._input_metadata = (metadata,)  # what the written tensor is, to which the walk reduces incoming gradients
         self.operands = sorted(cut.edges, key=str)
         self.next_functions = (old, *(cut.edges[place] for place in self.operands))
         self.changed = False
@@ -141,7 +140,7 @@ class Repair:
             made: Edge = edge
             if output == nr:
                 old = self._aged(producer, nr, chain, age - 1, edge) if age > 1 else edge
-                write = WriteNode(chain[age - 1], old)
+                write = WriteNode(chain[age - 1], old, producer._input_metadata[nr])
                 self.writes.append(write)
                 made = (write, 0)
         else:

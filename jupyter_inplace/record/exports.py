@@ -12,10 +12,12 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from jupyter_inplace.record import sites
 from jupyter_inplace.record import torch_private as private
 from jupyter_inplace.record.geometry import byte_range, view_of
+from jupyter_inplace.record.patching import Replacement, session_here
 from jupyter_inplace.record.saved import Saved
 
 if TYPE_CHECKING:
@@ -48,42 +50,27 @@ class Exports:
         self._held: list[weakref.ref[Saved]] = []
         self._bytes = 0
         self._last_site: Any = None
-        self._replaced: dict[str, Any] = {}
+        self._replaced: list[Replacement] = []
         self.busy = False
         self._opened_by_exit = False
 
     # --- installed for the time of the session -----------------------------------------------------------------------------
 
     def install(self) -> None:
-        for name in _EXITS:
-            original = getattr(torch.Tensor, name, None)
-            if original is None:
-                continue
-            self._replaced[name] = torch.Tensor.__dict__.get(name)
-            setattr(torch.Tensor, name, self._exit(original))
+        self._replaced = [replacement for replacement in _REPLACEMENTS if replacement.acquire()]
 
     def remove(self) -> None:
-        for name, own in self._replaced.items():
-            if own is None:
-                delattr(torch.Tensor, name)
-            else:
-                setattr(torch.Tensor, name, own)
+        for replacement in self._replaced:
+            replacement.release()
         self._replaced.clear()
         self._held.clear()
         self._storages.clear()
         self._last_site = None
 
-    def _exit(self, original: Any) -> Any:
-        exports = self
-
-        @functools.wraps(original)
-        def leave(tensor: Any, *args: Any, **kwargs: Any) -> Any:
-            __tracebackhide__ = True
-            if not exports.busy and exports.policy == "exported" and not exports._session.muted:
-                exports._left(tensor)
-            return original(tensor, *args, **kwargs)
-
-        return leave
+    def leaving(self, tensor: Any) -> None:
+        """The memory of `tensor` is about to become reachable for others."""
+        if not self.busy and self.policy == "exported" and not self._session.muted:
+            self._left(tensor)
 
     def _left(self, tensor: Any) -> None:
         try:
@@ -95,7 +82,7 @@ class Exports:
                 del self._storages[next(iter(self._storages))]
             self._storages[storage] = None
             # Whoever asks for the address may write in the same statement (ctypes): that statement opens the bracket.
-            self._last_site = sites.find_site(3, self._session.cell_files)
+            self._last_site = sites.find_site(4, self._session.cell_files)
             self._opened_by_exit = True
             bucket = self._session.index.bucket(storage)
             for saved in bucket.live() if bucket is not None else ():
@@ -203,3 +190,22 @@ def _same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
         if not (a.dtype.is_floating_point or a.dtype.is_complex):
             return False
         return bool(((a == b) | ((a != a) & (b != b))).all())
+
+
+def _exit(original: Any) -> Any:
+    @functools.wraps(original)
+    def leave(tensor: Any, *args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        session = session_here()
+        if session is None:
+            return original(tensor, *args, **kwargs)
+        if has_torch_function_unary(tensor):
+            # Tensor classes and function modes are told of torch's own method, not of this stand-in.
+            return handle_torch_function(original, (tensor,), tensor, *args, **kwargs)
+        session.exports.leaving(tensor)
+        return original(tensor, *args, **kwargs)
+
+    return leave
+
+
+_REPLACEMENTS = tuple(Replacement(torch.Tensor, name, _exit) for name in _EXITS)

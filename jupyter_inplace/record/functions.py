@@ -15,6 +15,7 @@ import torch
 
 from jupyter_inplace.record import sites
 from jupyter_inplace.record import torch_private as private
+from jupyter_inplace.record.patching import Replacement, session_here
 from jupyter_inplace.record.saved import Saved
 
 if TYPE_CHECKING:
@@ -36,8 +37,7 @@ class PythonInBackward:
         self.wrote = False  # whether such Python ever wrote to a tensor while the engine ran it
         self.kept: weakref.WeakKeyDictionary[Any, list[Kept]] = weakref.WeakKeyDictionary()
         self.hooked: dict[types.CodeType, list[tuple[str, int, int]]] = {}
-        self._apply: Any = None
-        self._register: dict[str, Any] = {}
+        self._held: list[Replacement] = []
 
     @property
     def seen(self) -> bool:
@@ -45,53 +45,32 @@ class PythonInBackward:
         return self.functions_seen or self.hooks_seen
 
     def install(self) -> None:
-        original = self._apply = torch.autograd.Function.__dict__["apply"]
-        inner = original.__func__
-        noting = self
-
-        @functools.wraps(inner)
-        def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
-            __tracebackhide__ = True
-            if cls.__name__ != "CheckpointFunction":
-                out = inner(cls, *args, **kwargs)
-                noting.functions_seen = True
-                noting._note(out)
-                return out
-            regions = noting._session.regions
-            outer = regions.begin()
-            out = None
-            try:
-                out = inner(cls, *args, **kwargs)
-                return out
-            finally:
-                noting.functions_seen = True
-                regions.end(outer, _node_of(out))
-
-        torch.autograd.Function.apply = classmethod(apply)  # type: ignore[method-assign, assignment]
-        for name in ("register_hook", "register_post_accumulate_grad_hook"):
-            self._register[name] = torch.Tensor.__dict__[name]
-            setattr(torch.Tensor, name, self._registering(self._register[name]))
+        self._held = [replacement for replacement in _REPLACEMENTS if replacement.acquire()]
 
     def remove(self) -> None:
-        if self._apply is not None:
-            torch.autograd.Function.apply = self._apply  # type: ignore[method-assign]
-            self._apply = None
-        for name, original in self._register.items():
-            setattr(torch.Tensor, name, original)
-        self._register.clear()
+        for replacement in self._held:
+            replacement.release()
+        self._held.clear()
 
-    def _registering(self, original: Any) -> Any:
-        noting = self
+    def applied(self, out: Any) -> None:
+        self.functions_seen = True
+        self._note(out)
 
-        @functools.wraps(original)
-        def register(tensor: Any, hook: Any, *args: Any, **kwargs: Any) -> Any:
-            __tracebackhide__ = True
-            handle = original(tensor, hook, *args, **kwargs)
-            noting.hooks_seen = True
-            noting._note_hook(tensor, hook)
-            return handle
+    def apply_checkpoint(self, inner: Any, cls: Any, args: Any, kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        regions = self._session.regions
+        outer = regions.begin()
+        out = None
+        try:
+            out = inner(cls, *args, **kwargs)
+            return out
+        finally:
+            self.functions_seen = True
+            regions.end(outer, _node_of(out))
 
-        return register
+    def registered(self, tensor: Any, hook: Any) -> None:
+        self.hooks_seen = True
+        self._note_hook(tensor, hook)
 
     def _note_hook(self, tensor: Any, hook: Any) -> None:
         try:
@@ -168,3 +147,41 @@ def _node_of(out: Any) -> Any:
     first = next((t for t in outputs if isinstance(t, torch.Tensor) and t.requires_grad), None)
     node = first.grad_fn if first is not None else None
     return node if isinstance(node, torch.autograd.function.BackwardCFunction) else None
+
+
+def _noting_applications(original: Any) -> Any:
+    inner = original.__func__
+
+    @functools.wraps(inner)
+    def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        session = session_here()
+        if session is None:
+            return inner(cls, *args, **kwargs)
+        if cls.__name__ == "CheckpointFunction":
+            return session.python.apply_checkpoint(inner, cls, args, kwargs)
+        out = inner(cls, *args, **kwargs)
+        session.python.applied(out)
+        return out
+
+    return classmethod(apply)
+
+
+def _noting_hooks(original: Any) -> Any:
+    @functools.wraps(original)
+    def register(tensor: Any, hook: Any, *args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        handle = original(tensor, hook, *args, **kwargs)
+        session = session_here()
+        if session is not None:
+            session.python.registered(tensor, hook)
+        return handle
+
+    return register
+
+
+_REPLACEMENTS = (
+    Replacement(torch.autograd.Function, "apply", _noting_applications),
+    Replacement(torch.Tensor, "register_hook", _noting_hooks),
+    Replacement(torch.Tensor, "register_post_accumulate_grad_hook", _noting_hooks),
+)

@@ -198,7 +198,7 @@ def test_functions(name):
         z.backward()
         return x, y, z
 
-    same(program)
+    same(program, known="gradients are added out of place" if name in ("two outputs", "view") else "")
 
 
 @pytest.mark.parametrize("function", [Exp, KeepsOnCtx, BackwardWrites, Once])

@@ -90,7 +90,7 @@ def test_checkpoint_with_double_backward():
         g.pow(2).sum().backward()
         return x, g
 
-    same(program)
+    same(program, known="gradients are added out of place")
 
 
 def test_checkpoint_that_recomputes_something_else():
@@ -153,21 +153,20 @@ def test_selective_checkpoint():
         y.sum().backward()
         return x, w
 
-    same(program)
+    same(program, known="gradients are added out of place")
 
 
-@pytest.mark.parametrize("pin", [False])
-def test_save_on_cpu(pin):
+def test_save_on_cpu():
     def program():
         x = torch.randn(4, requires_grad=True)
         before = x.exp()
-        with save_on_cpu(pin_memory=pin):
+        with save_on_cpu():
             y = before.sin() * x
         z = y.exp()
         z.sum().backward()
         return x, z
 
-    same(program)
+    same(program, known="gradients are added out of place")
 
 
 def test_save_on_cpu_keeps_what_was_saved():
@@ -236,7 +235,7 @@ def test_hooks_of_the_program_inside():
         z.sum().backward()
         return x, list(log)
 
-    same(program)
+    same(program, known="gradients are added out of place")
 
 
 def test_a_hook_of_the_program_that_raises():
@@ -355,14 +354,16 @@ def test_mutation_allowed_around():
 
 
 def test_saved_attributes_of_nodes():
+    """As values: what was an input comes back as another object over the same memory, as with any saved-tensor hooks."""
+
     def program():
         x = torch.randn(4, requires_grad=True)
         y = x.exp()
         z = y * x
-        first = y.grad_fn._saved_result, z.grad_fn._saved_self, z.grad_fn._saved_other
+        first = y.grad_fn._saved_result, z.grad_fn._saved_self, z.grad_fn._saved_other.detach()
         shared = torch.randn(3, requires_grad=True)
         w = shared.pow(2)
-        second = w.grad_fn._saved_self, w.grad_fn._saved_exponent
+        second = w.grad_fn._saved_self.detach(), w.grad_fn._saved_exponent
         raw = w.grad_fn._raw_saved_self is not None
         w.sum().backward()
         try:

@@ -47,6 +47,8 @@ def call_sites(code: Code, function: cst.FunctionDef) -> Iterator[CallSite]:
         module = callee.value if isinstance(callee, cst.Subscript) else callee  # blocks[0](x)
         if name == "forward" and dotted(callee) == f"{owner.name.value}.apply":
             yield CallSite(call, _bound(call, names[1:], None))  # an autograd.Function: ctx comes first
+        elif name == "__init__" and dotted(callee) == owner.name.value:
+            yield CallSite(call, _bound(call, names[1:], None))
         elif isinstance(callee, cst.Attribute) and callee.attr.value == name:
             yield CallSite(call, _bound(call, names, None if static else callee.value))
         elif dotted(module) in modules:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import warnings
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -116,7 +117,9 @@ def _distinct(
         edits = (*code.imports(proposal.edits), *proposal.edits)
         try:
             text = apply_edits(masked.text, edits)
-            compile(text, "<rewrite>", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                compile(text, "<rewrite>", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
         except (EditConflictError, SyntaxError, ValueError):
             continue  # a proposal that cannot be written down here is none
         new = masked.unmask(text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import re
+import warnings
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import cache, cached_property
@@ -20,6 +21,7 @@ __all__ = ["Code", "Item", "RewriteError", "enclosed"]
 
 #: What a block is made of: a line of small statements, or a compound statement.
 Item = cst.SimpleStatementLine | cst.BaseCompoundStatement
+_COMMON = (cst.BaseExpression, cst.BaseSmallStatement, cst.BaseStatement, cst.Arg)
 _UNIMPORTANT = (cst.BaseParenthesizableWhitespace, cst.TrailingWhitespace, cst.EmptyLine, cst.Comma, cst.Semicolon)
 _Node = TypeVar("_Node", bound=cst.CSTNode)
 _ATOMS = (cst.Name, cst.Attribute, cst.Call, cst.Subscript, cst.Integer, cst.Float, cst.List, cst.Dict, cst.Set)
@@ -36,6 +38,8 @@ class Code:
     :param taken: names that new variables must not have, beside those in `text`.
     :param typed: the cell as the person typed it, magics included; line by line the same as `text`.
     :raises RewriteError: `text` is not Python.
+
+    `nodes` are its expressions and statements, in the order of the text.
     """
 
     def __init__(self, text: str, taken: Collection[str] = (), typed: str | None = None) -> None:
@@ -43,10 +47,12 @@ class Code:
         self.typed = (typed or text).split("\n")
         self.known = frozenset(taken)
         try:
-            self._syntax = ast.parse(text)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the cell's own warnings came when it ran
+                self._syntax = ast.parse(text)
             self.module = cst.parse_module(text)
-            wrapper = MetadataWrapper(self.module, unsafe_skip_copy=True)
-            self._spans = wrapper.resolve(ByteSpanPositionProvider)
+            self._spans = MetadataWrapper(self.module, unsafe_skip_copy=True).resolve(ByteSpanPositionProvider)
+            self.nodes = tuple(node for node in self._tree[0] if isinstance(node, _COMMON))
         except SyntaxError as error:
             line = text.split("\n")[(error.lineno or 1) - 1].strip() if text else ""
             raise RewriteError(f"Line {error.lineno} of the cell is no Python ({error.msg}): {line}") from None
@@ -153,12 +159,6 @@ class Code:
 
         walk(self.module)
         return order, parts, parents
-
-    @cached_property
-    def nodes(self) -> tuple[cst.CSTNode, ...]:
-        """Every expression and statement, in the order of the text."""
-        kinds = (cst.BaseExpression, cst.BaseSmallStatement, cst.BaseStatement, cst.Arg, cst.CompFor)
-        return tuple(node for node in self._tree[0] if isinstance(node, kinds))
 
     @cached_property
     def scopes(self) -> Scopes:

@@ -100,4 +100,4 @@ def _may_be_module(write: Write, path: str) -> bool:
     functions = {scope.name for scope in scopes.all if scope.kind in {"function", "class"}}
     if root in functions or hasattr(builtins, root):
         return False
-    return root == "self" or not rest or not (is_inplace_name(last) or last in _METHODS)
+    return not rest or not (is_inplace_name(last) or last in _METHODS)

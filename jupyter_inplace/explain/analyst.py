@@ -294,8 +294,13 @@ def _starts(call: Backward) -> list[tuple[Edge, torch.Tensor | None, torch.Tenso
         grad = call.grads[i] if i < len(call.grads) else None
         if not isinstance(root, torch.Tensor):
             starts.append(((root[0], root[1]), grad, None))
-        elif root.grad_fn is not None:
-            if grad is None and root.numel() == 1:
-                grad = torch.ones_like(root)
-            starts.append(((root.grad_fn, root.output_nr), grad, root))
+        else:
+            try:
+                node = root.grad_fn
+            except RuntimeError:  # a view whose base was written: torch refuses the call
+                continue
+            if node is not None:
+                if grad is None and root.numel() == 1:
+                    grad = torch.ones_like(root)
+                starts.append(((node, root.output_nr), grad, root))
     return starts

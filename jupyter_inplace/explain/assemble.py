@@ -13,7 +13,7 @@ from jupyter_inplace.explain.gradients import GradientTable
 from jupyter_inplace.explain.names import Names
 from jupyter_inplace.explain.refused import Refusal, find_refusal
 from jupyter_inplace.explain.rows import Rows
-from jupyter_inplace.explain.source import static_tasks, with_block_source
+from jupyter_inplace.explain.source import BlockSource, static_tasks, tasks_after, with_block_source
 from jupyter_inplace.explain.timeline import build_timeline
 from jupyter_inplace.report import Error, Report, Task, worst
 from jupyter_inplace.show.summary import build_summary
@@ -36,12 +36,17 @@ class Assembly:
         session, options = self.session, self.window.options
         with quiet(session):
             facts = self._facts()
-            refusal = find_refusal(self.error, self.resolver, self.names) if self.error is not None else None
+            refusal = find_refusal(self.error, self.resolver, self.names, session.cell_files) if self.error is not None else None
+            if refusal is not None:
+                refusal.tasks = self._refused_tasks(refusal)
+                late = refusal.conflict(session.table.by_storage) if refusal.late else None
+                if late is not None:
+                    facts.append(BackwardFacts([], self.end, None, session.seconds(), conflicts=[late]))
             table = GradientTable(facts)
             rows = Rows(session, self.window.start, self.end, facts, self.names, self.resolver, options["cell"].source if options["cell"] is not None else None)
             if refusal is not None:
-                refusal.tasks = self._refused_tasks(refusal, table)
                 table.refused(refusal)
+            if refusal is not None and not refusal.late:
                 rows.add_refusal(refusal, session.seconds() - self.window.started)
             tasks = self._tasks(facts, table, refusal)
             mutations, conflicts = rows.mutations(self.window.started), rows.conflicts
@@ -78,22 +83,20 @@ class Assembly:
                 call.facts.notes.append(f"the backward of {', '.join(call.facts.tasks) or 'a task'} raised {call.error}")
         return facts
 
-    def _source(self) -> str | None:
+    def _source(self) -> str | BlockSource | None:
         cell = self.window.options["cell"]
         if cell is not None:
             return str(cell.source)
         place = self.window.options["frame"]
-        block = with_block_source(*place) if place is not None else None
-        return block.source if block is not None else None
+        return with_block_source(*place) if place is not None else None
 
-    def _refused_tasks(self, refusal: Refusal, table: GradientTable) -> list[str]:
+    def _refused_tasks(self, refusal: Refusal) -> list[str]:
         source = self._source()
         if source is None:
             return []
-        from jupyter_inplace.explain.source import tasks_after
-
-        line = refusal.source_line(self.window.options)
-        return [name for name in tasks_after(source, static_tasks(source), line)] if line is not None else []
+        file = source.file if isinstance(source, BlockSource) else self.window.options["cell_file"]
+        lines = refusal.lines_in(file)
+        return list(tasks_after(source, static_tasks(source), lines)) if lines else []
 
     def _tasks(self, facts: list[BackwardFacts], table: GradientTable, refusal: Refusal | None) -> tuple[Task, ...]:
         status: dict[str, str] = {}

@@ -64,10 +64,18 @@ class Names:
         self._modules: dict[int, str] = {}
         self._module_rank: dict[int, int] = {}
         self._by_storage: dict[int, list[tuple[str, torch.Tensor]]] | None = None
+        self._known: set[str] | None = None
         self._seen: set[int] = set()
         self.spaces = list(spaces)
         for depth, space in enumerate(self.spaces):
             self._scan_namespace(space, depth)
+
+    @property
+    def known(self) -> set[str]:
+        """Every name of a tensor in view."""
+        if self._known is None:
+            self._known = {name for name, _ in self.tensors}
+        return self._known
 
     def of(self, t: torch.Tensor) -> str | None:
         """The name of this very tensor."""

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from jupyter_inplace.explain.facts import ConflictFact
 from jupyter_inplace.explain.graph import Graph
 from jupyter_inplace.explain.names import Names
 from jupyter_inplace.explain.rejected import find_rejected
 from jupyter_inplace.record import sites
+from jupyter_inplace.record.torch_private import storage_id
+from jupyter_inplace.record.writes import Write
 from jupyter_inplace.report import Mutation, Site
 
 if TYPE_CHECKING:
@@ -30,7 +34,23 @@ class Refusal:
     version: int | None
     leaves: list[str]
     note: str
+    lines: dict[str, list[int]]
     tasks: list[str] = dataclasses.field(default_factory=list)
+    # Not the write was refused, but a later use of a view: torch let its base be written and then cannot remake its node.
+    late: bool = False
+    node: str = ""
+    storages: tuple[int, ...] = ()
+
+    def conflict(self, rows: dict[int, list[Write]]) -> ConflictFact | None:
+        """For a late refusal, the newest write to the memory of the view: that one breaks it."""
+        writes = [write for storage in self.storages for write in rows.get(storage, ())]
+        if not writes:
+            return None
+        return ConflictFact(
+            verdict="breaks", writes=[(max(writes, key=lambda write: write.last), None)], node=self.node, saved_as="view", tensor=self.tensor,
+            saved_version=None, found_version=None, saved_site=None, saved_order=0, module=None, value_changed=None, tasks=list(self.tasks),
+            leaves=list(self.leaves),
+        )  # fmt: skip
 
     def mutation(self, number: int, time: float) -> Mutation:
         return Mutation(
@@ -39,21 +59,26 @@ class Refusal:
             verdict="rejected", value_changed=False, tasks=tuple(self.tasks), leaves=tuple(self.leaves), note=self.note, framework="torch",
         )  # fmt: skip
 
-    def source_line(self, options: dict[str, Any]) -> int | None:
-        """The line of the refused statement in the source that the tasks are looked up in."""
-        if self.site is None:
-            return None
-        return self.site.cell_line if options["cell"] is not None else self.site.line
+    def lines_in(self, file: str | None) -> list[int]:
+        """The lines of one file through which the refused statement was reached, outermost first."""
+        if file in self.lines:
+            return self.lines[file]  # type: ignore[index]
+        return [self.site.cell_line] if self.site is not None and self.site.cell_line is not None else []
 
 
-def find_refusal(error: BaseException, resolver: SiteResolver, names: Names) -> Refusal | None:
+def find_refusal(error: BaseException, resolver: SiteResolver, names: Names, cell_files: frozenset[str]) -> Refusal | None:
     """What torch refused, where `error` is one of its refusals of an in-place write."""
-    found = find_rejected(error)
+    found = find_rejected(error, cell_files)
     if found is None:
         return None
-    tensor = found.tensors[0] if found.tensors else None
+    late = _LATE.search(found.message)
+    tensors = found.tensors
+    if late is not None:
+        tensors = tuple(t for t in found.tensors if _stale(t)) or tuple(t for _, t in names.tensors if _stale(t))
+    tensor = tensors[0] if tensors else None
     leaves: dict[str, None] = {}
-    for t in found.tensors:
+    # A refused `out=` buffer has no leaves of its own: the operands have.
+    for t in found.inputs if found.reason == "out_grad" else tensors:
         for leaf in leaves_behind(t):
             leaves[names.of(leaf) or names.on_storage(leaf) or found.name or "?"] = None
     name = (names.of(tensor) if tensor is not None else None) or found.name or "?"
@@ -63,8 +88,28 @@ def find_refusal(error: BaseException, resolver: SiteResolver, names: Names) -> 
     return Refusal(
         op=found.op, tensor=name, site=resolver.resolve(found.key) if found.key is not None else None,
         shape=tuple(tensor.shape) if tensor is not None else (), dtype=str(tensor.dtype).removeprefix("torch.") if tensor is not None else None,
-        device=str(tensor.device) if tensor is not None else None, version=version, leaves=list(leaves), note=str(found.reason),
+        device=str(tensor.device) if tensor is not None else None, version=version, leaves=list(leaves), note=str(found.reason), lines=_by_file(found.lines),
+        late=late is not None, node=f"{late[1]}Backward0" if late is not None else "", storages=tuple(dict.fromkeys(storage_id(t) for t in tensors)),
     )  # fmt: skip
+
+
+_LATE = re.compile(r"Output \d+ of (\w+) is a view and its base or another view of its base has been modified inplace")
+
+
+def _stale(t: torch.Tensor) -> bool:
+    """Whether torch cannot say any more which node made a view, because its base was written."""
+    try:
+        t.grad_fn  # noqa: B018
+    except RuntimeError:
+        return True
+    return False
+
+
+def _by_file(lines: Any) -> dict[str, list[int]]:
+    out: dict[str, list[int]] = {}
+    for file, line in lines:
+        out.setdefault(file, []).append(line)
+    return out
 
 
 def leaves_behind(t: torch.Tensor) -> list[torch.Tensor]:

@@ -9,7 +9,7 @@ from jupyter_inplace.explain.damage import module_name
 from jupyter_inplace.explain.external import locate
 from jupyter_inplace.explain.facts import BackwardFacts, ConflictFact, CutFact
 from jupyter_inplace.explain.names import Names
-from jupyter_inplace.record.expressions import written_name
+from jupyter_inplace.record.expressions import written_names
 from jupyter_inplace.record.session import Session
 from jupyter_inplace.record.writes import Write
 from jupyter_inplace.report import VERDICTS, Conflict, Mutation, Site, worst
@@ -186,7 +186,9 @@ class Rows:
                 for group in optimizer.param_groups:
                     tensors.extend(name for p in group["params"] if (name := self._names.of(p)))
             return _Row(write, site, tensors[0] if tensors else write.op.partition(".")[0], tensors=tuple(tensors))
-        typed = written_name(site) if site is not None else None
+        readings = written_names(site) if site is not None else ()
+        # `rows[0] += 1` writes to `rows` or, where that is a list, to its first item: what is in view decides.
+        typed = next((name for name in readings if name in self._names.known), readings[0] if readings else None)
         known = self._storage_names.get(write.storage) or self._names.fitting(write.storage, write.shape)
         local = site is not None and site.function not in (None, "<module>")
         if typed is not None and (typed.isidentifier() or known is None) and not typed.startswith("self."):

@@ -134,7 +134,7 @@ def _raising_spaces(error: BaseException | None) -> list[Mapping[str, Any]]:
     tb = error.__traceback__ if error is not None else None
     while tb is not None:
         if sites.is_user_frame(tb.tb_frame) and tb.tb_frame.f_code.co_name != "<module>":
-            found.append(tb.tb_frame.f_locals)
+            found.append(sites.locals_of(tb.tb_frame))
         tb = tb.tb_next
     return found
 

@@ -96,7 +96,7 @@ def _frames(storage: int) -> list[tuple[Any, tuple[str, ...]]]:
     found: list[tuple[Any, tuple[str, ...]]] = []
     while frame is not None and len(found) < _MAX_FRAMES:
         if sites.is_user_frame(frame):
-            found.append((sites.site_key(frame.f_code, frame.f_lasti), tuple(_names_in(frame.f_locals, storage))))
+            found.append((sites.site_key(frame.f_code, frame.f_lasti), tuple(_names_in(sites.locals_of(frame), storage))))
             if frame.f_code.co_name == "<module>":
                 break
         frame = frame.f_back

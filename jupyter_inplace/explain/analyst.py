@@ -101,8 +101,10 @@ class Analyst:
         with quiet(session):
             facts = self._analyse(session, call, touched, False, spaces, {name: root})
         facts.pending = True
-        for conflict in (*facts.conflicts, *facts.cuts):
+        for conflict in facts.conflicts:
             conflict.pending = True
+        for cut in facts.cuts:
+            cut.pending = True
         return facts if facts.conflicts or facts.cuts else None
 
     # --- one call -----------------------------------------------------------------------------------------------------------

@@ -47,7 +47,7 @@ class ReferenceReading(hooks.Reading):
     def attributes(self, node: Node) -> Iterator[None]:
         """For the time of a custom backward, let the tensors that `ctx` keeps as plain attributes read as `value` says."""
         kept = self.kept.get(node, []) if self.kept is not None else []
-        own = vars(node) if kept else {}
+        own: dict[str, Any] = node.__dict__ if kept else {}
         before = {name: own[name] for name, _, _ in kept if name in own}
         try:
             for name, index, saved in kept:

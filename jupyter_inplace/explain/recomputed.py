@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 
 from jupyter_inplace.explain import numbers
 from jupyter_inplace.explain.facts import BackwardFacts, ConflictFact, GradientFact
@@ -65,13 +66,13 @@ def as_it_was(regions: list[Region]) -> Iterator[None]:
             for saved in changed_reads(region):
                 alias = saved.tensor.detach()
                 now = alias.clone()
-                with torch.autograd._unsafe_preserve_version_counter(alias):
+                with _unsafe_preserve_version_counter(alias):
                     alias.copy_(saved.clone)  # type: ignore[arg-type]
                 swapped.append((alias, now))
         yield
     finally:
         for alias, now in reversed(swapped):
-            with torch.autograd._unsafe_preserve_version_counter(alias):
+            with _unsafe_preserve_version_counter(alias):
                 alias.copy_(now)
 
 

@@ -48,7 +48,7 @@ class Refusal:
             return None
         return ConflictFact(
             verdict="breaks", writes=[(max(writes, key=lambda write: write.last), None)], node=self.node, saved_as="view", tensor=self.tensor,
-            saved_version=None, found_version=None, saved_site=None, saved_order=0, module=None, value_changed=None, tasks=list(self.tasks),
+            saved_version=None, found_version=None, saved_site=None, saved_order=0, module=None, value_changed=True, tasks=list(self.tasks),
             leaves=list(self.leaves),
         )  # fmt: skip
 
@@ -62,7 +62,7 @@ class Refusal:
     def lines_in(self, file: str | None) -> list[int]:
         """The lines of one file through which the refused statement was reached, outermost first."""
         if file in self.lines:
-            return self.lines[file]  # type: ignore[index]
+            return self.lines[file]
         return [self.site.cell_line] if self.site is not None and self.site.cell_line is not None else []
 
 

@@ -35,7 +35,7 @@ def view_of(t: torch.Tensor) -> View | None:
     if t.layout is not torch.strided:  # a sparse tensor names strides too, of a storage that it has not
         return None
     try:
-        return View(t.storage_offset(), tuple(t.shape), t.stride(), t.element_size())
+        return View(int(t.storage_offset()), tuple(t.shape), t.stride(), t.element_size())
     except (RuntimeError, NotImplementedError):
         return None
 
@@ -47,7 +47,7 @@ def byte_range(t: torch.Tensor) -> tuple[int, int]:
     try:
         if t.is_contiguous():
             start = t.storage_offset() * t.element_size()
-            return (start, start + t.nbytes)
+            return (int(start), int(start + t.nbytes))
     except (RuntimeError, NotImplementedError):
         return WHOLE
     view = view_of(t)

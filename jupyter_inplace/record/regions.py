@@ -105,11 +105,11 @@ class Regions:
                 regions.end(self._outer, self._watched_frame)
                 return super().__exit__(*exc)
 
-        checkpoint._checkpoint_hook = _checkpoint_hook  # type: ignore[attr-defined]
+        checkpoint._checkpoint_hook = _checkpoint_hook  # type: ignore[misc]
 
     def remove(self) -> None:
         if self._original is not None:
-            torch.utils.checkpoint._checkpoint_hook = self._original  # type: ignore[attr-defined]
+            torch.utils.checkpoint._checkpoint_hook = self._original  # type: ignore[misc]
             self._original = None
         self.current = None
 

@@ -52,8 +52,12 @@ class Saved:
     @property
     def overwritten(self) -> bool:
         """Whether torch's own check would refuse this saved tensor now."""
-        if self.interior and self.tensor.grad_fn is None:  # detached in place since
-            return True
+        if self.interior:
+            try:
+                if self.tensor.grad_fn is None:  # detached in place since
+                    return True
+            except RuntimeError:  # a view whose base was written in a way that torch cannot follow
+                return True
         return self.version is not None and self.tensor._version != self.version
 
     @property
@@ -90,7 +94,7 @@ class Bucket:
         return alive
 
     def log(self, write: Any, order: int, lo: int, hi: int, view: View | None) -> None:
-        key = (id(write), lo, hi)
+        key: tuple[int, int | None, int | None] = (id(write), lo, hi)
         hit = self.keys.get(key)
         if hit is None and len(self.hits) >= self._KEPT:
             key = (id(write), None, None)

@@ -21,7 +21,7 @@ class ModeStack:
         if private.top_dispatch_mode() is not self._mode:
             return None
         private.pop_dispatch_mode(None)
-        return private.len_dispatch_stack()
+        return int(private.len_dispatch_stack())
 
     def put_back(self, place: int) -> None:
         """Put the mode where it was, under whatever the program has put on since."""

@@ -220,7 +220,7 @@ class Analyst:
         return ""
 
     def after_failure(self, session: Session, call: Backward, error: BaseException) -> None:
-        """torch itself refused: look for saved tensors from before the watch, which carry no hooks of ours."""
+        """Torch itself refused: look for saved tensors from before the watch, which carry no hooks of ours."""
         if call.facts is None or "modified by an inplace operation" not in str(error) or call.facts.conflicts:
             return
         graph = Graph(node for (node, _), _, _ in _starts(call))

@@ -99,7 +99,7 @@ _LATE = re.compile(r"Output \d+ of (\w+) is a view and its base or another view 
 def _stale(t: torch.Tensor) -> bool:
     """Whether torch cannot say any more which node made a view, because its base was written."""
     try:
-        t.grad_fn  # noqa: B018
+        t.grad_fn
     except RuntimeError:
         return True
     return False

@@ -14,8 +14,7 @@ import torch
 
 from jupyter_inplace.explain.graph import VIEW_NODES, Graph, Node
 from jupyter_inplace.explain.pull import CannotPull, Edge
-from jupyter_inplace.record import hooks
-from jupyter_inplace.record import unrecorded
+from jupyter_inplace.record import hooks, unrecorded
 from jupyter_inplace.record.unrecorded import Cut
 
 

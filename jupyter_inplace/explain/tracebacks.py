@@ -6,8 +6,8 @@ import os
 import types
 
 _PACKAGE = __file__.rpartition("explain")[0]
-_MODE = os.path.join("jupyter_inplace", "record", "mode.py")  # noqa: PTH118 (compared with names of code objects)
-_OPERATORS = os.path.join("torch", "_ops.py")  # noqa: PTH118
+_MODE = os.path.join("jupyter_inplace", "record", "mode.py")
+_OPERATORS = os.path.join("torch", "_ops.py")
 
 
 def without_own_frames(tb: types.TracebackType | None) -> types.TracebackType | None:

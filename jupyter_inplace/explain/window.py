@@ -48,11 +48,11 @@ class Window:
         look_up: Callable[[], Mapping[str, Any]] | None
         if namespace is None:
             space = frame.f_globals if frame is not None else {}
-            look_up = lambda: space  # noqa: E731
+            look_up = lambda: space
         elif callable(namespace):
             look_up = namespace
         else:
-            look_up = lambda: namespace  # noqa: E731
+            look_up = lambda: namespace
         window._before = (
             analyst.wanted,
             analyst.namespace,

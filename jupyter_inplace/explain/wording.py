@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from jupyter_inplace.record.sites import SiteResolver
 from jupyter_inplace.record.session import Session
+from jupyter_inplace.record.sites import SiteResolver
 
 if TYPE_CHECKING:
     from jupyter_inplace.explain.analyst import Analyst

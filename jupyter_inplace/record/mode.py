@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from jupyter_inplace.record.session import Session
 
 _UNKNOWN: Any = object()
-_CUSTOM: Any = object()  # the plan of an operator that is not torch's own and writes to nothing it is given
+CUSTOM: Any = object()  # the plan of an operator that is not torch's own and writes to nothing it is given
 _NOBODY: Any = TorchDispatchMode()
 
 
@@ -47,10 +47,7 @@ class WatchMode(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         plan = self._plans.get(func, _UNKNOWN)
         if plan is _UNKNOWN:
-            plan = make_plan(func)
-            if plan is None and _is_custom(func):
-                plan = _CUSTOM
-            self._plans[func] = plan
+            plan = self._plans[func] = plan_of(func)
         session = self._session
         if session.fresh:
             session.label_fresh(func)
@@ -63,7 +60,7 @@ class WatchMode(TorchDispatchMode):
             return self._in_region(plan, func, args, kwargs or {})
         if plan is None:
             return func(*args, **kwargs) if kwargs else func(*args)
-        if plan is _CUSTOM:
+        if plan is CUSTOM:
             return self._call_custom(func, args, kwargs or {})
         if plan is ALIAS:
             session.note_alias(args)
@@ -80,7 +77,7 @@ class WatchMode(TorchDispatchMode):
                 region.take(session, kwargs.values())
         except Exception as fault:
             session.fault(fault)
-        out = func(*args, **kwargs) if plan is None or plan is ALIAS or plan is _CUSTOM else self._write(plan, func, args, kwargs)
+        out = func(*args, **kwargs) if plan is None or plan is ALIAS or plan is CUSTOM else self._write(plan, func, args, kwargs)
         try:
             region.gave(out)
         except Exception as fault:
@@ -125,6 +122,12 @@ class WatchMode(TorchDispatchMode):
             private.push_dispatch_mode(_NOBODY)
             private.pop_dispatch_mode(None)
             return func.redispatch(keys & private.after_ADInplaceOrView_keyset, *args, **kwargs)
+
+
+def plan_of(func: Any) -> Any:
+    """The plan of an operator, `CUSTOM` for one that is not torch's own and writes to nothing it is given."""
+    plan = make_plan(func)
+    return CUSTOM if plan is None and _is_custom(func) else plan
 
 
 def _tensors(values: Any) -> list[torch.Tensor]:

@@ -15,10 +15,10 @@ class Plan:
 
     `places` are the written arguments as (position, name); `bumps` is whether versions move (fused optimizers and batch
     norm statistics do not), `foreach` that torch forgets to bump them under a mode, `custom` that its body is Python,
-    `hidden` that autograd does not count the write as in-place.
+    `hidden` that autograd does not count the write as in-place, `repeatable` that a call may be made again on copies.
     """
 
-    __slots__ = ("bumps", "custom", "foreach", "hidden", "metadata_only", "name", "places", "when")
+    __slots__ = ("bumps", "custom", "foreach", "hidden", "metadata_only", "name", "places", "repeatable", "when")
 
     def __init__(
         self, func: Any, places: list[tuple[int, str]], when: Callable[[Any, Any], bool] | None = None
@@ -32,8 +32,10 @@ class Plan:
         # that input before it writes it, and torch bumps no version: its own write is part of its forward.
         self.hidden = when is not None or (namespace == "aten" and not operator.endswith("_") and not _gives_out(func))
         self.foreach = namespace == "aten" and operator.startswith("_foreach_")
-        self.bumps = not self.hidden and not operator.startswith("_fused_")
-        self.custom = namespace not in ("aten", "prims", "prim")
+        collective = namespace == _COLLECTIVES
+        self.bumps = not self.hidden and not collective and not operator.startswith("_fused_")
+        self.custom = namespace not in ("aten", "prims", "prim", _COLLECTIVES)
+        self.repeatable = not collective  # one more collective on one rank would leave the others waiting
         self.metadata_only = torch.Tag.inplace_view in func.tags
 
     def tensors(self, args: Any, kwargs: Any) -> list[torch.Tensor]:
@@ -46,8 +48,19 @@ class Plan:
             if isinstance(value, torch.Tensor):
                 found.append(value)
             elif isinstance(value, (list, tuple)):
-                found.extend(t for t in value if isinstance(t, torch.Tensor))
+                found.extend(_flat(value))
         return found
+
+
+def _flat(values: Any) -> list[torch.Tensor]:
+    """The tensors of a list, or of a list of lists (`all_gather`)."""
+    found: list[torch.Tensor] = []
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            found.append(value)
+        elif isinstance(value, (list, tuple)):
+            found.extend(_flat(value))
+    return found
 
 
 ALIAS: Any = object()  # the plan of an operator that writes nothing itself
@@ -75,6 +88,10 @@ _HIDDEN: dict[str, tuple[list[tuple[int, str]], Callable[[Any, Any], bool]]] = {
     "aten::batch_norm_gather_stats_with_counts": ([(3, "running_mean"), (4, "running_var")], lambda args, kwargs: True),
 }
 
+# torch.distributed's collectives (all_reduce, broadcast ...) write to their first argument, which no schema says and which
+# bumps no version; a buffer that DistributedDataParallel keeps in step is written so.
+_COLLECTIVES = "c10d"
+
 # Marked as writes by their schema, yet no value and no shape changes.
 _NO_WRITES = {"aten::record_stream", "aten::retain_grad", "aten::requires_grad_", "aten::_assert_tensor_metadata"}
 
@@ -100,4 +117,6 @@ def make_plan(func: Any) -> Plan | None:
         return Plan(func, places)
     if hidden is not None:
         return Plan(func, *hidden)
+    if func.namespace == _COLLECTIVES and name.endswith("_") and "barrier" not in name:
+        return Plan(func, [(0, func._schema.arguments[0].name)])
     return ALIAS if name in _ALIASES else None

@@ -21,13 +21,13 @@ from jupyter_inplace.record.exports import Exports
 from jupyter_inplace.record.functions import PythonInBackward
 from jupyter_inplace.record.geometry import WHOLE, byte_range, view_of
 from jupyter_inplace.record.hooks import SavedTensorHooks
-from jupyter_inplace.record.mode import WatchMode
 from jupyter_inplace.record.integers import IntegerWrites
 from jupyter_inplace.record.kept_gradients import KeptGradients
+from jupyter_inplace.record.mode import WatchMode
 from jupyter_inplace.record.optimizers import OptimizerHooks
 from jupyter_inplace.record.patching import set_session_here
-from jupyter_inplace.record.saved import Saved, SavedIndex, storages_of
 from jupyter_inplace.record.regions import Regions
+from jupyter_inplace.record.saved import Saved, SavedIndex, storages_of
 from jupyter_inplace.record.schema import Plan
 from jupyter_inplace.record.stack import ModeStack
 from jupyter_inplace.record.threads import Threads
@@ -185,10 +185,14 @@ class Session:
         for key in keys:
             self.copy_on_write(key, span, plan)
         cuts = [] if plan.metadata_only or plan.hidden else self.unrecorded.before_write(func, t, args, kwargs, self.order + 1)
+        if not plan.repeatable:
+            for cut in cuts:
+                cut.replayable = False
         integers = None if plan.metadata_only else self.integers.before_write(t, self.order + 1)
         known = keys and keys[0] in self.kept_gradients.known and self.gradient_overwritten is not None
         gradient = t.detach().clone() if known else None
-        flat = _flat_storage(t) if self.gradient_written is not None and self.engine.depth else None
+        watched = self.gradient_written is not None and self.engine.depth and plan.repeatable
+        flat = _flat_storage(t) if watched else None
         return keys, span, private.version(t), tuple(t.shape), view_of(t), cuts, integers, gradient, flat
 
     def copy_on_write(self, storage: int, span: tuple[int, int], plan: Plan | None) -> None:

@@ -17,10 +17,10 @@ import torch
 from jupyter_inplace.record import sites
 from jupyter_inplace.record import torch_private as private
 from jupyter_inplace.record.geometry import WHOLE, byte_range, view_of
-from jupyter_inplace.record.mode import WatchMode
+from jupyter_inplace.record.mode import CUSTOM, WatchMode, plan_of
 from jupyter_inplace.record.patching import Replacement, session_here
 from jupyter_inplace.record.saved import storages_of
-from jupyter_inplace.record.schema import ALIAS, Plan, make_plan
+from jupyter_inplace.record.schema import ALIAS, Plan
 from jupyter_inplace.record.stack import ModeStack
 
 if TYPE_CHECKING:
@@ -41,12 +41,15 @@ class ThreadMode(WatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         plan = self._plans.get(func, _UNKNOWN)
         if plan is _UNKNOWN:
-            plan = self._plans[func] = make_plan(func)
-        session = self._session
-        if plan is None or plan is ALIAS:
-            if plan is None and not self._told and torch.is_grad_enabled() and _differentiable(args):
-                self._tell(session)
+            plan = self._plans[func] = plan_of(func)
+        if plan is None:
+            if not self._told and torch.is_grad_enabled() and _differentiable(args):
+                self._tell(self._session)
             return func(*args, **kwargs) if kwargs else func(*args)
+        if plan is ALIAS:
+            return func(*args, **kwargs) if kwargs else func(*args)
+        if plan is CUSTOM:
+            return self._call_custom(func, args, kwargs or {})
         return self._write(plan, func, args, kwargs or {})
 
     def _tell(self, session: Session) -> None:
@@ -66,7 +69,7 @@ class ThreadMode(WatchMode):
                 prepared = session.threads.before_write(targets, plan)
         except Exception as fault:
             session.fault(fault)
-        out = self._call_custom(func, args, kwargs, targets) if plan.custom else func(*args, **kwargs)
+        out = self._call_custom(func, args, kwargs) if plan.custom else func(*args, **kwargs)
         if plan.foreach:
             private.increment_version(targets)
         if prepared:

@@ -20,7 +20,7 @@ class _Undo(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.plans: dict[Any, Plan | None] = {}
-        self.kept: list[tuple[torch.Tensor, torch.Tensor, int | None]] = []
+        self.kept: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor, int | None]] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -30,12 +30,13 @@ class _Undo(TorchDispatchMode):
         if isinstance(plan, Plan):
             for t in plan.tensors(args, kwargs):
                 alias = t.detach()
-                self.kept.append((alias, alias.clone(), None if t.is_inference() else t._version))
+                # An alias made below autograd has a version counter of its own: the tensor itself is kept for that.
+                self.kept.append((t, alias, alias.clone(), None if t.is_inference() else t._version))
         return func(*args, **kwargs)
 
     def restore(self) -> None:
-        for t, value, version in reversed(self.kept):
-            t.copy_(value)
+        for t, alias, value, version in reversed(self.kept):
+            alias.copy_(value)
             if version is not None:
                 torch._C._autograd._unsafe_set_version_counter((t,), (version,))
         self.kept.clear()

@@ -72,9 +72,10 @@ class WatchMode(TorchDispatchMode):
         session, region = self._session, self._session.regions.current
         assert region is not None
         try:
-            region.take(session, args)
+            own = _not_read(plan, args, kwargs)
+            region.take(session, args, own)
             if kwargs:
-                region.take(session, kwargs.values())
+                region.take(session, kwargs.values(), own)
         except Exception as fault:
             session.fault(fault)
         out = func(*args, **kwargs) if plan is None or plan is ALIAS or plan is CUSTOM else self._write(plan, func, args, kwargs)
@@ -138,6 +139,13 @@ def _tensors(values: Any) -> list[torch.Tensor]:
         elif isinstance(value, (list, tuple)):
             found.extend(_tensors(value))
     return found
+
+
+def _not_read(plan: Any, args: Any, kwargs: Any) -> list[torch.Tensor]:
+    """What an operator updates without its result coming from it: running statistics, counters."""
+    if not isinstance(plan, Plan):
+        return []
+    return [t for t in plan.tensors(args, kwargs) if plan.hidden or not (t.is_floating_point() or t.is_complex())]
 
 
 def _is_custom(func: Any) -> bool:

@@ -34,9 +34,12 @@ class Region:
         self._made: set[int] = set()
         self.holders: Any = None  # the frame's list of weak references to what stands in for saved tensors
 
-    def take(self, session: Session, args: Any) -> None:
+    def take(self, session: Session, args: Any, own: list[torch.Tensor]) -> None:
+        """Enter the tensors among `args` that come from outside, save for those of `own`, which the operator only updates."""
         for value in args:
             if isinstance(value, torch.Tensor):
+                if any(value is t for t in own):
+                    continue
                 if value._base is not None:  # a view stands for what it looks at
                     value = value._base
                 storage = private.storage_id(value)
@@ -44,7 +47,7 @@ class Region:
                     self._seen.add(id(value))
                     self.reads.append(self._saved(session, value))
             elif isinstance(value, (list, tuple)):
-                self.take(session, value)
+                self.take(session, value, own)
 
     def gave(self, out: Any) -> None:
         for value in out if isinstance(out, (list, tuple)) else (out,):

@@ -226,6 +226,32 @@ def test_a_write_undone_by_the_version_counter_is_still_refused():
     same(program)
 
 
+def test_a_backward_runs_as_often_as_unwatched():
+    class Counting(Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x * 2
+
+        @staticmethod
+        def backward(ctx, g):
+            runs.append(float(g.sum()))
+            return g * 2
+
+    runs = []
+
+    def program():
+        runs.clear()
+        x = leaf(4)
+        h = x.exp()
+        h.register_hook(lambda g: runs.append("hook"))
+        a, b = Counting.apply(h), Counting.apply(x + h)
+        (a + b).sum().backward()
+        return x, list(runs)
+
+    same(program, known="gradients are added out of place")
+
+
 def test_double_backward_of_once_differentiable():
     def program():
         x = leaf(4)

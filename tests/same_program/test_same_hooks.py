@@ -31,6 +31,26 @@ def test_checkpoint(reentrant, preserve):
 
 
 @pytest.mark.parametrize("reentrant", [True, False])
+def test_a_checkpointed_region_runs_as_often_as_unwatched(reentrant):
+    runs = []
+
+    def program():
+        runs.clear()
+        model = block()
+        x = torch.randn(6, 4, requires_grad=True)
+
+        def run(x):
+            runs.append(len(runs))
+            return model(x)
+
+        y = checkpoint(run, x, use_reentrant=reentrant)
+        y.square().sum().backward()
+        return model, x, list(runs)
+
+    same(program)
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
 def test_nested_checkpoints(reentrant):
     def program():
         inner, outer = block(), block()

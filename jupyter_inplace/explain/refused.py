@@ -47,17 +47,39 @@ class Refusal:
         if not writes:
             return None
         return ConflictFact(
-            verdict="breaks", writes=[(max(writes, key=lambda write: write.last), None)], node=self.node, saved_as="view", tensor=self.tensor,
-            saved_version=None, found_version=None, saved_site=None, saved_order=0, module=None, value_changed=True, tasks=list(self.tasks),
+            verdict="breaks",
+            writes=[(max(writes, key=lambda write: write.last), None)],
+            node=self.node,
+            saved_as="view",
+            tensor=self.tensor,
+            saved_version=None,
+            found_version=None,
+            saved_site=None,
+            saved_order=0,
+            module=None,
+            value_changed=True,
+            tasks=list(self.tasks),
             leaves=list(self.leaves),
-        )  # fmt: skip
+        )
 
     def mutation(self, number: int, time: float) -> Mutation:
         return Mutation(
-            id=number, op=self.op, tensor=self.tensor, shape=self.shape, dtype=self.dtype, device=self.device,
-            versions=None if self.version is None else (self.version, self.version), time=max(0.0, time), site=self.site,
-            verdict="rejected", value_changed=False, tasks=tuple(self.tasks), leaves=tuple(self.leaves), note=self.note, framework="torch",
-        )  # fmt: skip
+            id=number,
+            op=self.op,
+            tensor=self.tensor,
+            shape=self.shape,
+            dtype=self.dtype,
+            device=self.device,
+            versions=None if self.version is None else (self.version, self.version),
+            time=max(0.0, time),
+            site=self.site,
+            verdict="rejected",
+            value_changed=False,
+            tasks=tuple(self.tasks),
+            leaves=tuple(self.leaves),
+            note=self.note,
+            framework="torch",
+        )
 
     def lines_in(self, file: str | None) -> list[int]:
         """The lines of one file through which the refused statement was reached, outermost first."""
@@ -66,7 +88,9 @@ class Refusal:
         return [self.site.cell_line] if self.site is not None and self.site.cell_line is not None else []
 
 
-def find_refusal(error: BaseException, resolver: SiteResolver, names: Names, cell_files: frozenset[str]) -> Refusal | None:
+def find_refusal(
+    error: BaseException, resolver: SiteResolver, names: Names, cell_files: frozenset[str]
+) -> Refusal | None:
     """What torch refused, where `error` is one of its refusals of an in-place write."""
     found = find_rejected(error, cell_files)
     if found is None:
@@ -86,11 +110,20 @@ def find_refusal(error: BaseException, resolver: SiteResolver, names: Names, cel
     if tensor is not None and not tensor.is_inference():
         version = tensor._version
     return Refusal(
-        op=found.op, tensor=name, site=resolver.resolve(found.key) if found.key is not None else None,
-        shape=tuple(tensor.shape) if tensor is not None else (), dtype=str(tensor.dtype).removeprefix("torch.") if tensor is not None else None,
-        device=str(tensor.device) if tensor is not None else None, version=version, leaves=list(leaves), note=str(found.reason), lines=_by_file(found.lines),
-        late=late is not None, node=f"{late[1]}Backward0" if late is not None else "", storages=tuple(dict.fromkeys(storage_id(t) for t in tensors)),
-    )  # fmt: skip
+        op=found.op,
+        tensor=name,
+        site=resolver.resolve(found.key) if found.key is not None else None,
+        shape=tuple(tensor.shape) if tensor is not None else (),
+        dtype=str(tensor.dtype).removeprefix("torch.") if tensor is not None else None,
+        device=str(tensor.device) if tensor is not None else None,
+        version=version,
+        leaves=list(leaves),
+        note=str(found.reason),
+        lines=_by_file(found.lines),
+        late=late is not None,
+        node=f"{late[1]}Backward0" if late is not None else "",
+        storages=tuple(dict.fromkeys(storage_id(t) for t in tensors)),
+    )
 
 
 _LATE = re.compile(r"Output \d+ of (\w+) is a view and its base or another view of its base has been modified inplace")

@@ -29,7 +29,10 @@ def runs_python(roots: Iterable[Any], grads: Iterable[Any], held: Callable[[int]
         if isinstance(root, torch.Tensor):
             if type(root) not in _PLAIN:
                 return True
-            stack.append(root.grad_fn)
+            try:
+                stack.append(root.grad_fn)
+            except RuntimeError:  # a view whose base was written: torch refuses the call
+                return False
         else:
             stack.append(root[0])
     if any(grad is not None and type(grad) not in _PLAIN for grad in grads):

@@ -27,10 +27,25 @@ class Saved:
     """
 
     __slots__ = (
-        "__weakref__", "clone",
-        "fingerprint", "hold", "home", "interior", "made_by", "module", "never_read", "op", "order", "output_nr", "sequence", "site", "tensor", "touched",
-        "version", "view",
-    )  # fmt: skip
+        "__weakref__",
+        "clone",
+        "fingerprint",
+        "hold",
+        "home",
+        "interior",
+        "made_by",
+        "module",
+        "never_read",
+        "op",
+        "order",
+        "output_nr",
+        "sequence",
+        "site",
+        "tensor",
+        "touched",
+        "version",
+        "view",
+    )
 
     tensor: torch.Tensor
     version: int | None

@@ -53,10 +53,17 @@ class watch:
     """
 
     def __init__(
-        self, *tasks: str, fingerprint: str = "exported", gradients: bool | None = None, cell: Cell | None = None,
-        labels: Mapping[str, str] | None = None, cell_file: str | None = None, namespace: Namespace = None,
-        every: int | None = None, progress: bool | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        *tasks: str,
+        fingerprint: str = "exported",
+        gradients: bool | None = None,
+        cell: Cell | None = None,
+        labels: Mapping[str, str] | None = None,
+        cell_file: str | None = None,
+        namespace: Namespace = None,
+        every: int | None = None,
+        progress: bool | None = None,
+    ) -> None:
         if fingerprint not in ("exported", "all", "off"):
             raise ValueError(f"`fingerprint` is one of exported, all, off, not {fingerprint!r}")
         for name in tasks:
@@ -103,9 +110,16 @@ class watch:
         from jupyter_inplace.explain.window import Window
 
         return Window.open(
-            _active, tasks=self._tasks, fingerprint=self._fingerprint, gradients=self._gradients, cell=self._cell, labels=self._labels,
-            cell_file=self._cell_file, namespace=self._namespace, frame=frame,
-        )  # fmt: skip
+            _active,
+            tasks=self._tasks,
+            fingerprint=self._fingerprint,
+            gradients=self._gradients,
+            cell=self._cell,
+            labels=self._labels,
+            cell_file=self._cell_file,
+            namespace=self._namespace,
+            frame=frame,
+        )
 
     @property
     def _running(self) -> bool:

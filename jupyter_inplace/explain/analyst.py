@@ -110,10 +110,15 @@ class Analyst:
     # --- one call -----------------------------------------------------------------------------------------------------------
 
     def _analyse(
-        self, session: Session, call: Backward, touched: list[Saved], mixed: bool, names: Names | None = None,
+        self,
+        session: Session,
+        call: Backward,
+        touched: list[Saved],
+        mixed: bool,
+        names: Names | None = None,
         given: dict[str, torch.Tensor] | None = None,
         integers: dict[Saved, list[IntegerWrite]] | None = None,
-    ) -> BackwardFacts:  # fmt: skip
+    ) -> BackwardFacts:
         if names is None:
             names = Names(namespaces(call.frame, self.namespace() if self.namespace is not None else None))
         starts = _starts(call)
@@ -161,8 +166,14 @@ class Analyst:
         return facts
 
     def _look_in_flight(
-        self, session: Session, call: Backward, graph: Graph, parts: list[tuple[str, Part]], targets: dict[Edge, str], facts: BackwardFacts,
-    ) -> None:  # fmt: skip
+        self,
+        session: Session,
+        call: Backward,
+        graph: Graph,
+        parts: list[tuple[str, Part]],
+        targets: dict[Edge, str],
+        facts: BackwardFacts,
+    ) -> None:
         """Where the engine will run Python of the user's: find the gradients that it could change for others."""
         session.gradient_written = None
         if not session.python.seen or self.never or call.frame is None or call.batched:
@@ -174,9 +185,13 @@ class Analyst:
             session.gradient_written = found.wrote
 
     def _parts(
-        self, graph: Graph, starts: list[tuple[Edge, torch.Tensor | None, torch.Tensor | None]], names: Names, call: Backward,
+        self,
+        graph: Graph,
+        starts: list[tuple[Edge, torch.Tensor | None, torch.Tensor | None]],
+        names: Names,
+        call: Backward,
         given: dict[str, torch.Tensor] | None,
-    ) -> list[tuple[str, Part]]:  # fmt: skip
+    ) -> list[tuple[str, Part]]:
         by_node = names.by_node()
         if self.wanted:
             parts = self._wanted_parts(graph, starts, names)

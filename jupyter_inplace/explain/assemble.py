@@ -36,14 +36,26 @@ class Assembly:
         session, options = self.session, self.window.options
         with quiet(session):
             facts = self._facts()
-            refusal = find_refusal(self.error, self.resolver, self.names, session.cell_files) if self.error is not None else None
+            refusal = (
+                find_refusal(self.error, self.resolver, self.names, session.cell_files)
+                if self.error is not None
+                else None
+            )
             if refusal is not None:
                 refusal.tasks = self._refused_tasks(refusal)
                 late = refusal.conflict(session.table.by_storage) if refusal.late else None
                 if late is not None:
                     facts.append(BackwardFacts([], self.end, None, session.seconds(), conflicts=[late]))
             table = GradientTable(facts)
-            rows = Rows(session, self.window.start, self.end, facts, self.names, self.resolver, options["cell"].source if options["cell"] is not None else None)
+            rows = Rows(
+                session,
+                self.window.start,
+                self.end,
+                facts,
+                self.names,
+                self.resolver,
+                options["cell"].source if options["cell"] is not None else None,
+            )
             if refusal is not None:
                 table.refused(refusal)
             if refusal is not None and not refusal.late:
@@ -60,10 +72,21 @@ class Assembly:
         from jupyter_inplace.explain.window import _tool
 
         return Report(
-            tool=_tool(), framework="torch", framework_version=torch.__version__, verdict=worst(m.verdict for m in mutations), summary=summary,
-            cell=options["cell"], error=error, mutations=mutations, conflicts=conflicts, tasks=tasks, gradients=table.rows,
-            task_cosines=table.cosines(), timeline=timeline, blind_spots=blind,
-        )  # fmt: skip
+            tool=_tool(),
+            framework="torch",
+            framework_version=torch.__version__,
+            verdict=worst(m.verdict for m in mutations),
+            summary=summary,
+            cell=options["cell"],
+            error=error,
+            mutations=mutations,
+            conflicts=conflicts,
+            tasks=tasks,
+            gradients=table.rows,
+            task_cosines=table.cosines(),
+            timeline=timeline,
+            blind_spots=blind,
+        )
 
     # --- parts -----------------------------------------------------------------------------------------------------------
 
@@ -80,7 +103,9 @@ class Assembly:
             facts.append(kept)
         for call in inside:
             if call.error is not None and call.facts is not None and not call.facts.conflicts:
-                call.facts.notes.append(f"the backward of {', '.join(call.facts.tasks) or 'a task'} raised {call.error}")
+                call.facts.notes.append(
+                    f"the backward of {', '.join(call.facts.tasks) or 'a task'} raised {call.error}"
+                )
         return facts
 
     def _source(self) -> str | BlockSource | None:
@@ -119,8 +144,15 @@ class Assembly:
                 # What was computed before a refused write is whole, and only waits for its backward.
                 status.setdefault(static.name, "not_run" if refusal is None else "ok")
         if self.analyst.wanted:
-            status = {name: s for name, s in status.items() if name in self.analyst.wanted or name not in sites or table.status(name) != "ok"}
-        return tuple(Task(name=name, status=s, site=self.resolver.resolve(sites[name]) if sites.get(name) else None) for name, s in status.items())  # type: ignore[arg-type]
+            status = {
+                name: s
+                for name, s in status.items()
+                if name in self.analyst.wanted or name not in sites or table.status(name) != "ok"
+            }
+        return tuple(
+            Task(name=name, status=s, site=self.resolver.resolve(sites[name]) if sites.get(name) else None)
+            for name, s in status.items()
+        )  # type: ignore[arg-type]
 
     def _blind_spots(self, facts: list[BackwardFacts], tasks: tuple[Task, ...]) -> tuple[str, ...]:
         notes: dict[str, None] = dict(self.session.blind_spots)
@@ -139,7 +171,11 @@ class Assembly:
         from jupyter_inplace.explain.refused import raising_key
 
         key = raising_key(self.error, self.session.cell_files)
-        return Error(type=type(self.error).__name__, message=str(self.error), site=self.resolver.resolve(key) if key is not None else None)
+        return Error(
+            type=type(self.error).__name__,
+            message=str(self.error),
+            site=self.resolver.resolve(key) if key is not None else None,
+        )
 
 
 _ORDER = ("raises", "wrong", "lost", "not_run", "ok")

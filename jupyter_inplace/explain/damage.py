@@ -99,7 +99,9 @@ class Damage:
         broken = self._bits_of(raising)
         keys = dict.fromkeys((*self.untouched, *self.recorded))
         for _, leaf in keys:
-            self._scale[leaf] = max((numbers.norm(g) or 0.0 for (_, k), g in self.untouched.items() if k == leaf), default=0.0)
+            self._scale[leaf] = max(
+                (numbers.norm(g) or 0.0 for (_, k), g in self.untouched.items() if k == leaf), default=0.0
+            )
         facts.gradients.extend(self._row(task, leaf, broken) for task, leaf in keys)
         if self.integers:
             lost_tasks(self, facts, self.integers)
@@ -200,7 +202,11 @@ class Damage:
         """What the gradient should be: with every write recorded, unless the run differs from the untouched one alone."""
         if not self._recorded(key):
             return self.untouched.get(key)
-        if key in self.as_run and self._differ(self.as_run, self.untouched, key) and not self._differ(self.as_run, self.recorded, key):
+        if (
+            key in self.as_run
+            and self._differ(self.as_run, self.untouched, key)
+            and not self._differ(self.as_run, self.recorded, key)
+        ):
             return self.untouched.get(key)
         return self.recorded.get(key)
 
@@ -208,7 +214,10 @@ class Damage:
         return self.repair is not None and key[0] not in self.unrepaired and key[0] not in self.missing
 
     def _differ(
-        self, a: dict[tuple[str, str], torch.Tensor | None], b: dict[tuple[str, str], torch.Tensor | None], key: tuple[str, str]
+        self,
+        a: dict[tuple[str, str], torch.Tensor | None],
+        b: dict[tuple[str, str], torch.Tensor | None],
+        key: tuple[str, str],
     ) -> bool:
         return numbers.compare(a.get(key), b.get(key), self._scale.get(key[1], 0.0))[0] != "ok"
 
@@ -270,10 +279,12 @@ class Damage:
                 if row.task in tasks and row.task in self.unrepaired:
                     row.status = "wrong"
         rows = [
-            row for row in facts.gradients
-            if row.task in tasks and row.status in ("wrong", "lost")
+            row
+            for row in facts.gradients
+            if row.task in tasks
+            and row.status in ("wrong", "lost")
             and (row.task in self.unrepaired or self._differ(self.untouched, self.recorded, (row.task, row.leaf)))
-        ]  # fmt: skip
+        ]
         if rows:
             hit = [task for task in dict.fromkeys(tasks) if any(row.task == task for row in rows)]
             facts.cuts.append(CutFact(write.cut.write, hit, sorted({row.leaf for row in rows})))
@@ -313,7 +324,12 @@ class Damage:
     # --- conflicts -------------------------------------------------------------------------------------------------------------
 
     def _conflict(
-        self, saved: Saved, raises: bool, changed: bool | None, rows: list[GradientFact], corrupted: list[tuple[str, str]]
+        self,
+        saved: Saved,
+        raises: bool,
+        changed: bool | None,
+        rows: list[GradientFact],
+        corrupted: list[tuple[str, str]],
     ) -> ConflictFact | None:
         node = self.reading.reader[saved]
         tasks, behind = self.tasks_through(node), self.behind(node)
@@ -330,11 +346,21 @@ class Damage:
         view = saved.view or view_of(saved.tensor)
         name, slot = node_and_slot(node, saved)
         return ConflictFact(
-            verdict=verdict, writes=culprits(self.session, saved), node=name, saved_as=slot, tensor=self._tensor_name(saved),
-            saved_version=saved.version, found_version=saved.tensor._version, saved_site=saved.site, saved_order=saved.order,
-            module=self._module(saved), value_changed=bool(changed) if saved.clone is not None else False, tasks=tasks, leaves=leaves,
+            verdict=verdict,
+            writes=culprits(self.session, saved),
+            node=name,
+            saved_as=slot,
+            tensor=self._tensor_name(saved),
+            saved_version=saved.version,
+            found_version=saved.tensor._version,
+            saved_site=saved.site,
+            saved_order=saved.order,
+            module=self._module(saved),
+            value_changed=bool(changed) if saved.clone is not None else False,
+            tasks=tasks,
+            leaves=leaves,
             size=None if view is None else view.itemsize,
-        )  # fmt: skip
+        )
 
     def _tensor_name(self, saved: Saved) -> str:
         return (

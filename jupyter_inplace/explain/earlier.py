@@ -73,7 +73,7 @@ def conflicts(session: Session, graph: Graph, call: Backward, names: Names, fact
                 leaves=behind,
                 before_watch=True,
                 size=hi - lo,
-            )  # fmt: skip
+            )
         )
     known = {(row.task, row.leaf) for row in facts.gradients}
     for task in facts.tasks:

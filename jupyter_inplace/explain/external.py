@@ -36,7 +36,11 @@ def locate(write: Any, resolver: SiteResolver, spaces: Iterable[Mapping[str, Any
         tree = _tree(code, anchor, cell_source)
         low = before.line if before is not None else 1
         high = after.line if after is not None else 1 << 30
-        if before is not None and after is not None and (before.file != after.file or before.function != after.function or low > high):
+        if (
+            before is not None
+            and after is not None
+            and (before.file != after.file or before.function != after.function or low > high)
+        ):
             low, high = _function_lines(tree, before)
         for statement in _simple_statements(tree):
             if low <= statement.lineno <= high and not _is_one_of(statement, brackets, low, high):
@@ -47,7 +51,10 @@ def locate(write: Any, resolver: SiteResolver, spaces: Iterable[Mapping[str, Any
             candidates = [
                 (s, "")
                 for s in _simple_statements(tree)
-                if low <= s.lineno <= high and not _is_one_of(s, brackets, low, high) and isinstance(s, (ast.Assign, ast.AugAssign, ast.Expr)) and not isinstance(getattr(s, "value", None), ast.Constant)
+                if low <= s.lineno <= high
+                and not _is_one_of(s, brackets, low, high)
+                and isinstance(s, (ast.Assign, ast.AugAssign, ast.Expr))
+                and not isinstance(getattr(s, "value", None), ast.Constant)
             ]
     if len(candidates) == 1:
         statement, name = candidates[0]
@@ -71,7 +78,11 @@ def _aliases(spaces: Iterable[Mapping[str, Any]], pointer: int, size: int) -> It
         for name, value in list(space.items()):
             for path, item in _items(name, value):
                 if isinstance(item, numpy.ndarray) and item.nbytes:
-                    low, high = numpy.lib.array_utils.byte_bounds(item) if hasattr(numpy.lib, "array_utils") else numpy.byte_bounds(item)
+                    low, high = (
+                        numpy.lib.array_utils.byte_bounds(item)
+                        if hasattr(numpy.lib, "array_utils")
+                        else numpy.byte_bounds(item)
+                    )
                     if low < pointer + size and pointer < high:
                         yield path, item
 
@@ -107,7 +118,9 @@ def _simple_statements(tree: ast.Module) -> list[ast.stmt]:
 
 def _function_lines(tree: ast.Module, before: Site) -> tuple[int, int]:
     for node in ast.walk(tree):
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.lineno <= before.line <= (node.end_lineno or 0):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.lineno <= before.line <= (
+            node.end_lineno or 0
+        ):
             return node.lineno, node.end_lineno or node.lineno
     return 1, 1 << 30
 

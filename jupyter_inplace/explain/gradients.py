@@ -45,10 +45,16 @@ class GradientTable:
 
     def _row(self, row: GradientFact) -> Gradient:
         return Gradient(
-            task=row.task, leaf=row.leaf, status=row.status, norm_as_run=row.norm_as_run, norm_reference=row.norm_reference,  # type: ignore[arg-type]
-            relative_difference=row.relative_difference, cosine=row.cosine, occurrence=row.occurrence if self._folded.get(row.task) else None,
+            task=row.task,
+            leaf=row.leaf,
+            status=row.status,
+            norm_as_run=row.norm_as_run,
+            norm_reference=row.norm_reference,  # type: ignore[arg-type]
+            relative_difference=row.relative_difference,
+            cosine=row.cosine,
+            occurrence=row.occurrence if self._folded.get(row.task) else None,
             by_version=tuple(VersionNorm(version=v, norm=n) for v, n in row.by_version),
-        )  # fmt: skip
+        )
 
     def status(self, task: str) -> str:
         """The worst status of a task's rows."""
@@ -80,7 +86,14 @@ class GradientTable:
                     a, b = (first, leaf), (second, leaf)
                     run_a, run_b = self._as_run.get(a), self._as_run.get(b)
                     as_run = numbers.cosine(run_a, run_b) if run_a is not None and run_b is not None else None
-                    out.append(TaskCosine(leaf=leaf, tasks=(first, second), as_run=as_run, reference=numbers.cosine(self._reference[a], self._reference[b])))
+                    out.append(
+                        TaskCosine(
+                            leaf=leaf,
+                            tasks=(first, second),
+                            as_run=as_run,
+                            reference=numbers.cosine(self._reference[a], self._reference[b]),
+                        )
+                    )
         return tuple(out)
 
 

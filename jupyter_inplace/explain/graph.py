@@ -13,12 +13,35 @@ Node = Any  # torch.autograd.graph.Node; each C++ node has a Python type of its 
 VIEW_NODES = frozenset(
     f"{name}Backward{n}"
     for name in (
-        "T", "View", "UnsafeView", "ReshapeAlias", "Transpose", "Permute", "Expand", "Select", "Slice", "Unsqueeze", "Squeeze", "AsStrided",
-        "Unbind", "Split", "SplitWithSizes", "Diagonal", "Narrow", "Alias", "Unfold", "MovedDim", "Swapaxes", "Mt", "Mh", "Detach", "ViewAsReal",
+        "T",
+        "View",
+        "UnsafeView",
+        "ReshapeAlias",
+        "Transpose",
+        "Permute",
+        "Expand",
+        "Select",
+        "Slice",
+        "Unsqueeze",
+        "Squeeze",
+        "AsStrided",
+        "Unbind",
+        "Split",
+        "SplitWithSizes",
+        "Diagonal",
+        "Narrow",
+        "Alias",
+        "Unfold",
+        "MovedDim",
+        "Swapaxes",
+        "Mt",
+        "Mh",
+        "Detach",
+        "ViewAsReal",
         "ViewAsComplex",
     )
     for n in (0, 1, 2)
-)  # fmt: skip
+)
 
 
 class Graph:
@@ -27,7 +50,9 @@ class Graph:
     Built once per backward call, in one linear walk; the bit sets are Python integers.
     """
 
-    def __init__(self, roots: Iterable[Node], rewired: Mapping[Node, tuple[tuple[Node, int], ...]] | None = None) -> None:
+    def __init__(
+        self, roots: Iterable[Node], rewired: Mapping[Node, tuple[tuple[Node, int], ...]] | None = None
+    ) -> None:
         self.nodes: list[Node] = []
         self.position: dict[Node, int] = {}
         self.next: list[tuple[tuple[Node, int], ...]] = []

@@ -39,7 +39,14 @@ class _Shared:
 class InFlight:
     """The shared gradients of one backward call."""
 
-    def __init__(self, session: Session, graph: Graph, parts: list[tuple[str, Part]], targets: dict[Edge, str], facts: BackwardFacts) -> None:
+    def __init__(
+        self,
+        session: Session,
+        graph: Graph,
+        parts: list[tuple[str, Part]],
+        targets: dict[Edge, str],
+        facts: BackwardFacts,
+    ) -> None:
         self._session, self._graph, self._targets, self._facts = session, graph, targets, facts
         self._shared: list[_Shared] = []
         self._reference: dict[tuple[str, str], torch.Tensor | None] = {}
@@ -59,10 +66,14 @@ class InFlight:
             def look(node: Node, incoming: list[torch.Tensor | None], seen: Any = seen) -> None:
                 for nr, grad in enumerate(incoming):
                     if grad is not None and grad.layout is torch.strided:
-                        seen.setdefault((storage_id(grad), grad.storage_offset(), tuple(grad.shape)), []).append(((node, nr), grad))
+                        seen.setdefault((storage_id(grad), grad.storage_offset(), tuple(grad.shape)), []).append(
+                            ((node, nr), grad)
+                        )
 
             try:
-                found = pull(self._graph, [(part.edge, part.grad)], self._targets, self._reading, observe=look, python=False)
+                found = pull(
+                    self._graph, [(part.edge, part.grad)], self._targets, self._reading, observe=look, python=False
+                )
             except CannotPull as reason:
                 self._facts.notes.append(f"writes to gradients in flight were not followed: {reason}")
                 return
@@ -102,7 +113,10 @@ class InFlight:
                 memory = value.contiguous().clone()
                 target = memory.view(-1).as_strided(view.shape, view.stride, view.offset)
                 try:
-                    func(*(target if a is t else a for a in args), **{k: target if a is t else a for k, a in kwargs.items()})
+                    func(
+                        *(target if a is t else a for a in args),
+                        **{k: target if a is t else a for k, a in kwargs.items()},
+                    )
                 except (RuntimeError, TypeError):
                     continue
                 changes[task] = memory - value

@@ -51,7 +51,11 @@ def lost_tasks(damage: Damage, facts: BackwardFacts, found: dict[Saved, list[Int
         rows = [row for row in facts.gradients if row.task == task]
         if not rows or any(row.norm_reference or row.status != "ok" for row in rows):
             continue
-        read = [saved for saved in found if saved in damage.reading.reader and task in damage.tasks_through(damage.reading.reader[saved])]
+        read = [
+            saved
+            for saved in found
+            if saved in damage.reading.reader and task in damage.tasks_through(damage.reading.reader[saved])
+        ]
         for saved in read:
             for kept in found[saved]:
                 instead = _with_values(saved, kept)

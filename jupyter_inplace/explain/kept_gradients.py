@@ -41,9 +41,15 @@ def before_backward(session: Session, call: Backward, graph: Graph, names: Calla
         found = found or names()
         bound = found.bound_to(grad)
         if bound:
-            row = session.table.row("AccumulateGrad", call.site, None, id(leaf), private.storage_id(grad), session.seconds(), call.order)
+            row = session.table.row(
+                "AccumulateGrad", call.site, None, id(leaf), private.storage_id(grad), session.seconds(), call.order
+            )
             if not row.count:
-                row.shape, row.dtype, row.device = tuple(grad.shape), str(grad.dtype).removeprefix("torch."), str(grad.device)
+                row.shape, row.dtype, row.device = (
+                    tuple(grad.shape),
+                    str(grad.dtype).removeprefix("torch."),
+                    str(grad.device),
+                )
                 row.version_before, row.version_after = grad._version, grad._version + 1
             row.count += 1
             _keep(session, grad, bound, row, found.of(leaf) or found.on_storage(leaf) or "?")
@@ -60,7 +66,9 @@ def after_backward(session: Session, leaves: list[tuple[str, Any]], tasks: list[
             gradients.known[storage] = (name, list(dict.fromkeys([*(before[1] if before is not None else []), *tasks])))
 
 
-def after_write(session: Session, t: torch.Tensor, write: Any, names: Callable[[], Names], before: torch.Tensor) -> None:
+def after_write(
+    session: Session, t: torch.Tensor, write: Any, names: Callable[[], Names], before: torch.Tensor
+) -> None:
     """A dispatched write changed a known gradient: note it where a name holds it."""
     found = names()
     bound = found.bound_to(t)
@@ -68,9 +76,14 @@ def after_write(session: Session, t: torch.Tensor, write: Any, names: Callable[[
         _keep(session, t, bound, write, session.kept_gradients.known[private.storage_id(t)][0], before)
 
 
-def _keep(session: Session, grad: torch.Tensor, bound: list[str], write: Any, leaf: str, before: torch.Tensor | None = None) -> None:
+def _keep(
+    session: Session, grad: torch.Tensor, bound: list[str], write: Any, leaf: str, before: torch.Tensor | None = None
+) -> None:
     storage = private.storage_id(grad)
-    if any(kept.storage == storage and set(bound) <= set(kept.names) and not kept.reads for kept in session.kept_gradients.kept):
+    if any(
+        kept.storage == storage and set(bound) <= set(kept.names) and not kept.reads
+        for kept in session.kept_gradients.kept
+    ):
         return  # the first value after the binding is the one that was meant
     tasks = session.kept_gradients.known.get(storage, (leaf, []))[1]
     value = before if before is not None else grad.detach().clone()
@@ -90,7 +103,9 @@ def facts(session: Session, resolver: SiteResolver, order: int, time: float) -> 
             if task not in out.tasks:
                 out.tasks.append(task)
             out.gradients.append(
-                GradientFact(task, kept.leaf, status, numbers.norm(kept.current), numbers.norm(kept.before), relative, cosine)
+                GradientFact(
+                    task, kept.leaf, status, numbers.norm(kept.current), numbers.norm(kept.before), relative, cosine
+                )
             )
         out.cuts.append(CutFact(kept.write, kept.tasks or [kept.names[0]], [kept.leaf], verdict="corrupts"))
         out.notes.append(f"{kept.names[0]} shares its memory with {kept.leaf}.grad and was read after that had changed")
@@ -103,7 +118,9 @@ def _was_read(kept: KeptGradient, resolver: SiteResolver) -> bool:
     for frames in kept.reads:
         for depth, (key, local) in enumerate(frames):
             site = resolver.resolve(key)
-            if site is None or (write_site is not None and (site.file, site.line) == (write_site.file, write_site.line)):
+            if site is None or (
+                write_site is not None and (site.file, site.line) == (write_site.file, write_site.line)
+            ):
                 continue
             words = _names_read(site.line_text)
             hit = words & (set(local) | (roots if depth == len(frames) - 1 else set()))
@@ -115,7 +132,9 @@ def _was_read(kept: KeptGradient, resolver: SiteResolver) -> bool:
 def _names_read(text: str) -> set[str]:
     """The names that a line reads; those behind `.grad` and assignment targets do not count."""
     try:
-        tree = ast.parse(text.rstrip(":") if text.startswith(("for ", "if ", "while ", "with ")) is False else text + " pass")
+        tree = ast.parse(
+            text.rstrip(":") if text.startswith(("for ", "if ", "while ", "with ")) is False else text + " pass"
+        )
     except SyntaxError:
         return set(re.findall(r"\b[A-Za-z_]\w*\b", text))
     return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
@@ -136,7 +155,12 @@ def _bound_again(name: str, read: Site, write: Site | None, key: Any) -> bool:
         (node.lineno, node)
         for node in ast.walk(tree)
         if isinstance(node, (ast.Assign, ast.AnnAssign, ast.For))
-        and any(isinstance(t, ast.Name) and t.id == name for target in _targets(node) for t in ast.walk(target) if isinstance(getattr(t, "ctx", None), ast.Store))
+        and any(
+            isinstance(t, ast.Name) and t.id == name
+            for target in _targets(node)
+            for t in ast.walk(target)
+            if isinstance(getattr(t, "ctx", None), ast.Store)
+        )
     ]
     before = [line for line, _ in bindings if line < read.line]
     if not before:
@@ -144,7 +168,11 @@ def _bound_again(name: str, read: Site, write: Site | None, key: Any) -> bool:
     last = max(before)
     if write.line < last:
         # Bound below the write: in the same loop that binding follows each write.
-        return _loop_of(tree, last) == _loop_of(tree, write.line) or _loop_of(tree, last) is None or _encloses(tree, write.line, last)
+        return (
+            _loop_of(tree, last) == _loop_of(tree, write.line)
+            or _loop_of(tree, last) is None
+            or _encloses(tree, write.line, last)
+        )
     if _loop_of(tree, last) is not None and _loop_of(tree, last) == _loop_of(tree, read.line):
         return write.line > read.line  # written at the end of a round, bound anew at the beginning of the next
     return False
@@ -157,7 +185,11 @@ def _targets(node: ast.AST) -> list[ast.AST]:
 
 
 def _loops(tree: ast.AST, line: int) -> list[ast.AST]:
-    return [n for n in ast.walk(tree) if isinstance(n, (ast.For, ast.While)) and n.lineno <= line <= (n.end_lineno or n.lineno)]
+    return [
+        n
+        for n in ast.walk(tree)
+        if isinstance(n, (ast.For, ast.While)) and n.lineno <= line <= (n.end_lineno or n.lineno)
+    ]
 
 
 def _loop_of(tree: ast.AST, line: int) -> int | None:

@@ -13,8 +13,11 @@ from jupyter_inplace.record.torch_private import storage_id
 
 
 def find_mixes(
-    session: Session, graph: Graph, parts: list[tuple[str, Part]], targets: dict[Edge, str],
-) -> tuple[list[MixFact], dict[Edge, dict[Node, int]]]:  # fmt: skip
+    session: Session,
+    graph: Graph,
+    parts: list[tuple[str, Part]],
+    targets: dict[Edge, str],
+) -> tuple[list[MixFact], dict[Edge, dict[Node, int]]]:
     """The mixed leaves, and for each of their edges the version that each sender of a gradient read."""
     facts: list[MixFact] = []
     groups: dict[Edge, dict[Node, int]] = {}

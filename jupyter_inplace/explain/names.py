@@ -111,10 +111,14 @@ class Names:
         size = 1
         for n in shape:
             size *= n
-        found = [(name, t) for name, t in self._storage_map().get(storage, ()) if tuple(t.shape) == shape or t.numel() > size]
+        found = [
+            (name, t) for name, t in self._storage_map().get(storage, ()) if tuple(t.shape) == shape or t.numel() > size
+        ]
         if not found:
             return None
-        return min(found, key=lambda item: (tuple(item[1].shape) != shape, self._rank.get(id(item[1]), (9,)), len(item[0])))[0]
+        return min(
+            found, key=lambda item: (tuple(item[1].shape) != shape, self._rank.get(id(item[1]), (9,)), len(item[0]))
+        )[0]
 
     def by_storage_id(self, storage: int) -> str | None:
         """The best name of any tensor over a storage: the widest one."""

@@ -42,7 +42,6 @@ class ReferenceReading(hooks.Reading):
             self.reader.setdefault(saved, self.node)
         return saved.value
 
-
     @contextlib.contextmanager
     def attributes(self, node: Node) -> Iterator[None]:
         """For the time of a custom backward, let the tensors that `ctx` keeps as plain attributes read as `value` says."""
@@ -73,10 +72,14 @@ class AsRunReading(ReferenceReading):
 
 
 def pull(
-    graph: Graph, starts: list[tuple[Edge, torch.Tensor | None]], targets: dict[Edge, Any], reading: ReferenceReading,
-    groups: dict[Edge, dict[Node, int]] | None = None, observe: Callable[[Node, list[torch.Tensor | None]], None] | None = None,
+    graph: Graph,
+    starts: list[tuple[Edge, torch.Tensor | None]],
+    targets: dict[Edge, Any],
+    reading: ReferenceReading,
+    groups: dict[Edge, dict[Node, int]] | None = None,
+    observe: Callable[[Node, list[torch.Tensor | None]], None] | None = None,
     python: bool = True,
-) -> dict[Any, Any]:  # fmt: skip
+) -> dict[Any, Any]:
     """Gradients of `targets` (edge -> key) for the incoming gradients `starts`; `{key: tensor or None}`.
 
     `groups` asks for the parts of one target by the group of the node that sends them: those come as
@@ -202,7 +205,9 @@ def _fit(grad: torch.Tensor, node: Node, nr: int) -> torch.Tensor:
     return grad
 
 
-def _call(node: Node, incoming: list[torch.Tensor | None], reading: ReferenceReading) -> tuple[torch.Tensor | None, ...]:
+def _call(
+    node: Node, incoming: list[torch.Tensor | None], reading: ReferenceReading
+) -> tuple[torch.Tensor | None, ...]:
     if is_python_node(node):
         return _call_python(node, incoming, reading)
     try:
@@ -212,7 +217,9 @@ def _call(node: Node, incoming: list[torch.Tensor | None], reading: ReferenceRea
     return result if isinstance(result, tuple) else (result,)
 
 
-def _call_python(node: Node, incoming: list[torch.Tensor | None], reading: ReferenceReading) -> tuple[torch.Tensor | None, ...]:
+def _call_python(
+    node: Node, incoming: list[torch.Tensor | None], reading: ReferenceReading
+) -> tuple[torch.Tensor | None, ...]:
     """Run a custom Function's backward once more; whatever it writes is put back."""
     name = type(node).__name__
     if name.startswith("Checkpoint"):

@@ -54,7 +54,9 @@ def holds_recomputation(graph: Graph) -> bool:
 
 def changed_reads(region: Region) -> list[Saved]:
     """What the region read in the forward and would read differently now."""
-    return [s for s in region.reads if s.touched and s.clone is not None and numbers.same_values(s.clone, s.tensor) is False]
+    return [
+        s for s in region.reads if s.touched and s.clone is not None and numbers.same_values(s.clone, s.tensor) is False
+    ]
 
 
 @contextlib.contextmanager
@@ -87,7 +89,11 @@ def judge(session: Session, damage: Damage, facts: BackwardFacts, found: list[tu
             continue
         tasks = list(dict.fromkeys(task for node in nodes for task in damage.tasks_through(node)))
         behind = {leaf for node in nodes for leaf in damage.behind(node)}
-        own = {damage.names.of(s.tensor) or damage.names.on_storage(s.tensor) for s in region.reads if s.tensor.requires_grad and s.tensor.is_leaf}
+        own = {
+            damage.names.of(s.tensor) or damage.names.on_storage(s.tensor)
+            for s in region.reads
+            if s.tensor.requires_grad and s.tensor.is_leaf
+        }
         reentrant = owner in damage.graph.position
         rows = {(row.task, row.leaf): row for row in facts.gradients}
         for task in tasks:
@@ -104,9 +110,18 @@ def judge(session: Session, damage: Damage, facts: BackwardFacts, found: list[tu
         for saved in changed:
             facts.conflicts.append(
                 ConflictFact(
-                    verdict="corrupts", writes=culprits(session, saved), node=str(nodes[0].name()).rpartition("::")[2], saved_as="recomputed input",
-                    tensor=damage.names.of(saved.tensor) or damage.names.on_storage(saved.tensor) or "", saved_version=None,
-                    found_version=saved.tensor._version, saved_site=region.site or saved.site, saved_order=saved.order, module=None,
-                    value_changed=True, tasks=[t for t in tasks if any(row.task == t for row in hit)], leaves=sorted({row.leaf for row in hit}),
-                )  # fmt: skip
+                    verdict="corrupts",
+                    writes=culprits(session, saved),
+                    node=str(nodes[0].name()).rpartition("::")[2],
+                    saved_as="recomputed input",
+                    tensor=damage.names.of(saved.tensor) or damage.names.on_storage(saved.tensor) or "",
+                    saved_version=None,
+                    found_version=saved.tensor._version,
+                    saved_site=region.site or saved.site,
+                    saved_order=saved.order,
+                    module=None,
+                    value_changed=True,
+                    tasks=[t for t in tasks if any(row.task == t for row in hit)],
+                    leaves=sorted({row.leaf for row in hit}),
+                )
             )

@@ -38,7 +38,9 @@ class WriteNode:
         if grad is None:
             return (None,) * len(self.next_functions)
         if not self.cut.replayable:
-            raise CannotPull(f"the write {self.cut.write.op} is too large or too special to be replayed with its derivative")
+            raise CannotPull(
+                f"the write {self.cut.write.op} is too large or too special to be replayed with its derivative"
+            )
         out = _replay(self.cut, grad, self.operands)
         first = out[0]
         if first is None or not torch.equal(first, grad) or any(g is not None and bool(g.any()) for g in out[1:]):
@@ -111,7 +113,8 @@ class Repair:
                 if not age:
                     continue
             self._rewired[node] = tuple(
-                self._aged(producer, nr, chain, age, (child, n)) if child in aliases else (child, n) for child, n in edges
+                self._aged(producer, nr, chain, age, (child, n)) if child in aliases else (child, n)
+                for child, n in edges
             )
         for root in roots:
             if root in aliases:
@@ -143,7 +146,10 @@ class Repair:
                 self.writes.append(write)
                 made = (write, 0)
         else:
-            inner = tuple((child, n) if child is None else self._aged(producer, nr, chain, age, (child, n)) for child, n in node.next_functions)
+            inner = tuple(
+                (child, n) if child is None else self._aged(producer, nr, chain, age, (child, n))
+                for child, n in node.next_functions
+            )
             made = (ViewNode(node, inner), output)
         self._memo[key] = made
         return made
@@ -163,7 +169,9 @@ def _replay(cut: Cut, grad: torch.Tensor, operands: list[Any]) -> tuple[torch.Te
             old = torch.zeros(whole.shape, dtype=grad.dtype, device=device, requires_grad=True)
             constant = torch.zeros(size, dtype=grad.dtype, device=device)
             constant.as_strided(part.shape, part.stride, part.offset).copy_(cut.before)
-            memory = constant + torch.zeros_like(constant).as_strided_scatter(old, whole.shape, whole.stride, whole.offset)
+            memory = constant + torch.zeros_like(constant).as_strided_scatter(
+                old, whole.shape, whole.stride, whole.offset
+            )
             target = memory.as_strided(part.shape, part.stride, part.offset)
             leaves: dict[Any, torch.Tensor] = {}
             unchanged = memory.clone()
@@ -189,6 +197,8 @@ def _replay(cut: Cut, grad: torch.Tensor, operands: list[Any]) -> tuple[torch.Te
                 return (torch.zeros_like(grad), *(None for _ in operands))
             return torch.autograd.grad(new, wanted, grad, allow_unused=True)
     except (RuntimeError, NotImplementedError, TypeError) as error:
-        raise CannotPull(f"the write {cut.write.op} could not be replayed with its derivative: {str(error).splitlines()[0]}") from None
+        raise CannotPull(
+            f"the write {cut.write.op} could not be replayed with its derivative: {str(error).splitlines()[0]}"
+        ) from None
     finally:
         hooks.reading = reading

@@ -39,8 +39,15 @@ class Rows:
     """The mutations of a window: its own writes, and earlier ones that a backward of this window met."""
 
     def __init__(
-        self, session: Session, start: int, end: int, facts: list[BackwardFacts], names: Names, resolver: SiteResolver, cell_source: str | None,
-    ) -> None:  # fmt: skip
+        self,
+        session: Session,
+        start: int,
+        end: int,
+        facts: list[BackwardFacts],
+        names: Names,
+        resolver: SiteResolver,
+        cell_source: str | None,
+    ) -> None:
         self._resolver, self._names, self._cell_source = resolver, names, cell_source
         self._storage_names: dict[int, str] = {}
         for fact in facts:
@@ -119,14 +126,32 @@ class Rows:
         versions = None
         if write.version_before is not None and write.version_after is not None:
             after = last.version_after if last.version_after is not None and len(group) > 1 else write.version_after
-            versions = (write.version_before, write.version_before if row.bumped is False else max(after, write.version_before))
+            versions = (
+                write.version_before,
+                write.version_before if row.bumped is False else max(after, write.version_before),
+            )
         return Mutation(
-            id=number, op=write.op, tensor=row.name, shape=write.shape, dtype=write.dtype or None, device=write.device or None,
-            storage=self._storage_number(write.storage), versions=versions, time=max(0.0, write.time - started),
-            count=sum(r.write.count for r in group), site=row.site, verdict=row.verdict,  # type: ignore[arg-type]
-            pending=row.pending and row.verdict not in ("harmless", "mixes"), value_changed=row.value_changed, tasks=tuple(row.tasks),
-            leaves=tuple(row.leaves), tensors=row.tensors, module=module_name(write.module, self._names), note=row.note, framework="torch",
-        )  # fmt: skip
+            id=number,
+            op=write.op,
+            tensor=row.name,
+            shape=write.shape,
+            dtype=write.dtype or None,
+            device=write.device or None,
+            storage=self._storage_number(write.storage),
+            versions=versions,
+            time=max(0.0, write.time - started),
+            count=sum(r.write.count for r in group),
+            site=row.site,
+            verdict=row.verdict,  # type: ignore[arg-type]
+            pending=row.pending and row.verdict not in ("harmless", "mixes"),
+            value_changed=row.value_changed,
+            tasks=tuple(row.tasks),
+            leaves=tuple(row.leaves),
+            tensors=row.tensors,
+            module=module_name(write.module, self._names),
+            note=row.note,
+            framework="torch",
+        )
 
     def _storage_number(self, storage: int) -> int | None:
         """A small number for a storage, by first appearance: addresses differ from run to run."""
@@ -140,15 +165,27 @@ class Rows:
                 if write is None:
                     continue
                 conflict = Conflict(
-                    mutation=self.ids[write], node=fact.node, saved_as=fact.saved_as, tensor=fact.tensor or self._rows[write].name,
-                    saved_version=fact.saved_version, found_version=fact.found_version, bytes_overlapping=overlap, saved_site=saved_site,
-                    module=fact.module, tasks=tuple(fact.tasks), leaves=tuple(fact.leaves), value_changed=fact.value_changed,
-                    saved_before_watch=fact.before_watch, pending=fact.pending,
-                )  # fmt: skip
+                    mutation=self.ids[write],
+                    node=fact.node,
+                    saved_as=fact.saved_as,
+                    tensor=fact.tensor or self._rows[write].name,
+                    saved_version=fact.saved_version,
+                    found_version=fact.found_version,
+                    bytes_overlapping=overlap,
+                    saved_site=saved_site,
+                    module=fact.module,
+                    tasks=tuple(fact.tasks),
+                    leaves=tuple(fact.leaves),
+                    value_changed=fact.value_changed,
+                    saved_before_watch=fact.before_watch,
+                    pending=fact.pending,
+                )
                 # A loop saves at one place many times: one conflict stands for all of them.
                 key = (conflict.mutation, fact.node, fact.saved_as, fact.saved_site, conflict.module)
                 known = out.setdefault(key, conflict)
-                self._conflict_index.setdefault(fact.saved_order, list(out).index(key) if known is not conflict else len(out) - 1)
+                self._conflict_index.setdefault(
+                    fact.saved_order, list(out).index(key) if known is not conflict else len(out) - 1
+                )
         return tuple(out.values())
 
     # --- judging ---------------------------------------------------------------------------------------------------------------
@@ -192,7 +229,11 @@ class Rows:
         known = self._storage_names.get(write.storage) or self._names.fitting(write.storage, write.shape)
         local = site is not None and site.function not in (None, "<module>")
         if typed is not None and (typed.isidentifier() or known is None) and not typed.startswith("self."):
-            name = known if known is not None and typed.isidentifier() and not local and self._is_alias(typed, known) else typed
+            name = (
+                known
+                if known is not None and typed.isidentifier() and not local and self._is_alias(typed, known)
+                else typed
+            )
         else:
             name = known or typed or f"t{write.number}"
         row = _Row(write, site, name, note=None if write.thread is None else f"by the thread {write.thread!r}")
@@ -202,7 +243,12 @@ class Rows:
 
     def _external(self, write: Write) -> _Row:
         found = locate(write, self._resolver, self._names.spaces, self._cell_source)
-        name = found.name or self._storage_names.get(write.storage) or self._names.fitting(write.storage, write.shape) or f"t{write.number}"
+        name = (
+            found.name
+            or self._storage_names.get(write.storage)
+            or self._names.fitting(write.storage, write.shape)
+            or f"t{write.number}"
+        )
         row = _Row(write, found.site, name, bumped=False)
         row.note = found.note
         return row

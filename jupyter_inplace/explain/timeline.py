@@ -17,14 +17,28 @@ if TYPE_CHECKING:
 _MAX_EVENTS = 10_000
 
 
-def build_timeline(facts: list[BackwardFacts], rows: Rows, session: Session, window: Window, resolver: SiteResolver) -> tuple[TimelineEvent, ...]:
+def build_timeline(
+    facts: list[BackwardFacts], rows: Rows, session: Session, window: Window, resolver: SiteResolver
+) -> tuple[TimelineEvent, ...]:
     """One event per site and tensor for saves and writes, one per task for each backward, one per overwritten saved tensor read."""
     events: list[tuple[int, dict[str, Any]]] = []
     clock: list[tuple[int, float]] = [(window.start, window.started)]
     for write, number in rows.ids.items():
         row = rows.row(write)
         clock.append((write.first, write.time))
-        events.append((write.first, {"kind": "write", "tensor": row.name, "version": write.version_after, "site": row.site, "mutation": number, "count": write.count}))
+        events.append(
+            (
+                write.first,
+                {
+                    "kind": "write",
+                    "tensor": row.name,
+                    "version": write.version_after,
+                    "site": row.site,
+                    "mutation": number,
+                    "count": write.count,
+                },
+            )
+        )
     saves: dict[Any, dict[str, Any]] = {}
     numbers = rows.conflict_numbers()
     for fact in facts:
@@ -36,22 +50,37 @@ def build_timeline(facts: list[BackwardFacts], rows: Rows, session: Session, win
                 saves[key]["count"] += 1
             else:
                 saves[key] = {
-                    "order": save.order, "kind": "save", "tensor": save.tensor, "version": save.version, "site": rows.site(save.site), "count": 1,
+                    "order": save.order,
+                    "kind": "save",
+                    "tensor": save.tensor,
+                    "version": save.version,
+                    "site": rows.site(save.site),
+                    "count": 1,
                     "conflict": numbers.get(save.order),
-                }  # fmt: skip
+                }
         if not fact.pending:
             for task in fact.tasks:
                 events.append((fact.order, {"kind": "backward", "task": task, "site": rows.site(fact.site)}))
             for conflict in fact.conflicts:
-                events.append((fact.order, {
-                    "kind": "read", "tensor": conflict.tensor, "version": conflict.found_version, "site": rows.site(fact.site),
-                    "task": conflict.tasks[0] if conflict.tasks else None, "conflict": numbers.get(conflict.saved_order),
-                }))  # fmt: skip
+                events.append(
+                    (
+                        fact.order,
+                        {
+                            "kind": "read",
+                            "tensor": conflict.tensor,
+                            "version": conflict.found_version,
+                            "site": rows.site(fact.site),
+                            "task": conflict.tasks[0] if conflict.tasks else None,
+                            "conflict": numbers.get(conflict.saved_order),
+                        },
+                    )
+                )
     events.extend((save.pop("order"), save) for save in saves.values())
     events.sort(key=lambda event: event[0])
     clock.sort()
     return tuple(
-        TimelineEvent(seq=i, time=_time(clock, order, window.started), **event) for i, (order, event) in enumerate(_folded(events)[:_MAX_EVENTS])
+        TimelineEvent(seq=i, time=_time(clock, order, window.started), **event)
+        for i, (order, event) in enumerate(_folded(events)[:_MAX_EVENTS])
     )
 
 

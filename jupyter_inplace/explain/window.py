@@ -33,9 +33,18 @@ class Window:
 
     @classmethod
     def open(
-        cls, active: Any, *, tasks: tuple[str, ...], fingerprint: str, gradients: bool | None, cell: Cell | None, labels: Mapping[str, str],
-        cell_file: str | None, namespace: Any, frame: types.FrameType | None,
-    ) -> Window:  # fmt: skip
+        cls,
+        active: Any,
+        *,
+        tasks: tuple[str, ...],
+        fingerprint: str,
+        gradients: bool | None,
+        cell: Cell | None,
+        labels: Mapping[str, str],
+        cell_file: str | None,
+        namespace: Any,
+        frame: types.FrameType | None,
+    ) -> Window:
         """Begin a watch on this thread: in the session that is open, else in a new one."""
         session: Session | None = getattr(active, "session", None)
         if session is None:
@@ -109,9 +118,13 @@ class Window:
         except Exception as fault:
             note = f"the report could not be worked out: {type(fault).__name__}: {fault}"
             return Report(
-                tool=_tool(), framework_version=torch.__version__, cell=self.options["cell"], summary=note, blind_spots=(note,),
+                tool=_tool(),
+                framework_version=torch.__version__,
+                cell=self.options["cell"],
+                summary=note,
+                blind_spots=(note,),
                 error=None if error is None else Error(type=type(error).__name__, message=str(error)),
-            )  # fmt: skip
+            )
         finally:
             a = self.analyst
             a.wanted, a.namespace, a.always, a.never, a.wording, session.cell_files = self._before

@@ -28,9 +28,25 @@ class Backward:
     """
 
     __slots__ = (
-        "accumulate", "batched", "create_graph", "error", "facts", "finished", "frame", "grads", "inputs", "leaves", "nested", "order", "retain",
-        "roots", "sequence", "site", "time", "transformed",
-    )  # fmt: skip
+        "accumulate",
+        "batched",
+        "create_graph",
+        "error",
+        "facts",
+        "finished",
+        "frame",
+        "grads",
+        "inputs",
+        "leaves",
+        "nested",
+        "order",
+        "retain",
+        "roots",
+        "sequence",
+        "site",
+        "time",
+        "transformed",
+    )
 
     def __init__(self, order: int, time: float, site: Any) -> None:
         self.order, self.time, self.site = order, time, site
@@ -38,7 +54,9 @@ class Backward:
         self.grads: tuple[Any, ...] = ()
         self.inputs: tuple[Any, ...] = ()
         self.frame: types.FrameType | None = None
-        self.accumulate = self.batched = self.retain = self.create_graph = self.nested = self.transformed = self.finished = False
+        self.accumulate = self.batched = self.retain = self.create_graph = self.nested = self.transformed = (
+            self.finished
+        ) = False
         self.error: str | None = None
         self.facts: Any = None
         self.leaves: list[tuple[str, Any]] = []
@@ -205,7 +223,9 @@ def _seen(original: Any) -> Any:
     return _engine_run_backward
 
 
-_REPLACEMENTS = tuple(Replacement(module, "_engine_run_backward", _seen) for module in (torch.autograd, torch.autograd.graph))
+_REPLACEMENTS = tuple(
+    Replacement(module, "_engine_run_backward", _seen) for module in (torch.autograd, torch.autograd.graph)
+)
 _CODE = EnginePatch.run.__code__
 _PACKAGE = __file__.rpartition("record")[0]
 _TORCH = torch.__file__.rpartition("__init__")[0]

@@ -118,7 +118,9 @@ class Exports:
         if saved.clone is not None or t.layout is not torch.strided:
             return
         if t.nbytes > _MAX_BYTES:
-            self._session.blind_spots.setdefault("a saved tensor over memory shared with numpy is too large to be watched for outside writes")
+            self._session.blind_spots.setdefault(
+                "a saved tensor over memory shared with numpy is too large to be watched for outside writes"
+            )
             return
         with private.DisableTorchDispatch(), torch.no_grad():
             saved.view = view_of(t)
@@ -163,7 +165,13 @@ class Exports:
         storage = private.storage_id(t)
         self.busy = True
         try:
-            bracket = Bracket(self._last_site, site, t.untyped_storage().data_ptr(), t.untyped_storage().nbytes(), self._opened_by_exit)
+            bracket = Bracket(
+                self._last_site,
+                site,
+                t.untyped_storage().data_ptr(),
+                t.untyped_storage().nbytes(),
+                self._opened_by_exit,
+            )
         finally:
             self.busy = False
         session.order += 1

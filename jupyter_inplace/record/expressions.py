@@ -23,20 +23,68 @@ __all__ = [
 ]
 
 #: Methods and attributes whose result shares memory with the tensor they belong to (some copy where they must).
-VIEW_METHODS = frozenset({
-    "adjoint", "alias", "as_strided", "as_subclass", "chunk", "contiguous", "detach", "diagonal", "expand",
-    "expand_as", "flatten", "hsplit", "narrow", "movedim", "moveaxis", "numpy", "permute", "ravel", "real",
-    "reshape", "reshape_as", "select", "split", "squeeze", "swapaxes", "swapdims", "t", "tensor_split",
-    "transpose", "type_as", "unbind", "unflatten", "unfold", "unsafe_chunk", "unsafe_split", "unsqueeze",
-    "view", "view_as", "vsplit", "__getitem__",
-})  # fmt: skip
+VIEW_METHODS = frozenset(
+    {
+        "adjoint",
+        "alias",
+        "as_strided",
+        "as_subclass",
+        "chunk",
+        "contiguous",
+        "detach",
+        "diagonal",
+        "expand",
+        "expand_as",
+        "flatten",
+        "hsplit",
+        "narrow",
+        "movedim",
+        "moveaxis",
+        "numpy",
+        "permute",
+        "ravel",
+        "real",
+        "reshape",
+        "reshape_as",
+        "select",
+        "split",
+        "squeeze",
+        "swapaxes",
+        "swapdims",
+        "t",
+        "tensor_split",
+        "transpose",
+        "type_as",
+        "unbind",
+        "unflatten",
+        "unfold",
+        "unsafe_chunk",
+        "unsafe_split",
+        "unsqueeze",
+        "view",
+        "view_as",
+        "vsplit",
+        "__getitem__",
+    }
+)
 VIEW_ATTRIBUTES = frozenset({"data", "T", "H", "mT", "mH", "real", "imag"})
 #: First names under which torch's functions (not tensors) are usually found.
 _FUNCTION_ROOTS = frozenset({"torch", "F", "nn", "init", "_VF", "functional", "np", "numpy"})
-_INPLACE_DUNDERS = frozenset({
-    "__setitem__", "__iadd__", "__isub__", "__imul__", "__itruediv__", "__ifloordiv__", "__imod__", "__ipow__",
-    "__iand__", "__ior__", "__ixor__",
-})  # fmt: skip
+_INPLACE_DUNDERS = frozenset(
+    {
+        "__setitem__",
+        "__iadd__",
+        "__isub__",
+        "__imul__",
+        "__itruediv__",
+        "__ifloordiv__",
+        "__imod__",
+        "__ipow__",
+        "__iand__",
+        "__ior__",
+        "__ixor__",
+    }
+)
 
 
 def written_name(site: Site | str | None) -> str | None:

@@ -76,11 +76,17 @@ class PythonInBackward:
         try:
             while isinstance(hook, functools.partial):
                 hook = hook.func
-            code = getattr(getattr(hook, "__func__", hook), "__code__", None) or getattr(getattr(type(hook), "__call__", None), "__code__", None)
+            code = getattr(getattr(hook, "__func__", hook), "__code__", None) or getattr(
+                getattr(type(hook), "__call__", None), "__code__", None
+            )
             if code is None or len(self.hooked) >= _MAX_HOOKS:
                 return
             node = tensor.grad_fn
-            key = (type(node).__name__, node._sequence_nr(), tensor.output_nr) if node is not None else ("AccumulateGrad", id(tensor), 0)
+            key = (
+                (type(node).__name__, node._sequence_nr(), tensor.output_nr)
+                if node is not None
+                else ("AccumulateGrad", id(tensor), 0)
+            )
             self.hooked.setdefault(code, []).append(key)
         except Exception as fault:
             self._session.fault(fault)
@@ -99,7 +105,9 @@ class PythonInBackward:
                 if isinstance(value, torch.Tensor):
                     found.append((name, None, self._saved(value, node)))
                 elif isinstance(value, (list, tuple)):
-                    found.extend((name, i, self._saved(v, node)) for i, v in enumerate(value) if isinstance(v, torch.Tensor))
+                    found.extend(
+                        (name, i, self._saved(v, node)) for i, v in enumerate(value) if isinstance(v, torch.Tensor)
+                    )
             if found:
                 self.kept[node] = found
         except Exception as fault:

@@ -32,7 +32,12 @@ class IntegerWrites:
         self.by_storage: dict[int, deque[IntegerWrite]] = {}
 
     def before_write(self, t: torch.Tensor, order: int) -> IntegerWrite | None:
-        if t.dtype.is_floating_point or t.dtype.is_complex or not 1 < t.numel() <= _MAX_ELEMENTS or t.layout is not torch.strided:
+        if (
+            t.dtype.is_floating_point
+            or t.dtype.is_complex
+            or not 1 < t.numel() <= _MAX_ELEMENTS
+            or t.layout is not torch.strided
+        ):
             return None
         view = view_of(t)
         if view is None:

@@ -29,7 +29,9 @@ class KeptGradient:
 
     __slots__ = ("before", "current", "keys", "leaf", "names", "order", "reads", "storage", "tasks", "write")
 
-    def __init__(self, storage: int, leaf: str, tasks: list[str], names: list[str], before: torch.Tensor, order: int, write: Any) -> None:
+    def __init__(
+        self, storage: int, leaf: str, tasks: list[str], names: list[str], before: torch.Tensor, order: int, write: Any
+    ) -> None:
         self.storage, self.leaf, self.tasks, self.names = storage, leaf, tasks, names
         self.before, self.order, self.write = before, order, write
         self.current: torch.Tensor | None = None
@@ -96,7 +98,9 @@ def _frames(storage: int) -> list[tuple[Any, tuple[str, ...]]]:
     found: list[tuple[Any, tuple[str, ...]]] = []
     while frame is not None and len(found) < _MAX_FRAMES:
         if sites.is_user_frame(frame):
-            found.append((sites.site_key(frame.f_code, frame.f_lasti), tuple(_names_in(sites.locals_of(frame), storage))))
+            found.append(
+                (sites.site_key(frame.f_code, frame.f_lasti), tuple(_names_in(sites.locals_of(frame), storage)))
+            )
             if frame.f_code.co_name == "<module>":
                 break
         frame = frame.f_back

@@ -35,7 +35,7 @@ def detached_error() -> RuntimeError:
 
 
 def torch_text(saved: Saved) -> str:
-    """torch's own message about `saved`."""
+    """Torch's own message about `saved`."""
     t = saved.tensor
     size = _nested_size(t._nested_tensor_size()) if t.is_nested else list(t.shape)
     of = ""

@@ -78,7 +78,11 @@ class WatchMode(TorchDispatchMode):
                 region.take(session, kwargs.values(), own)
         except Exception as fault:
             session.fault(fault)
-        out = func(*args, **kwargs) if plan is None or plan is ALIAS or plan is CUSTOM else self._write(plan, func, args, kwargs)
+        out = (
+            func(*args, **kwargs)
+            if plan is None or plan is ALIAS or plan is CUSTOM
+            else self._write(plan, func, args, kwargs)
+        )
         try:
             region.gave(out)
         except Exception as fault:
@@ -112,7 +116,13 @@ class WatchMode(TorchDispatchMode):
         restore, below = private.RestorePythonTLSSnapshot, private.AutoDispatchBelowAutograd
         tensors = _tensors(args) + _tensors(kwargs.values())
         # Where other modes are in force they come next, and see the operator as they do unwatched.
-        if restore is None or below is None or private.dispatch_keys is None or not tensors or private.len_dispatch_stack():
+        if (
+            restore is None
+            or below is None
+            or private.dispatch_keys is None
+            or not tensors
+            or private.len_dispatch_stack()
+        ):
             return func(*args, **kwargs)
         keys = private.dispatch_keys(tensors[0])
         for t in tensors[1:]:

@@ -94,7 +94,7 @@ class Regions:
         regions = self
         self._original = original
 
-        class _checkpoint_hook(original):  # type: ignore[misc, valid-type]  # noqa: N801  (torch's own name)
+        class _checkpoint_hook(original):  # type: ignore[misc, valid-type]
             def __init__(self, frame: Any) -> None:
                 super().__init__(frame)
                 self._watched_frame = frame

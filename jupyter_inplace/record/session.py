@@ -98,7 +98,17 @@ class Session:
         try:
             self.first_sequence = private.peek_sequence_nr()
             # The engine last: it counts the hooks that others make from here on.
-            for part in (self.threads, self.optimizers, self.transforms, self.exports, self.python, self.undispatched, self.regions, self.hooks, self.engine):
+            for part in (
+                self.threads,
+                self.optimizers,
+                self.transforms,
+                self.exports,
+                self.python,
+                self.undispatched,
+                self.regions,
+                self.hooks,
+                self.engine,
+            ):
                 part.install()
                 done.append(part.remove)
             self.stack.put_on()
@@ -116,7 +126,17 @@ class Session:
         self.installed = False
         set_session_here(None)
         self.stack.take_off()
-        for part in (self.hooks, self.regions, self.undispatched, self.python, self.exports, self.transforms, self.optimizers, self.engine, self.threads):
+        for part in (
+            self.hooks,
+            self.regions,
+            self.undispatched,
+            self.python,
+            self.exports,
+            self.transforms,
+            self.optimizers,
+            self.engine,
+            self.threads,
+        ):
             part.remove()
 
     def fault(self, error: Exception) -> None:
@@ -184,7 +204,11 @@ class Session:
         span = WHOLE if plan.metadata_only else byte_range(t)
         for key in keys:
             self.copy_on_write(key, span, plan)
-        cuts = [] if plan.metadata_only or plan.hidden else self.unrecorded.before_write(func, t, args, kwargs, self.order + 1)
+        cuts = (
+            []
+            if plan.metadata_only or plan.hidden
+            else self.unrecorded.before_write(func, t, args, kwargs, self.order + 1)
+        )
         if not plan.repeatable:
             for cut in cuts:
                 cut.replayable = False
@@ -243,7 +267,9 @@ class Session:
     def _released(self, size: int) -> None:
         self.copied_bytes -= size
 
-    def after_write(self, plan: Plan, targets: list[torch.Tensor], prepared: list[Any], func: Any, args: Any, kwargs: Any) -> None:
+    def after_write(
+        self, plan: Plan, targets: list[torch.Tensor], prepared: list[Any], func: Any, args: Any, kwargs: Any
+    ) -> None:
         """Enter the writes into their rows, now that they have happened."""
         if self.engine.depth and self.engine.made_by_engine():
             return
@@ -338,4 +364,3 @@ def _is_leaf(t: torch.Tensor) -> bool:
         return t.is_leaf and (t._base is None or t._base.is_leaf)
     except RuntimeError:  # a view of a base that was written: torch refuses to say
         return False
-

@@ -258,7 +258,7 @@ def _kind_of(filename: str) -> int:
         return _ASK
     if filename.startswith("<"):
         return _LIBRARY if filename.startswith(_GENERATED) else _USER
-    path = os.path.normcase(os.path.abspath(filename))  # noqa: PTH100 (Path.resolve follows links, and is slow)
+    path = os.path.normcase(os.path.abspath(filename))
     parts = path.replace(os.sep, "/").split("/")
     if "site-packages" in parts or "dist-packages" in parts:
         return _LIBRARY
@@ -269,12 +269,12 @@ def _kind_of(filename: str) -> int:
 
 def _library_roots() -> list[str]:
     """Folders, with a separator at the end, of the standard library, this package, and torch as a source checkout."""
-    folders = [sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), os.path.dirname(os.__file__)]  # noqa: PTH120
-    folders.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # noqa: PTH100, PTH120
+    folders = [sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), os.path.dirname(os.__file__)]
+    folders.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     folders += list(getattr(sys.modules.get("torch"), "__path__", ()))
     # `/` as a folder would make everything a library.
     real = {os.path.normcase(os.path.realpath(folder)) for folder in folders if folder}
-    plain = {os.path.normcase(os.path.abspath(folder)) for folder in folders if folder}  # noqa: PTH100
+    plain = {os.path.normcase(os.path.abspath(folder)) for folder in folders if folder}
     return [folder + os.sep for folder in real | plain if len(folder) > 1]
 
 
@@ -363,7 +363,7 @@ class SiteResolver:
         try:
             linecache.checkcache(filename)  # a module that was edited and reloaded
             lines = linecache.getlines(filename)
-        except Exception:  # noqa: BLE001 (a loader of the user's may do anything; a site without text is the answer)
+        except Exception:
             lines = []
         if not lines and filename == self._cell_file:
             lines = [line + "\n" for line in self._cell_lines]

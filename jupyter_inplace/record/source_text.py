@@ -13,9 +13,19 @@ from jupyter_inplace.record.masking import parsed
 __all__ = ["SourceText", "Span", "joined"]
 
 _COMPOUND = (
-    ast.With, ast.AsyncWith, ast.For, ast.AsyncFor, ast.While, ast.If, ast.FunctionDef, ast.AsyncFunctionDef,
-    ast.ClassDef, ast.Try, ast.TryStar, ast.Match,
-)  # fmt: skip
+    ast.With,
+    ast.AsyncWith,
+    ast.For,
+    ast.AsyncFor,
+    ast.While,
+    ast.If,
+    ast.FunctionDef,
+    ast.AsyncFunctionDef,
+    ast.ClassDef,
+    ast.Try,
+    ast.TryStar,
+    ast.Match,
+)
 
 _OPENING, _CLOSING = frozenset("([{"), frozenset(")]}")
 

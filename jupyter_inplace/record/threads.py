@@ -118,9 +118,14 @@ class Threads:
             for write in prepared:
                 session.order += 1
                 row = session.table.row(
-                    plan.name, site, None if module is None else weakref.ref(module), id(module), write.keys[0],
-                    session.seconds(), session.order,
-                )  # fmt: skip
+                    plan.name,
+                    site,
+                    None if module is None else weakref.ref(module),
+                    id(module),
+                    write.keys[0],
+                    session.seconds(),
+                    session.order,
+                )
                 if not row.count:
                     row.shape, row.dtype, row.device = write.shape, write.dtype, write.device
                     row.version_before, row.thread = write.version, thread

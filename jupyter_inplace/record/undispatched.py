@@ -75,9 +75,16 @@ class Undispatched:
                 if saved.clone is None:
                     session.copy_one(saved)
             cuts = []
-            if tensor.requires_grad and not tensor.is_leaf and isinstance(value, torch.Tensor) and value.shape == tensor.shape:
+            if (
+                tensor.requires_grad
+                and not tensor.is_leaf
+                and isinstance(value, torch.Tensor)
+                and value.shape == tensor.shape
+            ):
                 with torch.no_grad():
-                    cuts = session.unrecorded.before_write(torch.ops.aten.copy_.default, tensor, (tensor, value), {}, session.order + 1)
+                    cuts = session.unrecorded.before_write(
+                        torch.ops.aten.copy_.default, tensor, (tensor, value), {}, session.order + 1
+                    )
             return shape, version, held, cuts
         except Exception as fault:
             session.fault(fault)

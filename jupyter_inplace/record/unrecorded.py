@@ -42,7 +42,20 @@ class Cut:
     edges of those that need a gradient. `replayable` is False where the copies were too large or the operator is no plain one.
     """
 
-    __slots__ = ("args", "before", "edges", "func", "identity", "kwargs", "order", "replayable", "sequence", "target", "view", "write")
+    __slots__ = (
+        "args",
+        "before",
+        "edges",
+        "func",
+        "identity",
+        "kwargs",
+        "order",
+        "replayable",
+        "sequence",
+        "target",
+        "view",
+        "write",
+    )
 
     def __init__(self, identity: Identity, order: int, sequence: int) -> None:
         self.identity, self.order, self.sequence = identity, order, sequence
@@ -154,7 +167,9 @@ def _needs_gradient(args: Any, kwargs: Any) -> bool:
     return any(isinstance(a, torch.Tensor) and a.requires_grad for a in (*args, *kwargs.values()))
 
 
-def _keep_call(t: torch.Tensor, storage: int, args: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any], dict[Any, Any], bool]:
+def _keep_call(
+    t: torch.Tensor, storage: int, args: Any, kwargs: Any
+) -> tuple[tuple[Any, ...], dict[str, Any], dict[Any, Any], bool]:
     edges: dict[Any, Any] = {}
     room = _MAX_BYTES
 
@@ -175,7 +190,11 @@ def _keep_call(t: torch.Tensor, storage: int, args: Any, kwargs: Any) -> tuple[t
             with private.DisableTorchDispatch(), torch.no_grad():
                 return value.detach().clone()
         if isinstance(value, (list, tuple)):
-            return type(value)(keep(item, (place, i)) for i, item in enumerate(value)) if not hasattr(value, "_fields") else value
+            return (
+                type(value)(keep(item, (place, i)) for i, item in enumerate(value))
+                if not hasattr(value, "_fields")
+                else value
+            )
         return value
 
     try:

@@ -15,9 +15,30 @@ class Write:
 
     __slots__ = (
         "bracket",
-        "by_engine", "count", "device", "dtype", "first", "grad_mode", "hidden", "itemsize", "last", "leaf", "module", "number",
-        "op", "optimizer", "requires_grad", "sequences", "shape", "site", "storage", "thread", "time", "version_after", "version_before",
-    )  # fmt: skip
+        "by_engine",
+        "count",
+        "device",
+        "dtype",
+        "first",
+        "grad_mode",
+        "hidden",
+        "itemsize",
+        "last",
+        "leaf",
+        "module",
+        "number",
+        "op",
+        "optimizer",
+        "requires_grad",
+        "sequences",
+        "shape",
+        "site",
+        "storage",
+        "thread",
+        "time",
+        "version_after",
+        "version_before",
+    )
 
     _SEQUENCES = 64
 

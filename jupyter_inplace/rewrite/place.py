@@ -26,7 +26,7 @@ def place_value(write: Write, way: Rebinding, value: str) -> tuple[Edit, ...] | 
         return (code.replace(node, f"{way.path} = {value}"), *way.later)
     if isinstance(small, cst.Return) and small.value is node and not way.later:
         return (code.replace(node, value),)  # a local name is not read after a return
-    if "." in way.path or write.scope.kind in {"lambda", "class"}:
+    if not way.path.isidentifier() or write.scope.kind in {"lambda", "class"}:
         return None  # := binds names alone, and in these scopes no name that anything else reads
     return (code.replace(node, f"({way.path} := {value})"), *way.later)
 

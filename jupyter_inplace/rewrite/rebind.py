@@ -6,6 +6,7 @@ An assignment beside the write is right where the variable is local to the place
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -111,13 +112,17 @@ def _new_path(write: Write, path: str) -> Iterator[Rebinding]:
     code = write.code
     if loops_of(write):
         return
-    new = code.fresh(path.replace(".", "_") + "_new")
+    new = code.fresh(re.sub(r"\W+", "_", path).strip("_") + "_new")
     end = code.span(write.small or write.node)[1]
     block_end = write.function.end
     edits = []
     for node in code.nodes:
         start, stop = code.span(node)
-        if isinstance(node, cst.Attribute) and end <= start < block_end and code.text[start:stop] == path:
+        if (
+            isinstance(node, cst.Attribute | cst.Subscript)
+            and end <= start < block_end
+            and code.text[start:stop] == path
+        ):
             if code.text.startswith((".grad", ".requires_grad"), stop) or _is_target(code, node):
                 continue
             edits.append(Edit(start, stop, new))

@@ -77,14 +77,32 @@ class Write:
         return target_of(self.node, self.form)
 
     @cached_property
+    def in_container(self) -> bool | None:
+        """Whether an item of a list or dict is written, not a slot of a tensor; None where the report cannot tell."""
+        if self.target is None or self.target is base_of(self.target):
+            return False
+        root = dotted(base_of(self.target))
+        if root is None or any(same_tensor(root, m.tensor) for m in self.mutations):
+            return False
+        return True if any(m.tensor.startswith(f"{root}[") for m in self.mutations) else None
+
+    @cached_property
     def base(self) -> cst.BaseExpression | None:
-        """The variable whose memory is written, all alias steps taken off the target."""
-        return None if self.target is None else base_of(self.target)
+        """The variable (or item of a container) whose memory is written, all alias steps taken off the target."""
+        if self.target is None:
+            return None
+        root = base_of(self.target)
+        if self.in_container:
+            steps = [s for s in self.code.within(self.target, cst.Subscript) if s.value is root]
+            return steps[0] if steps else root
+        return root
 
     @cached_property
     def path(self) -> str | None:
-        """The base as a plain name or attribute path that can be assigned to; None where it is none."""
-        return None if self.base is None else dotted(self.base)
+        """The base as text that can be assigned to: a name, an attribute path, an item; None where it is none."""
+        if self.base is None or isinstance(self.base, cst.Subscript):
+            return None if self.base is None else self.code.get(self.base)
+        return dotted(self.base)
 
     @cached_property
     def name(self) -> str | None:
@@ -134,7 +152,7 @@ class Write:
 
     def read_later(self, name: str) -> bool:
         """Whether the variable is read after the write: further down, or in the next round of a loop."""
-        start, end = self.code.span(self.small or self.node)
+        start, end = self.code.span(self.node)
         code, binder = self.code, self.code.scopes.binder(name, self.scope)
         if binder is not self.function:
             return True

@@ -84,6 +84,25 @@ def test_the_views_are_made_again():
     )  # fmt: skip
 
 
+def test_the_tensor_behind_a_view_is_copied_before_the_view_is_made():
+    becomes(
+        "h = w.exp()\nflat = h.view(-1)\nflat[0] = 0\nloss = h.sum()",
+        "h = w.exp()\nh = h.clone()\nflat = h.view(-1)\nflat[0] = 0\nloss = h.sum()",
+        text="flat[0]", tensor="flat",
+    )  # fmt: skip
+
+
+def test_items_of_containers_are_not_slots_of_tensors():
+    item = {"text": 'd["m"].add_(1)', "tensor": 'd["m"]'}
+    becomes('d["m"].add_(1)', 'd["m"] = d["m"].add(1)', **item)
+    becomes('d["m"].add_(1)', 'd["m"] = d["m"].clone().add_(1)', **item)
+    becomes('d["m"][0] = 1', 'd["m"] = d["m"].clone()\nd["m"][0] = 1', text='d["m"][0]', tensor='d["m"]')
+    assert not any("d.clone()" in candidate.source for candidate in rewrites('d["m"].add_(1)', **item))
+    slot = {"text": "h[0].add_(1)", "tensor": "h"}
+    becomes("h[0].add_(1)", "h = h.clone()\nh[0].add_(1)", **slot)
+    assert not any("h[0] = " in candidate.source for candidate in rewrites("h[0].add_(1)", **slot))
+
+
 def test_the_tensor_behind_a_detached_alias():
     becomes(
         "a = h.detach()\na.mul_(2)\nloss = h.sum()",

@@ -191,6 +191,14 @@ def test_a_hook_returns_its_gradient():
     )  # fmt: skip
 
 
+def test_a_hook_returns_its_tuple():
+    becomes(
+        "def pre(m, args):\n    args[0].mul_(2)\nnet.register_forward_pre_hook(pre)\n",
+        "def pre(m, args):\n    return (args[0].mul(2), *args[1:])\nnet.register_forward_pre_hook(pre)\n",
+        text="args[0].mul_(2)", tensor="args[0]",
+    )  # fmt: skip
+
+
 def test_gradients_that_are_kept():
     becomes(
         "a.backward()\ng = w.grad\ngs = [p.grad for p in ps]\nb.backward()\n",

@@ -24,6 +24,7 @@ __all__ = ["propose"]
 
 def propose(write: Write) -> Iterator[Proposal]:
     """Return the new tensor where nothing is returned, and bind it where the result was thrown away."""
+    yield from _tuple_returned(write)
     code, name = write.code, write.name
     function = code.function(write.node)
     if function is None or name is None or name not in write.function.parameters or not write.inside:
@@ -52,6 +53,27 @@ def propose(write: Write) -> Iterator[Proposal]:
         title = f"{function.name.value} returns the new {name}" + (" and its callers take it" if calls else "")
         rank = (18 if kind == "out_of_place" else 28) + (0 if calls else 4)
         yield Proposal(kind, title, (*edits, *returned, *calls), rank, write.reading)
+
+
+def _tuple_returned(write: Write) -> Iterator[Proposal]:
+    """``def pre(module, args): args[0].mul_(2)`` returns the tuple with a new tensor in it."""
+    code, target = write.code, write.target
+    function = code.function(write.node)
+    if function is None or write.small is None or not write.is_statement or not isinstance(target, cst.Subscript):
+        return
+    index = target.slice[0].slice
+    container = dotted(target.value)
+    if container not in write.function.parameters or not isinstance(index, cst.Index) or len(target.slice) != 1:
+        return
+    last = isinstance(function.body, cst.IndentedBlock) and function.body.body[-1] is code.item(write.node)
+    value = out_of_place(write, code.get(target), code.torch)
+    if not last or value is None or not isinstance(index.value, cst.Integer):
+        return
+    at = int(index.value.value)
+    before = f"*{container}[:{at}], " if at else ""
+    new = f"return ({before}{value}, *{container}[{at + 1}:])"
+    title = f"{function.name.value} returns a new tuple"
+    yield Proposal("out_of_place", title, (code.replace_small(write.small, new),), 17, write.reading)
 
 
 def _return_at_end(code: Code, function: cst.FunctionDef, name: str) -> tuple[Edit, ...]:

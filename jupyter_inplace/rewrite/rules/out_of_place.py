@@ -37,8 +37,10 @@ def propose(write: Write) -> Iterator[Proposal]:
         yield from _rebound(write)
     elif _only_detached(write):
         yield from _through_detached(write)
-    elif isinstance(write.target, cst.Subscript) and write.is_statement and write.small is not None:
+    elif write.in_container is None and write.is_statement and write.small is not None:
         # Right where the container is a list or a dict of tensors.
+        if not isinstance(write.target, cst.Subscript):
+            return
         new = f"{write.code.get(write.target)} = {enclosed(value)}"
         yield Proposal("out_of_place", short(new), (write.code.replace_small(write.small, new),), 45, write.reading)
 

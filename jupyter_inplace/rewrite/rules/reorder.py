@@ -87,6 +87,8 @@ def _later_backwards(write: Write, item: Item, small: cst.BaseSmallStatement | N
         return []  # what saves would move along
     uses = code.scopes.uses
     made = {use.name for use in uses if use.stores and not use.augmented and _covers(code, moved, use.start)}
+    if write.name is not None and code.function(moved) is code.function(write.node):
+        made.add(write.name)  # whoever reads it down there wants what was written
     later: list[Item] = []
     for other in code.after(item):
         if any(use.name in made and not use.stores and _covers(code, other, use.start) for use in uses):

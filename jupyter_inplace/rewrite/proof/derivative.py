@@ -112,7 +112,7 @@ class DerivativeMode(TorchDispatchMode):
         try:
             yield
         finally:
-            torch.autograd.Function.apply = original
+            torch.autograd.Function.apply = original  # type: ignore[method-assign]
 
     def slopes(
         self, roots: Sequence[Any], weights: Sequence[torch.Tensor | None] | None, frame: types.FrameType | None = None
@@ -175,7 +175,7 @@ class DerivativeMode(TorchDispatchMode):
                     if tangents:  # a write is about to change the value
                         moving.append(Moving(tensor, tensor.clone() if plan is not None else tensor, tangents))
         random = torch.get_rng_state() if moving and torch.Tag.nondeterministic_seeded in func.tags else None
-        return Operation(func, plan, args, kwargs, tuple(moving), random)
+        return Operation(func, plan, args, kwargs, tuple(moving), random, follows=follows)
 
     def _after(self, operation: Operation, out: Any) -> None:
         plan, args, kwargs = operation.plan, operation.args, operation.kwargs
@@ -183,7 +183,9 @@ class DerivativeMode(TorchDispatchMode):
             targets = plan.tensors(args, kwargs) if plan is not None and not plan.metadata_only else []
             moved = operation.differences(len(targets)) if operation.moving else {}
             for place, tensor in enumerate([*targets, *fresh(out, (args, kwargs))]):
-                if tensor.is_floating_point():
+                # A write without grad mode to what has a history: autograd goes on as if there were none, and so do we.
+                ignored = not operation.follows and place < len(targets) and tensor.requires_grad
+                if tensor.is_floating_point() and not ignored:
                     self._set(tensor, {number: parts[place] for number, parts in moved.items()})
 
     # --- tangents beside memory -----------------------------------------------------------------------------------

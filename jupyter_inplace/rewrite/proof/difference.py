@@ -34,6 +34,7 @@ class Moving:
 class Operation:
     """One call of an operator.
 
+    :param follows: whether derivatives go through it: it runs in grad mode, or live.
     :param random: the state of the generator before it, where it draws random numbers.
     """
 
@@ -43,6 +44,7 @@ class Operation:
     kwargs: Any
     moving: tuple[Moving, ...]
     random: torch.Tensor | None
+    follows: bool
 
     def differences(self, targets: int) -> dict[int, list[torch.Tensor]]:
         """By direction, the tangents of what the operation wrote to and then of its new outputs.
@@ -63,11 +65,12 @@ class Operation:
     def _difference(self, number: int, targets: int) -> list[torch.Tensor]:
         tangents = {id(m.tensor): m.tangents[number] for m in self.moving if number in m.tangents}
         size = max(float(tangent.abs().max()) for tangent in tangents.values())
-        values = (float(m.value.abs().max()) for m in self.moving if number in m.tangents)
+        values = (_largest(m.value) for m in self.moving if number in m.tangents)
         step = _STEP * max(1.0, *values) / size
         ahead = self._evaluate(tangents, step, targets)
         behind = self._evaluate(tangents, -step, targets)
-        slopes = [(a - b) / (2 * step) for a, b in zip(ahead, behind, strict=True)]
+        # Infinities that do not move (a mask of -inf) have no difference.
+        slopes = [torch.where(a == b, 0.0, (a - b) / (2 * step)) for a, b in zip(ahead, behind, strict=True)]
         if not all(math.isfinite(float(slope.sum())) for slope in slopes):
             raise NotDifferentiableError("infinite or undefined values")
         return slopes
@@ -90,7 +93,14 @@ class Operation:
         args, kwargs = _map((self.args, self.kwargs), convert)
         out = self.func(*args, **kwargs)
         written = self.plan.tensors(args, kwargs) if self.plan is not None else []
-        return [t.to(torch.float64) for t in [*written[:targets], *fresh(out, (args, kwargs))]]
+        results = [*written[:targets], *fresh(out, (args, kwargs))]
+        if any(t.is_complex() for t in results):
+            raise NotDifferentiableError("complex numbers")
+        return [t.to(torch.float64) for t in results]
+
+
+def _largest(value: torch.Tensor) -> float:
+    return float(value.abs().nan_to_num(0.0, 0.0, 0.0).max())
 
 
 def tensors_in(value: Any) -> list[torch.Tensor]:

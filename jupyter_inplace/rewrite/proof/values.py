@@ -163,7 +163,7 @@ def number(value: Any) -> Value | None:
     if isinstance(value, bool | int | float | complex):
         try:
             return Packer(0).pack(torch.tensor(value))
-        except (RuntimeError, OverflowError):
+        except (RuntimeError, OverflowError, ValueError):  # an integer beyond 64 bits
             return None
     if type(value).__module__ == "numpy" and hasattr(value, "dtype"):
         import numpy as np

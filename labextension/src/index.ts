@@ -4,7 +4,7 @@ import type { JupyterFrontEnd, JupyterFrontEndPlugin } from "@jupyterlab/applica
 import { ICommandPalette, ISessionContextDialogs } from "@jupyterlab/apputils";
 import type { ICodeCellModel } from "@jupyterlab/cells";
 import { EditorExtensionRegistry, IEditorExtensionRegistry } from "@jupyterlab/codemirror";
-import { INotebookTracker } from "@jupyterlab/notebook";
+import { INotebookTracker, NotebookActions } from "@jupyterlab/notebook";
 import { IRenderMimeRegistry } from "@jupyterlab/rendermime";
 import { ISettingRegistry } from "@jupyterlab/settingregistry";
 import { ITranslator, nullTranslator } from "@jupyterlab/translation";
@@ -18,6 +18,7 @@ import { markExtension, refreshMarks } from "./plugin/marks";
 import { RANK, rendererFactory } from "./plugin/renderer";
 import { Requests } from "./plugin/requests";
 import { readSettings, DEFAULTS } from "./plugin/settings";
+import { offerLoading } from "./plugin/watching";
 
 const ID = "jupyter-inplace:plugin";
 
@@ -103,6 +104,12 @@ const plugin: JupyterFrontEndPlugin<void> = {
       panel.content.activeCellChanged.connect(() => {
         app.commands.notifyCommandChanged(COMMANDS.watchCell);
       });
+    });
+
+    NotebookActions.executed.connect((_, { cell, success }) => {
+      if (success || !isWatched(sourceOf(cell))) return;
+      const place = around(tracker, cell.node);
+      if (place !== null) offerLoading(place, tools);
     });
 
     void registry

@@ -16,7 +16,8 @@ ARGUMENTS = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
 def _samples():
     """`tests/show/samples.py`, which builds reports as real cells give them."""
     spec = importlib.util.spec_from_file_location("ji_samples", ROOT / "tests" / "show" / "samples.py")
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

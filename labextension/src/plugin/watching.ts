@@ -43,8 +43,11 @@ export async function ensureLoaded(place: Place, tools: Tools): Promise<boolean>
   return false;
 }
 
+/** Runs the cell; a watched one finds its magic, in a fresh kernel too. */
 export async function run(place: Place, tools: Tools): Promise<boolean> {
   const { panel, cell } = place;
+  // Not awaited: the kernel takes requests in order, and the run's own error tells where loading failed.
+  if (isWatched(sourceOf(cell)) && hasKernel(panel.sessionContext)) void load(panel.sessionContext);
   return NotebookActions.runCells(
     panel.content,
     [cell],
@@ -59,6 +62,33 @@ export async function watchAndRun(place: Place, options: string, tools: Tools): 
   if (!(await ensureLoaded(place, tools))) return;
   rewrite(place.cell, watched(sourceOf(place.cell), options));
   await run(place, tools);
+}
+
+const NOT_LOADED =
+  /UsageError: (Cell|Line) magic function `%%?autograd_watch` not found|Cell magic `%%autograd_watch` not found/;
+
+/** Where a watched cell failed in a fresh kernel for want of the magic, offers to load it and run again. */
+export function offerLoading(place: Place, tools: Tools): void {
+  const { trans } = tools;
+  const { outputs } = place.cell.model;
+  for (let i = 0; i < outputs.length; i += 1) {
+    const { text } = outputs.get(i).toJSON() as { text?: unknown };
+    const said = Array.isArray(text) ? text.join("") : text;
+    if (typeof said !== "string" || !NOT_LOADED.test(said)) continue;
+    Notification.warning(trans.__("This kernel has not loaded jupyter_inplace."), {
+      autoClose: false,
+      actions: [
+        {
+          label: trans.__("Load it and run the cell"),
+          displayType: "accent",
+          callback: () => {
+            void ensureLoaded(place, tools).then((loaded) => (loaded ? run(place, tools) : false));
+          },
+        },
+      ],
+    });
+    return;
+  }
 }
 
 /** Puts the magic on the cell, or takes it off. */

@@ -1,0 +1,160 @@
+"""With a kernel: from the red cell to the green one."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from lab import CURRENT, Notebook
+from playwright.sync_api import expect
+from server import code_cell, displayed
+
+from jupyter_inplace.report import MIME_TYPE
+from jupyter_inplace.show.bundle import mimebundle
+
+pytestmark = [pytest.mark.browser, pytest.mark.kernel]
+
+BROKEN = """\
+import torch
+from torch import nn
+torch.manual_seed(3)
+x = torch.randn(4, 6)
+trunk = nn.Linear(6, 5); heads = nn.ModuleDict({"seg": nn.Linear(5, 2), "depth": nn.Linear(5, 1)})
+z = torch.tanh(trunk(x))
+seg = heads["seg"](z).pow(2).mean()
+z.mul_(0.5)  # keep the activations small
+depth = heads["depth"](z).abs().mean()
+(seg + depth).backward()"""
+
+
+def test_the_hint_at_an_error_leads_to_the_report(server, page):
+    name = server.write("pain.ipynb", [code_cell(BROKEN)])
+    notebook = Notebook(page).open(server.lab(name), kernel=True)
+    notebook.run()
+    hint = notebook.cell().locator('[data-ji="hint"]')
+    expect(hint).to_be_visible(timeout=40_000)
+    expect(notebook.panel()).to_have_count(0)
+
+    hint.locator('[data-ji="watch"]').click()
+    verdict = notebook.panel().locator('[data-ji="verdict"]')
+    expect(verdict).to_have_attribute("data-ji-verdict", "breaks", timeout=40_000)
+    assert notebook.source() == "%%autograd_watch\n" + BROKEN
+    expect(notebook.marks("write")).to_have_text("z.mul_(0.5)")
+    # A cell that is watched needs no hint.
+    expect(notebook.cell().locator('[data-ji="hint"]')).to_have_count(0)
+
+
+def test_other_errors_get_no_hint(server, page):
+    name = server.write("other.ipynb", [code_cell("1 / 0")])
+    notebook = Notebook(page).open(server.lab(name), kernel=True)
+    notebook.run()
+    expect(notebook.cell()).to_contain_text("ZeroDivisionError", timeout=30_000)
+    page.wait_for_timeout(200)
+    expect(notebook.cell().locator('[data-ji="hint"]')).to_have_count(0)
+
+
+def test_apply_and_run_gets_to_green(server, page, samples):
+    # The saved report of the cell, in a fresh kernel that has loaded nothing.
+    report = samples.breaks()
+    cell = code_cell(report.cell.source.rstrip("\n"), [displayed(mimebundle(report))], "cell-2")
+    name = server.write("green.ipynb", [code_cell("import torch\nfrom torch import nn"), cell])
+    notebook = Notebook(page).open(server.lab(name), kernel=True)
+    expect(notebook.panel(1).locator('[data-ji="apply-run"]')).to_have_count(0)  # not trusted: nothing is run from it
+    notebook.run(0)
+    notebook.wait_idle(0)
+    page.evaluate("() => { window.jupyterapp.commands.execute('notebook:trust'); }")
+    page.locator(".jp-Dialog .jp-mod-accept").click()
+    button = notebook.panel(1).locator('[data-ji="fix"][data-ji-id="0"] [data-ji="apply-run"]')
+    button.click()
+    expect(notebook.panel(1).locator('[data-ji="verdict"]')).to_have_attribute(
+        "data-ji-verdict", "harmless", timeout=40_000
+    )
+    assert "z = z.mul(0.5)" in notebook.source(1)
+    assert all(output["output_type"] != "error" for output in notebook.outputs(1))
+    expect(notebook.marks("write", 1)).to_have_count(0)
+
+
+def test_apply_works_while_the_kernel_is_busy(server, page, samples):
+    report = samples.breaks()
+    busy = code_cell("import time\ntime.sleep(30)")
+    cell = code_cell(report.cell.source.rstrip("\n"), [displayed(mimebundle(report))], "cell-2")
+    name = server.write("busy.ipynb", [busy, cell])
+    notebook = Notebook(page).open(server.lab(name), kernel=True)
+    notebook.run(0)
+    page.wait_for_function(f"() => {CURRENT}.sessionContext.session.kernel.status === 'busy'")
+    notebook.panel(1).locator('[data-ji="apply"]').first.click()
+    notebook.expect_source("z = z.mul(0.5)", 1)
+    assert page.evaluate(f"() => {CURRENT}.sessionContext.session.kernel.status") == "busy"
+    page.evaluate(f"() => {CURRENT}.sessionContext.session.kernel.interrupt()")
+
+
+def test_proofs_update_the_display_in_place(server, page, samples, tmp_path):
+    bundle = mimebundle(samples.breaks())
+    pending = json.loads(json.dumps(bundle))
+    for fix in pending[MIME_TYPE]["fixes"]:
+        fix["verification"]["pending"] = True
+    (server.notebooks / "bundles.json").write_text(json.dumps([pending, bundle]))
+    source = "import json\nfrom IPython.display import display\nlater = display(json.load(open('bundles.json'))[0], raw=True, display_id=True)"
+    update = "later.update(json.load(open('bundles.json'))[1], raw=True)"
+    name = server.write("proofs.ipynb", [code_cell(source), code_cell(update, identity="cell-2")])
+    notebook = Notebook(page).open(server.lab(name), kernel=True)
+    notebook.run(0)
+    panel = notebook.panel(0)
+    expect(panel.locator('[data-ji="proving"]')).to_contain_text("0 of 4", timeout=30_000)
+    panel.locator('[data-ji="gradient"][data-ji-task="depth"][data-ji-leaf="trunk.bias"] button').click()
+    panel.evaluate("element => { element.marked = true; }")
+
+    notebook.run(1)
+    expect(panel.locator('[data-ji="apply"]')).to_have_count(2, timeout=30_000)
+    expect(panel.locator('[data-ji="proving"]')).to_have_count(0)
+    assert panel.evaluate("element => element.marked") is True
+    expect(panel.locator('[data-ji="gradient-detail"]')).to_contain_text("trunk.bias")
+
+
+def test_the_toolbar_loads_what_the_magic_needs(server, page):
+    name = server.write("toolbar.ipynb", [code_cell("import torch\ntorch.zeros(2).add_(1)")])
+    notebook = Notebook(page).open(server.lab(name), kernel=True)
+    notebook.cell().locator(".cm-line").last.click()
+    notebook.cell().locator('[data-command="jupyter-inplace:watch-cell"]').click()
+    notebook.expect_source("%%autograd_watch\n")
+    notebook.run()
+    expect(notebook.panel().locator('[data-ji="verdict"]')).to_have_attribute(
+        "data-ji-verdict", "harmless", timeout=40_000
+    )
+
+
+def test_a_fresh_kernel_without_the_magic_offers_to_load_it(server, page):
+    name = server.write("fresh.ipynb", [code_cell("%%autograd_watch\nimport torch\ntorch.zeros(2).add_(1)")])
+    notebook = Notebook(page).open(server.lab(name), kernel=True)
+    notebook.run()
+    button = page.get_by_role("button", name="Load it and run the cell")
+    button.click(timeout=30_000)
+    expect(notebook.panel().locator('[data-ji="verdict"]')).to_have_attribute(
+        "data-ji-verdict", "harmless", timeout=40_000
+    )
+
+
+def test_a_composed_widget_changes_the_watched_cell(server, page, samples):
+    report = samples.breaks()
+    (server.notebooks / "report.json").write_text(json.dumps(report.to_dict()))
+    watched = code_cell(report.cell.source.rstrip("\n"), [displayed(mimebundle(report))], report.cell.id)
+    compose = code_cell(
+        "import json, ipywidgets\nfrom jupyter_inplace.report import Report\nfrom jupyter_inplace.show.panel import Panel\n"
+        "panel = Panel(Report.from_dict(json.load(open('report.json'))))\n"
+        "ipywidgets.VBox([panel, ipywidgets.Label('beside')])",
+        identity="cell-2",
+    )
+    show = code_cell("print(panel.selected)", identity="cell-3")
+    name = server.write("composed.ipynb", [watched, compose, show])
+    notebook = Notebook(page).open(server.lab(name), kernel=True)
+    notebook.run(1)
+    panel = notebook.panel(1)
+    expect(panel).to_be_visible(timeout=30_000)
+    expect(notebook.cell(1)).to_contain_text("beside")
+    panel.locator('[data-ji="gradient"][data-ji-task="depth"][data-ji-leaf="trunk.bias"] button').click()
+    notebook.run(2)
+    expect(notebook.cell(2)).to_contain_text("'leaf': 'trunk.bias'", timeout=20_000)
+
+    panel.locator('[data-ji="apply"]').first.click()
+    notebook.expect_source("z = z.mul(0.5)", 0)
+    assert "z.mul(0.5)" not in notebook.source(1)

@@ -100,7 +100,7 @@ class watch:
             return self
         from jupyter_inplace.steps import Steps
 
-        self._steps = Steps(self._every, self._open, lambda window, error: window.close(_active, error), self._progress)
+        self._steps = Steps(self._every, self._open, lambda window, error: window.close(error), self._progress)
         if self._namespace is None:
             space = frame.f_globals
             self._namespace = lambda: space
@@ -136,7 +136,7 @@ class watch:
             if self._report is None:
                 raise RuntimeError("this watch was never started; use `with watch() as report:`")
             return self._report
-        self._report = stamped(window.close(_active, error))
+        self._report = stamped(window.close(error))
         return self._report
 
     # --- a long loop --------------------------------------------------------------------------------------------------

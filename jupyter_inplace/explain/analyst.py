@@ -19,7 +19,7 @@ from jupyter_inplace.explain.in_flight import InFlight
 from jupyter_inplace.explain.integers import candidates
 from jupyter_inplace.explain.mixes import find_mixes
 from jupyter_inplace.explain.names import Names, namespaces, user_frame
-from jupyter_inplace.explain.pull import CannotPull, Edge, ReferenceReading, pull
+from jupyter_inplace.explain.pull import CannotPullError, Edge, ReferenceReading, pull
 from jupyter_inplace.explain.repair import Repair
 from jupyter_inplace.explain.split import Part, split
 from jupyter_inplace.explain.wording import ErrorWording
@@ -241,7 +241,7 @@ class Analyst:
         graph = Graph(node for (node, _), _, _ in _starts(call))
         with quiet(session):
             names = Names(namespaces(call.frame, self.namespace() if self.namespace is not None else None))
-            found = earlier.conflicts(session, graph, call, names, call.facts)
+            found = earlier.conflicts(session, graph, names, call.facts)
         call.facts.conflicts.extend(found)
         self.current = call.facts
         if found and self.wording is not None and error.args and isinstance(error.args[0], str):
@@ -274,7 +274,7 @@ class Analyst:
             edge = (node, tensor.output_nr)
             try:
                 found = pull(graph, [(e, grad) for e, grad, _ in starts], {edge: "it"}, ReferenceReading())
-            except CannotPull:
+            except CannotPullError:
                 continue
             self.found_wanted.add(wanted)
             out.append((wanted, Part(edge, found["it"], wanted)))

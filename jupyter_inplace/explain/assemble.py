@@ -62,7 +62,7 @@ class Assembly:
                 rows.add_refusal(refusal, session.seconds() - self.window.started)
             tasks = self._tasks(facts, table, refusal)
             mutations, conflicts = rows.mutations(self.window.started), rows.conflicts
-            timeline = build_timeline(facts, rows, session, self.window, self.resolver)
+            timeline = build_timeline(facts, rows, self.window)
         blind = self._blind_spots(facts, tasks)
         used = bool(session.backwards or rows.seen or session.last_op is not None or facts)
         error = self._error()
@@ -131,10 +131,10 @@ class Assembly:
                 sites.setdefault(name, fact.site)
                 status[name] = worse_status(status.get(name, "ok"), table.status(name))
         for call in self.session.backwards:
-            if call.error is not None and self.window.start <= call.order <= self.end and call.facts is not None:
-                if not any(table.status(name) == "raises" for name in call.facts.tasks):
-                    for name in call.facts.tasks:
-                        status[name] = "raises"
+            if call.error is None or call.facts is None or not self.window.start <= call.order <= self.end:
+                continue
+            if not any(table.status(name) == "raises" for name in call.facts.tasks):
+                status.update(dict.fromkeys(call.facts.tasks, "raises"))
         if refusal is not None:
             for name in refusal.tasks:
                 status[name] = "raises"
@@ -182,4 +182,5 @@ _ORDER = ("raises", "wrong", "lost", "not_run", "ok")
 
 
 def worse_status(a: str, b: str) -> str:
+    """The worse of two statuses of a task."""
     return a if _ORDER.index(a) <= _ORDER.index(b) else b

@@ -18,7 +18,7 @@ from jupyter_inplace.explain.facts import BackwardFacts, ConflictFact, CutFact, 
 from jupyter_inplace.explain.graph import Graph, Node, is_python_node, saved_slots
 from jupyter_inplace.explain.integers import lost_tasks
 from jupyter_inplace.explain.names import Names
-from jupyter_inplace.explain.pull import AsRunReading, CannotPull, Edge, ReferenceReading, pull
+from jupyter_inplace.explain.pull import AsRunReading, CannotPullError, Edge, ReferenceReading, pull
 from jupyter_inplace.explain.recomputed import as_it_was, changed_reads, holds_recomputation, judge, nodes_of
 from jupyter_inplace.explain.repair import Repair, WriteNode
 from jupyter_inplace.explain.split import Part
@@ -144,7 +144,7 @@ class Damage:
             reached = self._reached(self.graph, part.edge)
             try:
                 found = pull(self.graph, [(part.edge, part.grad)], reached, self.reading, groups)
-            except CannotPull as reason:
+            except CannotPullError as reason:
                 self.missing.add(task)
                 facts.notes.append(f"gradients of {task} are missing: {reason}")
                 found = {}
@@ -167,7 +167,7 @@ class Damage:
             reached = self._reached(self.graph, part.edge)
             try:
                 found = pull(self.graph, [(part.edge, part.grad)], reached, AsRunReading(self.session.python.kept))
-            except CannotPull as reason:
+            except CannotPullError as reason:
                 # With the values of the forward it ran: the engine will meet the same error.
                 self._refusing.add(reason.node)
                 facts.notes.append(f"gradients of {task} as run are missing: {reason}")
@@ -185,7 +185,7 @@ class Damage:
             reached = self._reached(self.meant, start)
             try:
                 found = pull(self.meant, [(start, part.grad)], reached, reading)
-            except CannotPull as reason:
+            except CannotPullError as reason:
                 self.unrepaired.add(task)
                 facts.notes.append(f"gradients of {task} with every write recorded are missing: {reason}")
                 continue
@@ -381,6 +381,7 @@ class Damage:
 
 
 def module_name(ref: Any, names: Names) -> str | None:
+    """The path of a weakly held module, its type's name where nothing in view holds it."""
     module = ref() if ref is not None else None
     if module is None:
         return None

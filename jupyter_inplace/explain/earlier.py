@@ -13,7 +13,6 @@ import torch
 from jupyter_inplace.explain.facts import BackwardFacts, ConflictFact, GradientFact
 from jupyter_inplace.explain.graph import Graph, Node, is_leaf_node, saved_slots
 from jupyter_inplace.explain.names import Names
-from jupyter_inplace.record.engine import Backward
 from jupyter_inplace.record.geometry import byte_range
 from jupyter_inplace.record.saved import Saved, storages_of
 from jupyter_inplace.record.session import Session
@@ -36,7 +35,7 @@ def overwritten(graph: Graph) -> list[tuple[Node, str, torch.Tensor]]:
     return found
 
 
-def conflicts(session: Session, graph: Graph, call: Backward, names: Names, facts: BackwardFacts) -> list[ConflictFact]:
+def conflicts(session: Session, graph: Graph, names: Names, facts: BackwardFacts) -> list[ConflictFact]:
     """The conflicts of a failed backward with tensors saved before the watch, joined to the writes of this record."""
     hurt = overwritten(graph)
     out: list[ConflictFact] = []

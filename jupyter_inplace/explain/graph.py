@@ -120,6 +120,7 @@ class Graph:
 
 
 def is_leaf_node(node: Node) -> bool:
+    """Whether the node is where a leaf's gradient arrives."""
     return type(node).__name__ == "AccumulateGrad"
 
 

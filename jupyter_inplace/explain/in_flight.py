@@ -15,7 +15,7 @@ from jupyter_inplace.explain import numbers
 from jupyter_inplace.explain.damage import quiet
 from jupyter_inplace.explain.facts import BackwardFacts, CutFact, GradientFact
 from jupyter_inplace.explain.graph import Graph, Node
-from jupyter_inplace.explain.pull import CannotPull, Edge, ReferenceReading, pull
+from jupyter_inplace.explain.pull import CannotPullError, Edge, ReferenceReading, pull
 from jupyter_inplace.explain.split import Part
 from jupyter_inplace.record.geometry import view_of
 from jupyter_inplace.record.session import Session
@@ -74,7 +74,7 @@ class InFlight:
                 found = pull(
                     self._graph, [(part.edge, part.grad)], self._targets, self._reading, observe=look, python=False
                 )
-            except CannotPull as reason:
+            except CannotPullError as reason:
                 self._facts.notes.append(f"writes to gradients in flight were not followed: {reason}")
                 return
             for key in self._targets.values():
@@ -127,7 +127,7 @@ class InFlight:
             return
 
     def _victims(self, shared: _Shared) -> list[Edge]:
-        """The edges of a shared gradient whose node runs after the one at which the write happens: the engine runs the highest number first."""
+        """The edges of a shared gradient whose node is still to run when the write happens: the engine runs the highest number first."""
         keys = self._session.python.keys_on_stack()
         current = self._session.python.current_node()
         own = [edge for edge in shared.edges if edge[0] is current or _key(edge) in keys]
@@ -139,7 +139,7 @@ class InFlight:
     def _follow(self, write: Any, task: str, victims: list[Edge], change: torch.Tensor) -> None:
         try:
             found = pull(self._graph, [(edge, change) for edge in victims], self._targets, self._reading)
-        except CannotPull as reason:
+        except CannotPullError as reason:
             self._facts.notes.append(f"a write to a gradient in flight was not followed: {reason}")
             return
         hit: list[str] = []

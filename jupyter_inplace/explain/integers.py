@@ -12,7 +12,7 @@ import torch
 
 from jupyter_inplace.explain import numbers
 from jupyter_inplace.explain.facts import BackwardFacts, CutFact
-from jupyter_inplace.explain.pull import CannotPull, ReferenceReading, pull
+from jupyter_inplace.explain.pull import CannotPullError, ReferenceReading, pull
 from jupyter_inplace.record.geometry import View, view_of
 from jupyter_inplace.record.integers import IntegerWrite
 from jupyter_inplace.record.saved import Saved, storages_of
@@ -64,7 +64,7 @@ def lost_tasks(damage: Damage, facts: BackwardFacts, found: dict[Saved, list[Int
                 targets = {edge: key for edge, key in damage.targets.items() if any(row.leaf == key for row in rows)}
                 try:
                     gradients = pull(damage.graph, [(part.edge, part.grad)], targets, _Instead({saved: instead}))
-                except CannotPull:
+                except CannotPullError:
                     continue
                 if not any(g is not None and bool(g.any()) for g in gradients.values()):
                     continue

@@ -84,7 +84,7 @@ def same_values(a: torch.Tensor, b: torch.Tensor) -> bool | None:
         a, b = a.reshape(-1), b.reshape(-1)
         if torch.equal(a, b):
             return True
-        return bool(((a == b) | ((a != a) & (b != b))).all())
+        return bool(((a == b) | (a.isnan() & b.isnan())).all())
     except (RuntimeError, NotImplementedError, TypeError):
         return None
 

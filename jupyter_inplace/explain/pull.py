@@ -23,7 +23,7 @@ from jupyter_inplace.record.saved import Saved
 Edge = tuple[Node, int]
 
 
-class CannotPull(Exception):
+class CannotPullError(Exception):
     """A gradient cannot be had by the walk; the message says why, for `blind_spots`. `node` is where it stopped."""
 
     node: Node = None
@@ -83,78 +83,108 @@ def pull(
     """Gradients of `targets` (edge -> key) for the incoming gradients `starts`; `{key: tensor or None}`.
 
     `groups` asks for the parts of one target by the group of the node that sends them: those come as
-    `{(key, group): tensor}` beside the sum. Raises `CannotPull` where a node cannot be called. Without `python` the program's
+    `{(key, group): tensor}` beside the sum. Raises `CannotPullError` where a node cannot be called. Without `python` the program's
     own backwards are not run, and the targets that lie behind one are left out.
     """
-    marks = {graph.position[node]: 1 for node, _ in targets if node in graph.position}
-    useful = graph.bits(marks)
-    pending: dict[Node, list[torch.Tensor | None]] = {}
-    out: dict[Any, Any] = {}
-    dependencies = _dependencies(graph, [node for (node, _), _ in starts], useful)
-    by_node: dict[Node, list[tuple[int, Any]]] = {}
-    for (node, nr), key in targets.items():
-        by_node.setdefault(node, []).append((nr, key))
-    heap: list[int] = []
-    stopped: dict[int, int] = {}
-
-    def receive(edge: Edge, grad: torch.Tensor | None, sender: Node | None) -> None:
-        node, nr = edge
-        buffer = pending.get(node)
-        if buffer is None:
-            buffer = pending[node] = [None] * max(nr + 1, _inputs(node))
-        if grad is not None:
-            grad = _fit(grad, node, nr)
-            buffer[nr] = grad if buffer[nr] is None else buffer[nr] + grad  # type: ignore[operator]
-            if groups is not None and edge in groups and sender is not None:
-                key = (targets[edge], groups[edge].get(sender, 0))
-                out[key] = grad if out.get(key) is None else out[key] + grad
-
+    walk = _Walk(graph, targets, reading, groups or {}, observe, python)
     hooks.reading, before = reading, hooks.reading
     try:
         with torch.no_grad():
-            for edge, grad in starts:
-                if edge[0] in graph.position and useful[graph.position[edge[0]]]:
-                    receive(edge, grad, None)
-            for node in pending:
-                if dependencies.get(node, 0) == 0:
-                    heapq.heappush(heap, graph.position[node])
-            while heap:
-                position = heapq.heappop(heap)
-                node = graph.nodes[position]
-                incoming = pending.pop(node)
-                for nr, key in by_node.get(node, ()):
-                    out[key] = incoming[nr] if nr < len(incoming) else None
-                if observe is not None:
-                    observe(node, incoming)
-                if is_leaf_node(node):
-                    continue
-                reading.node = node
-                results: tuple[torch.Tensor | None, ...]
-                if not python and (is_python_node(node) or all(grad is None for grad in incoming)):
-                    results = (None,) * len(graph.next[position])
-                    if is_python_node(node):
-                        stopped[position] = 1
-                else:
-                    try:
-                        results = _call(node, incoming, reading)
-                    except CannotPull as reason:
-                        reason.node = node
-                        raise
-                for (child, nr), grad in zip(graph.next[position], results, strict=False):
-                    if child is None or not useful[graph.position[child]]:
-                        continue
-                    receive((child, nr), grad, node)
-                    dependencies[child] -= 1
-                    if dependencies[child] == 0:
-                        heapq.heappush(heap, graph.position[child])
+            walk.run(starts)
     finally:
         hooks.reading = before
         reading.node = None
     for key in targets.values():
-        out.setdefault(key, None)
-    if stopped:
-        _leave_out(graph, stopped, targets, out)
-    return out
+        walk.out.setdefault(key, None)
+    if walk.stopped:
+        _leave_out(graph, walk.stopped, targets, walk.out)
+    return walk.out
+
+
+class _Walk:
+    """One walk: the gradients that wait at each node, and which nodes may run."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        targets: dict[Edge, Any],
+        reading: ReferenceReading,
+        groups: dict[Edge, dict[Node, int]],
+        observe: Callable[[Node, list[torch.Tensor | None]], None] | None,
+        python: bool,
+    ) -> None:
+        self._graph, self._targets, self._reading = graph, targets, reading
+        self._groups, self._observe, self._python = groups, observe, python
+        self._useful = graph.bits({graph.position[node]: 1 for node, _ in targets if node in graph.position})
+        self._pending: dict[Node, list[torch.Tensor | None]] = {}
+        self._dependencies: dict[Node, int] = {}
+        self._ready: list[int] = []
+        self._by_node: dict[Node, list[tuple[int, Any]]] = {}
+        for (node, nr), key in targets.items():
+            self._by_node.setdefault(node, []).append((nr, key))
+        self.out: dict[Any, Any] = {}
+        self.stopped: dict[int, int] = {}
+
+    def run(self, starts: list[tuple[Edge, torch.Tensor | None]]) -> None:
+        graph = self._graph
+        self._dependencies = _dependencies(graph, [node for (node, _), _ in starts], self._useful)
+        for edge, grad in starts:
+            if self._leads_somewhere(edge[0]):
+                self._receive(edge, grad, None)
+        for node in self._pending:
+            if self._dependencies.get(node, 0) == 0:
+                heapq.heappush(self._ready, graph.position[node])
+        while self._ready:
+            self._visit(heapq.heappop(self._ready))
+
+    def _leads_somewhere(self, node: Node) -> bool:
+        return node in self._graph.position and bool(self._useful[self._graph.position[node]])
+
+    def _receive(self, edge: Edge, grad: torch.Tensor | None, sender: Node | None) -> None:
+        node, nr = edge
+        buffer = self._pending.get(node)
+        if buffer is None:
+            buffer = self._pending[node] = [None] * max(nr + 1, _inputs(node))
+        if grad is None:
+            return
+        grad = _fit(grad, node, nr)
+        known = buffer[nr]
+        buffer[nr] = grad if known is None else known + grad
+        if edge in self._groups and sender is not None:
+            key = (self._targets[edge], self._groups[edge].get(sender, 0))
+            self.out[key] = grad if self.out.get(key) is None else self.out[key] + grad
+
+    def _visit(self, position: int) -> None:
+        node = self._graph.nodes[position]
+        incoming = self._pending.pop(node)
+        for nr, key in self._by_node.get(node, ()):
+            self.out[key] = incoming[nr] if nr < len(incoming) else None
+        if self._observe is not None:
+            self._observe(node, incoming)
+        if is_leaf_node(node):
+            return
+        self._reading.node = node
+        results = self._results(position, node, incoming)
+        for (child, nr), grad in zip(self._graph.next[position], results, strict=False):
+            if child is None or not self._useful[self._graph.position[child]]:
+                continue
+            self._receive((child, nr), grad, node)
+            self._dependencies[child] -= 1
+            if self._dependencies[child] == 0:
+                heapq.heappush(self._ready, self._graph.position[child])
+
+    def _results(
+        self, position: int, node: Node, incoming: list[torch.Tensor | None]
+    ) -> tuple[torch.Tensor | None, ...]:
+        if not self._python and (is_python_node(node) or all(grad is None for grad in incoming)):
+            if is_python_node(node):
+                self.stopped[position] = 1
+            return (None,) * len(self._graph.next[position])
+        try:
+            return _call(node, incoming, self._reading)
+        except CannotPullError as reason:
+            reason.node = node
+            raise
 
 
 def _leave_out(graph: Graph, stopped: dict[int, int], targets: dict[Edge, Any], out: dict[Any, Any]) -> None:
@@ -213,7 +243,7 @@ def _call(
     try:
         result = node(*incoming)
     except (RuntimeError, TypeError, NotImplementedError) as error:
-        raise CannotPull(f"{node.name()} could not be run once more: {str(error).splitlines()[0]}") from None
+        raise CannotPullError(f"{node.name()} could not be run once more: {str(error).splitlines()[0]}") from None
     return result if isinstance(result, tuple) else (result,)
 
 
@@ -223,7 +253,7 @@ def _call_python(
     """Run a custom Function's backward once more; whatever it writes is put back."""
     name = type(node).__name__
     if name.startswith("Checkpoint"):
-        raise CannotPull("a checkpointed region would have to be recomputed, which has side effects")
+        raise CannotPullError("a checkpointed region would have to be recomputed, which has side effects")
     filled = list(incoming)
     if getattr(node, "_materialize_non_diff_grads", True) is not None:
         for i, meta in enumerate(node._input_metadata):
@@ -233,7 +263,7 @@ def _call_python(
         with reading.attributes(node), undoing():
             result = node.apply(*filled)
     except Exception as error:  # the user's own backward: anything may come
-        raise CannotPull(
+        raise CannotPullError(
             f"the backward of {name.removesuffix('Backward')} could not be run once more: {error}"
         ) from None
     return result if isinstance(result, tuple) else (result,)

@@ -132,10 +132,9 @@ _LATE = re.compile(r"Output \d+ of (\w+) is a view and its base or another view 
 def _stale(t: torch.Tensor) -> bool:
     """Whether torch cannot say any more which node made a view, because its base was written."""
     try:
-        t.grad_fn
+        return t.grad_fn is None and False
     except RuntimeError:
         return True
-    return False
 
 
 def _by_file(lines: Any) -> dict[str, list[int]]:

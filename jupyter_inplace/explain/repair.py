@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from jupyter_inplace.explain.graph import VIEW_NODES, Graph, Node
-from jupyter_inplace.explain.pull import CannotPull, Edge
+from jupyter_inplace.explain.pull import CannotPullError, Edge
 from jupyter_inplace.record import hooks, unrecorded
 from jupyter_inplace.record.unrecorded import Cut
 
@@ -38,7 +38,7 @@ class WriteNode:
         if grad is None:
             return (None,) * len(self.next_functions)
         if not self.cut.replayable:
-            raise CannotPull(
+            raise CannotPullError(
                 f"the write {self.cut.write.op} is too large or too special to be replayed with its derivative"
             )
         out = _replay(self.cut, grad, self.operands)
@@ -160,7 +160,7 @@ def _replay(cut: Cut, grad: torch.Tensor, operands: list[Any]) -> tuple[torch.Te
     assert cut.before is not None and cut.view is not None
     whole, part = cut.identity.view, cut.view
     if whole.itemsize != part.itemsize or grad.dtype != cut.before.dtype:
-        raise CannotPull(f"the write {cut.write.op} went through a view of another type")
+        raise CannotPullError(f"the write {cut.write.op} went through a view of another type")
     ends = [view.byte_range[1] // view.itemsize for view in (whole, part)]
     size, device = max(ends), grad.device
     reading, hooks.reading = hooks.reading, None
@@ -197,7 +197,7 @@ def _replay(cut: Cut, grad: torch.Tensor, operands: list[Any]) -> tuple[torch.Te
                 return (torch.zeros_like(grad), *(None for _ in operands))
             return torch.autograd.grad(new, wanted, grad, allow_unused=True)
     except (RuntimeError, NotImplementedError, TypeError) as error:
-        raise CannotPull(
+        raise CannotPullError(
             f"the write {cut.write.op} could not be replayed with its derivative: {str(error).splitlines()[0]}"
         ) from None
     finally:

@@ -6,20 +6,16 @@ import bisect
 from typing import TYPE_CHECKING, Any
 
 from jupyter_inplace.explain.facts import BackwardFacts
-from jupyter_inplace.record.session import Session
 from jupyter_inplace.report import TimelineEvent
 
 if TYPE_CHECKING:
     from jupyter_inplace.explain.rows import Rows
     from jupyter_inplace.explain.window import Window
-    from jupyter_inplace.record.sites import SiteResolver
 
 _MAX_EVENTS = 10_000
 
 
-def build_timeline(
-    facts: list[BackwardFacts], rows: Rows, session: Session, window: Window, resolver: SiteResolver
-) -> tuple[TimelineEvent, ...]:
+def build_timeline(facts: list[BackwardFacts], rows: Rows, window: Window) -> tuple[TimelineEvent, ...]:
     """One event per site and tensor for saves and writes, one per task for each backward, one per overwritten saved tensor read."""
     events: list[tuple[int, dict[str, Any]]] = []
     clock: list[tuple[int, float]] = [(window.start, window.started)]

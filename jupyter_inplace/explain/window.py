@@ -54,14 +54,11 @@ class Window:
         window = cls(
             session, analyst, {"tasks": tasks, "cell": cell, "gradients": gradients, "fingerprint": fingerprint}
         )
-        look_up: Callable[[], Mapping[str, Any]] | None
-        if namespace is None:
-            space = frame.f_globals if frame is not None else {}
-            look_up = lambda: space
-        elif callable(namespace):
+        look_up: Callable[[], Mapping[str, Any]]
+        if callable(namespace):
             look_up = namespace
         else:
-            look_up = lambda: namespace
+            look_up = _Fixed(namespace if namespace is not None else frame.f_globals if frame is not None else {})
         window._before = (
             analyst.wanted,
             analyst.namespace,
@@ -98,7 +95,7 @@ class Window:
             raise
         return window
 
-    def close(self, active: Any, error: BaseException | None) -> Report:
+    def close(self, error: BaseException | None) -> Report:
         """End the watch. Everything is out of force before anything is worked out; never raises for our own faults."""
         session = self.session
         if session.exports.any:
@@ -131,6 +128,16 @@ class Window:
             a.current = None
             if session.windows == 0:
                 session.tidy()
+
+
+class _Fixed:
+    """A namespace that is the same whenever it is asked for."""
+
+    def __init__(self, space: Mapping[str, Any]) -> None:
+        self._space = space
+
+    def __call__(self) -> Mapping[str, Any]:
+        return self._space
 
 
 def _place(frame: types.FrameType | None) -> tuple[str, int] | None:

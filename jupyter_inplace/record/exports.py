@@ -197,7 +197,7 @@ def _same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
             return True
         if not (a.dtype.is_floating_point or a.dtype.is_complex):
             return False
-        return bool(((a == b) | ((a != a) & (b != b))).all())
+        return bool(((a == b) | (a.isnan() & b.isnan())).all())
 
 
 def _exit(original: Any) -> Any:

@@ -76,9 +76,8 @@ class PythonInBackward:
         try:
             while isinstance(hook, functools.partial):
                 hook = hook.func
-            code = getattr(getattr(hook, "__func__", hook), "__code__", None) or getattr(
-                getattr(type(hook), "__call__", None), "__code__", None
-            )
+            function = hook if hasattr(hook, "__code__") else getattr(hook, "__func__", type(hook).__dict__.get("__call__"))
+            code = getattr(function, "__code__", None)
             if code is None or len(self.hooked) >= _MAX_HOOKS:
                 return
             node = tensor.grad_fn

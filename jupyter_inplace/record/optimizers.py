@@ -110,7 +110,7 @@ def _before_step(optimizer: Any, args: Any, kwargs: Any) -> None:
         session.optimizers.before(optimizer, args, kwargs)
 
 
-def _after_step(optimizer: Any, args: Any, kwargs: Any) -> None:
+def _after_step(*_: Any) -> None:
     session = session_here()
     if session is not None:
         session.optimizers.end_step()

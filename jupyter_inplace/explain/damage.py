@@ -18,7 +18,7 @@ from jupyter_inplace.explain.facts import BackwardFacts, ConflictFact, CutFact, 
 from jupyter_inplace.explain.graph import Graph, Node, is_python_node, saved_slots
 from jupyter_inplace.explain.integers import lost_tasks
 from jupyter_inplace.explain.names import Names
-from jupyter_inplace.explain.pull import AsRunReading, CannotPullError, Edge, ReferenceReading, pull
+from jupyter_inplace.explain.pull import AsRunReading, CannotPullError, Edge, ReferenceReading, is_of_distributed, pull
 from jupyter_inplace.explain.recomputed import as_it_was, changed_reads, holds_recomputation, judge, nodes_of
 from jupyter_inplace.explain.repair import Repair, WriteNode
 from jupyter_inplace.explain.split import Part
@@ -139,7 +139,7 @@ class Damage:
     # --- gradients -------------------------------------------------------------------------------------------------------
 
     def _pull_untouched(self, facts: BackwardFacts, groups: dict[Edge, dict[Node, int]]) -> None:
-        python = [node for node in self.graph.nodes if is_python_node(node)]
+        python = [node for node in self.graph.nodes if is_python_node(node) and not is_of_distributed(node)]
         for task, part in self.parts:
             reached = self._reached(self.graph, part.edge)
             try:

@@ -18,6 +18,7 @@ import torch
 from jupyter_inplace.explain.graph import Graph, Node, is_leaf_node, is_python_node
 from jupyter_inplace.explain.undo import undoing
 from jupyter_inplace.record import hooks
+from jupyter_inplace.record.freed import is_gone
 from jupyter_inplace.record.saved import Saved
 
 Edge = tuple[Node, int]
@@ -40,7 +41,7 @@ class ReferenceReading(hooks.Reading):
     def value(self, saved: Saved) -> torch.Tensor:
         if self.node is not None:
             self.reader.setdefault(saved, self.node)
-        return saved.value
+        return _present(saved.value)
 
     @contextlib.contextmanager
     def attributes(self, node: Node) -> Iterator[None]:
@@ -68,7 +69,13 @@ class AsRunReading(ReferenceReading):
     """Saved tensors as the memory is now."""
 
     def value(self, saved: Saved) -> torch.Tensor:
-        return saved.tensor
+        return _present(saved.tensor)
+
+
+def _present(t: torch.Tensor) -> torch.Tensor:
+    if is_gone(t):
+        raise CannotPullError("a saved tensor's memory is freed until the backward itself fetches it again")
+    return t
 
 
 def pull(
@@ -247,6 +254,12 @@ def _call(
     return result if isinstance(result, tuple) else (result,)
 
 
+def is_of_distributed(node: Node) -> bool:
+    """Whether a Python node is torch.distributed's own (FSDP): running it once more on one rank would leave the others behind."""
+    function = getattr(type(node), "_forward_cls", type(node))
+    return str(getattr(function, "__module__", "")).startswith("torch.distributed.")
+
+
 def _call_python(
     node: Node, incoming: list[torch.Tensor | None], reading: ReferenceReading
 ) -> tuple[torch.Tensor | None, ...]:
@@ -254,6 +267,8 @@ def _call_python(
     name = type(node).__name__
     if name.startswith("Checkpoint"):
         raise CannotPullError("a checkpointed region would have to be recomputed, which has side effects")
+    if is_of_distributed(node):
+        raise CannotPullError("a node of torch.distributed may start a collective, for which the other ranks do not wait")
     filled = list(incoming)
     if getattr(node, "_materialize_non_diff_grads", True) is not None:
         for i, meta in enumerate(node._input_metadata):

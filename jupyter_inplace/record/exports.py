@@ -8,6 +8,7 @@ expressions of the two operations around it.
 from __future__ import annotations
 
 import functools
+import sys
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from jupyter_inplace.record import sites
 from jupyter_inplace.record import torch_private as private
+from jupyter_inplace.record.freed import is_gone
 from jupyter_inplace.record.geometry import byte_range, view_of
 from jupyter_inplace.record.patching import Replacement, session_here
 from jupyter_inplace.record.saved import Saved
@@ -28,6 +30,7 @@ _EXITS = ("numpy", "__array__", "__dlpack__", "untyped_storage", "storage", "dat
 _MAX_BYTES = 64 << 20  # of one saved tensor; larger ones are left out, and that is said
 _MAX_PER_OP = 1 << 20  # bytes compared at each operation; more are compared at each backward only
 _MAX_STORAGES = 4096
+_DISTRIBUTED = torch.__file__.rpartition("__init__")[0] + "distributed"
 
 
 class Bracket:
@@ -115,7 +118,7 @@ class Exports:
 
     def hold(self, saved: Saved) -> None:
         t = saved.tensor
-        if saved.clone is not None or t.layout is not torch.strided:
+        if saved.clone is not None or t.layout is not torch.strided or is_gone(t):
             return
         if t.nbytes > _MAX_BYTES:
             self._session.blind_spots.setdefault(
@@ -148,7 +151,7 @@ class Exports:
         changed: list[Saved] = []
         for ref in self._held:
             saved = ref()
-            if saved is None or saved.touched or saved.clone is None:
+            if saved is None or saved.touched or saved.clone is None or is_gone(saved.tensor):
                 continue
             if saved.tensor.shape == saved.clone.shape and _same_bits(saved.tensor, saved.clone):
                 still.append(ref)
@@ -210,7 +213,8 @@ def _exit(original: Any) -> Any:
         if has_torch_function_unary(tensor):
             # Tensor classes and function modes are told of torch's own method, not of this stand-in.
             return handle_torch_function(original, (tensor,), tensor, *args, **kwargs)
-        session.exports.leaving(tensor)
+        if not sys._getframe(1).f_code.co_filename.startswith(_DISTRIBUTED):  # FSDP frees and fills its own memory
+            session.exports.leaving(tensor)
         return original(tensor, *args, **kwargs)
 
     return leave

@@ -18,6 +18,7 @@ from jupyter_inplace.record import sites
 from jupyter_inplace.record import torch_private as private
 from jupyter_inplace.record.engine import Backward, EnginePatch
 from jupyter_inplace.record.exports import Exports
+from jupyter_inplace.record.freed import FreedMemory
 from jupyter_inplace.record.functions import PythonInBackward
 from jupyter_inplace.record.geometry import WHOLE, byte_range, view_of
 from jupyter_inplace.record.hooks import SavedTensorHooks
@@ -87,6 +88,7 @@ class Session:
         self.optimizers = OptimizerHooks(self)
         self.transforms = TransformPatch(self)
         self.threads = Threads(self)
+        self.freed = FreedMemory(self)
 
     # --- in force -------------------------------------------------------------------------------------------------
 
@@ -232,6 +234,8 @@ class Session:
                 saved.never_read = saved.never_read or saved.sequence == private.peek_sequence_nr() - 1
                 if saved.never_read:
                     continue
+            if saved in self.freed:
+                continue
             if saved.clone is None and hi > lo:
                 saved_lo, saved_hi = byte_range(saved.tensor)
                 if saved_lo < hi and lo < saved_hi:

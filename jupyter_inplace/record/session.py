@@ -101,6 +101,7 @@ class Session:
             self.first_sequence = private.peek_sequence_nr()
             # The engine last: it counts the hooks that others make from here on.
             for part in (
+                self.freed,
                 self.threads,
                 self.optimizers,
                 self.transforms,
@@ -138,6 +139,7 @@ class Session:
             self.optimizers,
             self.engine,
             self.threads,
+            self.freed,
         ):
             part.remove()
 

@@ -194,7 +194,8 @@ class Rows:
         if VERDICTS.index(conflict.verdict) < VERDICTS.index(row.verdict):  # type: ignore[arg-type]
             row.verdict = conflict.verdict
         row.pending = row.pending and conflict.pending
-        row.value_changed = bool(row.value_changed) or bool(conflict.value_changed)
+        if conflict.value_changed is not None:
+            row.value_changed = bool(row.value_changed) or conflict.value_changed
         row.tasks.update(dict.fromkeys(conflict.tasks))
         row.leaves.update(dict.fromkeys(conflict.leaves))
         if conflict.saved_version is not None:

@@ -77,10 +77,11 @@ def _overwrote(write: Mutation, conflicts: Sequence[Conflict], cell: Cell | None
     savers: dict[str, None] = {}
     for c in conflicts:
         if c.saved_site is None:
-            savers[f"{c.node}{' before the watch began' if c.saved_before_watch else ''}"] = None
+            savers[c.node] = None
         else:
             savers[f"{words.expression(c.saved_site, c.node)} ({words.where(c.saved_site, cell)})"] = None
-    return f"overwrote {f'what {words.listed(list(savers))} saved' if savers else f'the saved {write.tensor}'}"
+    early = " before the watch began" if conflicts and all(c.saved_before_watch for c in conflicts) else ""
+    return f"overwrote {f'what {words.listed(list(savers))} saved{early}' if savers else f'the saved {write.tensor}'}"
 
 
 def _breaks(write: Mutation, subject: str, conflicts: Sequence[Conflict], cell: Cell | None) -> str:
@@ -124,4 +125,5 @@ def _mixes(write: Mutation, subject: str) -> str:
     verb, own = (
         ("has two values", "its own value") if len(write.leaves) < 2 else ("have two values", "their own values")
     )
-    return f"{names} {verb} within one accumulated gradient: {subject} stands{between}; each part is right at {own}."
+    did = f"stands{between}" if between else "came in between"
+    return f"{names} {verb} within one accumulated gradient: {subject} {did}; each part is right at {own}."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import traitlets
 
 from jupyter_inplace.report import Report
 from jupyter_inplace.show.bundle import data, mimebundle
+from jupyter_inplace.show.words import base_name, is_cell
 
 __all__ = ["Panel", "bundle"]
 
@@ -52,9 +55,17 @@ class Panel(anywidget.AnyWidget):
 
 
 def _answer(panel: Panel, content: object, _buffers: object) -> None:
-    """Put a rewritten cell into the next input, where the front end could not copy it."""
-    if not isinstance(content, dict) or content.get("action") != "next_input":
+    """Do what the panel cannot do itself."""
+    if not isinstance(content, dict):
         return
+    if content.get("action") == "sources":
+        panel.send({"sources": _sources(panel.report)})
+    if content.get("action") == "next_input":
+        _set_next_input(panel, content)
+
+
+def _set_next_input(panel: Panel, content: dict[str, Any]) -> None:
+    """Put a rewritten cell into the next input, where the front end could not copy it."""
     wanted = content.get("fix")
     source = next((fix.source for fix in panel.report.fixes if fix.id == wanted), None)
     if source is None:
@@ -67,11 +78,37 @@ def _answer(panel: Panel, content: object, _buffers: object) -> None:
         shell.set_next_input(source, replace=False)
 
 
+def _sources(report: Report) -> dict[str, dict[str, str]]:
+    """The lines of files outside of the cell, which a saved report leaves out, by `FILE:LINE` as it names them."""
+    sites = [mutation.site for mutation in report.mutations] + [conflict.saved_site for conflict in report.conflicts]
+    return {
+        f"{base_name(site.file)}:{site.line}": {"text": site.text, "line_text": site.line_text}
+        for site in sites
+        if site is not None and site.text and not is_cell(site.file)
+    }
+
+
+# The newest report of each cell, for panels whose lines are asked for. No more than a notebook has on its screen.
+_KEPT = 32
+_newest: OrderedDict[str, Report] = OrderedDict()
+
+
+def sources_for_panel(cell_id: str) -> str:
+    """JSON of the lines of other files that the newest report of a cell names: what the JupyterLab extension asks for."""
+    report = _newest.get(cell_id)
+    return json.dumps({} if report is None else _sources(report))
+
+
 def bundle(report: Report, panel: Panel | None = None) -> dict[str, Any]:
     """The report's display bundle with the widget in it: data, HTML and text stand beside it for front ends without.
 
     :param panel: the widget that shows an earlier report of the same run: it shows this one and keeps its selection.
     """
+    if report.cell is not None and report.cell.id is not None:
+        _newest[report.cell.id] = report
+        _newest.move_to_end(report.cell.id)
+        while len(_newest) > _KEPT:
+            _newest.popitem(last=False)
     if panel is None:
         panel = Panel(report)
     else:

@@ -1,6 +1,6 @@
 // The anywidget: the panel in any front end (VS Code, Colab, marimo, JupyterLab without the extension).
 
-import type { Outcome } from "./host/protocol";
+import type { Outcome, Sources } from "./host/protocol";
 import type { Fix } from "./report/types";
 import { english } from "./report/words";
 import { mount } from "./view/mount";
@@ -10,8 +10,8 @@ interface Model {
   get(name: string): unknown;
   set(name: string, value: unknown): void;
   save_changes(): void;
-  on(name: string, callback: () => void): void;
-  off(name: string, callback: () => void): void;
+  on(name: string, callback: (content?: unknown) => void): void;
+  off(name: string, callback: (content?: unknown) => void): void;
   send(content: unknown): void;
 }
 
@@ -22,6 +22,7 @@ function render({ model, el }: { model: Model; el: HTMLElement }): () => void {
       model.save_changes();
     },
     fallback: (fix) => copy(fix, model),
+    askKernel: () => askSources(model),
   });
   const onReport = (): void => {
     handle.update(model.get("report"));
@@ -36,6 +37,28 @@ function render({ model, el }: { model: Model; el: HTMLElement }): () => void {
     model.off("change:selected", onSelected);
     handle.dispose();
   };
+}
+
+const PATIENCE_MS = 10_000;
+
+/** The lines of other files, from the kernel's side of the widget. */
+function askSources(model: Model): Promise<Outcome> {
+  return new Promise((done) => {
+    const finish = (outcome: Outcome): void => {
+      model.off("msg:custom", onMessage);
+      clearTimeout(timer);
+      done(outcome);
+    };
+    const onMessage = (content: unknown): void => {
+      const { sources } = content as { sources?: Sources };
+      if (sources !== undefined) finish({ ok: Object.keys(sources).length > 0, message: "", sources });
+    };
+    const timer = setTimeout(() => {
+      finish({ ok: false, message: english.__("The kernel does not answer.") });
+    }, PATIENCE_MS);
+    model.on("msg:custom", onMessage);
+    model.send({ action: "sources" });
+  });
 }
 
 /** Where no extension changes the cell, its new source goes to the clipboard, else into the next input. */

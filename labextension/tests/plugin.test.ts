@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 
 import { canWatch, isWatched, unwatched, watched } from "../src/plugin/magicLine";
 import { isPainful } from "../src/plugin/pain";
-import { readRewound } from "../src/plugin/kernel";
+import { literal, readRewound, readSources } from "../src/plugin/kernel";
 import { DEFAULTS, readSettings } from "../src/plugin/settings";
 
 describe("the magic line", () => {
@@ -69,6 +69,23 @@ describe("the kernel's answer", () => {
 
   it("says so where it cannot be read", () => {
     expect(readRewound("None").reason).toBe("the kernel's answer could not be read");
+  });
+});
+
+describe("what goes to the kernel", () => {
+  it("is a literal of ASCII that Python reads back", () => {
+    const evil = '") or __import__("os").system("id") #\n\u2028é😀';
+    const text = literal(evil);
+    expect(text).toMatch(/^"[\x20-\x7e]*"$/);
+    expect(JSON.parse(text)).toBe(evil);
+    expect(text.slice(1, -1).replace(/\\./g, "")).not.toContain('"');
+  });
+
+  it("comes back as lines of files, or not at all", () => {
+    expect(readSources(`'{"block.py:4": {"text": "y.mul_(2)", "line_text": "y.mul_(2)  # x"}}'`)).toEqual({
+      "block.py:4": { text: "y.mul_(2)", line_text: "y.mul_(2)  # x" },
+    });
+    for (const odd of ["'{}'", "None", "'[1]'", `'{"a": {"text": 3}}'`]) expect(readSources(odd)).toBeNull();
   });
 });
 

@@ -134,6 +134,26 @@ def test_a_fresh_kernel_without_the_magic_offers_to_load_it(server, page):
     )
 
 
+def test_lines_of_other_files_are_shown_on_demand(server, page):
+    (server.notebooks / "helper_block.py").write_text(
+        "def gate(h):\n    y = h.sigmoid()\n    y.mul_(2)  # gain\n    return y\n"
+    )
+    source = (
+        "%%autograd_watch\nimport torch\nfrom helper_block import gate\nw = torch.ones(3, requires_grad=True)\n"
+        "loss = gate(w * 2).sum()\ntry:\n    loss.backward()\nexcept RuntimeError:\n    pass"
+    )
+    name = server.write("files.ipynb", [code_cell("%load_ext jupyter_inplace"), code_cell(source, identity="cell-2")])
+    notebook = Notebook(page).open(server.lab(name), kernel=True)
+    notebook.run(0)
+    notebook.run(1)
+    panel = notebook.panel(1)
+    expect(panel.locator('[data-ji="verdict"]')).to_have_attribute("data-ji-verdict", "breaks", timeout=40_000)
+    expect(panel.locator('[data-ji="source"]')).to_contain_text("helper_block.py:3")
+    assert "y.mul_(2)" not in json.dumps(notebook.outputs(1)), "the notebook carries no line of another file"
+    panel.locator('[data-ji="ask-source"]').click()
+    expect(panel.locator('[data-ji="source"]')).to_contain_text("y.mul_(2)  # gain", timeout=20_000)
+
+
 def test_a_composed_widget_changes_the_watched_cell(server, page, samples):
     report = samples.breaks()
     (server.notebooks / "report.json").write_text(json.dumps(report.to_dict()))

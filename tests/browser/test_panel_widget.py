@@ -14,6 +14,7 @@ from playwright.sync_api import expect
 from server import ROOT
 
 from jupyter_inplace.show.bundle import data
+from jupyter_inplace.show.panel import Panel, _answer
 
 pytestmark = pytest.mark.browser
 
@@ -91,6 +92,26 @@ def test_apply_copies_where_no_extension_answers(host, page, samples):
     page.locator('[data-ji="apply"]').first.click()
     page.wait_for_function("() => window.model.sent.length === 1")
     assert page.evaluate("() => window.model.sent[0]") == {"action": "next_input", "fix": 0}
+
+
+def test_lines_of_other_files_come_from_the_kernel(host, page, samples):
+    report = samples.corrupts()
+    carried = data(report.portable())
+    write = report.mutations[0].site
+    assert write.line_text not in json.dumps(carried), "a saved report carries no line of another file"
+    page.goto(host(carried))
+    assert write.text not in page.locator('[data-ji="source"]').inner_text()
+    page.locator('[data-ji="ask-source"]').click()
+    page.wait_for_function("() => window.model.sent.length === 1")
+    assert page.evaluate("() => window.model.sent[0]") == {"action": "sources"}
+
+    widget = Panel(report)
+    told = []
+    widget.send = told.append
+    _answer(widget, {"action": "sources"}, [])
+    page.evaluate("content => window.model.message(content)", told[0])
+    expect(page.locator('[data-ji="source"]')).to_contain_text(write.line_text)
+    expect(page.locator(".ji-under-write")).to_have_text(write.text)
 
 
 def test_the_widget_leaves_nothing_behind(host, page, samples):

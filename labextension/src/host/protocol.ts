@@ -12,14 +12,20 @@ export interface Outcome {
   ok: boolean;
   /** One sentence for the person; may be empty. */
   message: string;
+  /** The answer to `sources`. */
+  sources?: Sources;
 }
+
+/** Lines of files outside of the cell, which a saved report does not carry: by `FILE:LINE`. */
+export type Sources = Readonly<Record<string, { text: string; line_text: string }>>;
 
 export type Request =
   /** A panel came into being, or shows another report: tell it the state. */
   | { action: "hello"; report: Report }
   | { action: "apply"; report: Report; fix: Fix; run: boolean }
   | { action: "undo"; report: Report; fix: Fix }
-  | { action: "select"; report: Report; selection: Selection };
+  | { action: "select"; report: Report; selection: Selection }
+  | { action: "sources"; report: Report };
 
 export interface RequestDetail {
   request: Request;

@@ -58,7 +58,7 @@ export function addCommands(app: JupyterFrontEnd, host: CommandHost): void {
   const kernelId = (): string => tracker.currentWidget?.sessionContext.session?.kernel?.id ?? "";
 
   app.commands.addCommand(COMMANDS.watchCell, {
-    label: (args) => (args["toolbar"] === true ? "" : trans.__("Watch In-place Writes of This Cell")),
+    label: trans.__("Watch In-place Writes of This Cell"),
     caption: trans.__("Watch the in-place writes of this cell (puts %%autograd_watch on it or takes it off)"),
     icon: ICON,
     describedBy: { args: { type: "object", properties: {} } },
@@ -105,7 +105,12 @@ export function addCommands(app: JupyterFrontEnd, host: CommandHost): void {
     execute: async () => {
       const place = here();
       const report = place === null ? null : reportIn(place.cell.model);
-      const fix = report?.fixes.find((item) => item.verification.status === "passed");
+      const proved = report?.fixes.filter((item) => item.verification.status === "passed") ?? [];
+      const fix = proved.find((item) => item.reading === null);
+      if (fix === undefined && proved.length > 0) {
+        warn(trans.__("The rewrites of this cell mean different mathematics: choose one in its panel."));
+        return;
+      }
       if (place === null || report === null || fix === undefined) {
         warn(trans.__("This cell has no proved rewrite."));
         return;

@@ -5,6 +5,8 @@
 import type { ISessionContext } from "@jupyterlab/apputils";
 import type { Kernel } from "@jupyterlab/services";
 
+import type { Sources } from "../host/protocol";
+
 export interface Rewound {
   restored: string[];
   notRestored: { name: string; reason: string }[];
@@ -50,21 +52,64 @@ export async function watchAll(context: ISessionContext, on: boolean): Promise<s
 export async function rewind(context: ISessionContext, cellId: string): Promise<Rewound> {
   const kernel = kernelOf(context);
   if (kernel === null) return nothing("no kernel");
-  const call = `__import__("jupyter_inplace.magic", fromlist=["_"]).rewind_for_panel(${JSON.stringify(cellId)})`;
+  const repr = await evaluate(kernel, "jupyter_inplace.magic", "rewind_for_panel", cellId);
+  return repr === null ? nothing("this kernel keeps no state of it") : readRewound(repr);
+}
+
+/** Lines of files outside of the cell, which only the kernel that ran it knows. */
+export async function sources(context: ISessionContext, cellId: string): Promise<Sources | null> {
+  const kernel = kernelOf(context);
+  const repr =
+    kernel === null
+      ? null
+      : await evaluate(kernel, "jupyter_inplace.show.panel", "sources_for_panel", cellId);
+  return repr === null ? null : readSources(repr);
+}
+
+export function readSources(repr: string): Sources | null {
+  try {
+    const data: unknown = JSON.parse(unquote(repr));
+    if (typeof data !== "object" || data === null) return null;
+    const lines = Object.entries(data).flatMap(([key, line]) => {
+      const { text, line_text: lineText } = line as { text?: unknown; line_text?: unknown };
+      return typeof text === "string" && typeof lineText === "string"
+        ? [[key, { text, line_text: lineText }] as const]
+        : [];
+    });
+    return lines.length === 0 ? null : Object.fromEntries(lines);
+  } catch {
+    return null;
+  }
+}
+
+/** A Python string literal of `text`: ASCII alone, which Python reads as JavaScript does. */
+export function literal(text: string): string {
+  return JSON.stringify(text).replace(
+    /[^\x20-\x7e]/g,
+    (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`,
+  );
+}
+
+/** The repr of `MODULE.NAME(ARGUMENT)`; null where it raised. The argument goes as a string and as nothing else. */
+async function evaluate(
+  kernel: Kernel.IKernelConnection,
+  module: string,
+  name: string,
+  argument: string,
+): Promise<string | null> {
   const request = kernel.requestExecute({
     code: "",
     silent: true,
     store_history: false,
     stop_on_error: false,
-    user_expressions: { answer: call },
+    user_expressions: { answer: `__import__("${module}", fromlist=["_"]).${name}(${literal(argument)})` },
   });
   const { content } = await request.done;
-  if (content.status !== "ok") return nothing("the kernel did not answer");
+  if (content.status !== "ok") return null;
   const answer = content.user_expressions["answer"] as
-    { status?: string; data?: Record<string, unknown>; evalue?: string } | undefined;
+    { status?: string; data?: Record<string, unknown> } | undefined;
   const text = answer?.data?.["text/plain"];
-  if (answer?.status !== "ok" || typeof text !== "string") return nothing(answer?.evalue ?? "no answer");
-  return readRewound(text);
+  return answer?.status === "ok" && typeof text === "string" ? text : null;
 }
 
 function nothing(reason: string): Rewound {

@@ -8,7 +8,7 @@ import { REQUEST, tell, type HostState, type Outcome, type RequestDetail } from 
 import type { Selection } from "../model/selection";
 import type { Fix, Report } from "../report/types";
 import { cellOf, rewrite, sameSource, sourceOf, type Place } from "./cells";
-import { hasKernel, rewind } from "./kernel";
+import { hasKernel, rewind, sources } from "./kernel";
 import { setActive, shownMarks } from "./marks";
 import { run, warn, type Tools } from "./watching";
 
@@ -58,6 +58,9 @@ export class Requests {
         break;
       case "apply":
         event.detail.answer = this.apply(place, request.report, request.fix, request.run);
+        break;
+      case "sources":
+        event.detail.answer = this.sources(place, request.report);
         break;
       case "undo":
         event.detail.answer = this.undo(place, request.fix);
@@ -121,6 +124,11 @@ export class Requests {
     }
     await ran;
     return { ok: true, message: trans.__("Applied and run.") };
+  }
+
+  private async sources(place: Place, report: Report): Promise<Outcome> {
+    const found = await sources(place.panel.sessionContext, report.cell?.id ?? place.cell.model.id);
+    return found === null ? { ok: false, message: "" } : { ok: true, message: "", sources: found };
   }
 
   private undo(place: Place, fix: Fix): Promise<Outcome> {

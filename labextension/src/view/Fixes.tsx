@@ -33,7 +33,8 @@ export function Fixes(): JSX.Element | null {
   const good = sorted.filter((fix) => fix.verification.status !== "failed");
   const failed = sorted.filter((fix) => fix.verification.status === "failed");
   const shownFailed = all || failed.length <= FAILED_SHOWN ? failed : failed.slice(0, FAILED_SHOWN - 1);
-  const first = sorted.find((fix) => fix.verification.status === "passed");
+  // Of two readings of a refused write neither is put forward.
+  const first = sorted.find((fix) => fix.verification.status === "passed" && fix.reading === null);
   return (
     <section class="ji-section" data-ji="fixes" aria-label={trans.__("Rewrites")}>
       <div class="ji-head">

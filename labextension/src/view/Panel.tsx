@@ -1,7 +1,7 @@
 import type { JSX } from "preact";
 import { useCallback, useEffect, useMemo, useRef, useState } from "preact/hooks";
 
-import { ask, STATE, type HostState, type Outcome } from "../host/protocol";
+import { ask, STATE, type HostState, type Outcome, type Sources } from "../host/protocol";
 import { harmful, initial, NOTHING, step, type Selection } from "../model/selection";
 import type { Fix, Report } from "../report/types";
 import type { Trans } from "../report/words";
@@ -22,15 +22,26 @@ export interface PanelProps {
   asked: { selection: Partial<Selection>; turn: number } | null;
   fallback?: (fix: Fix, report: Report) => Promise<Outcome>;
   onSelect?: (selection: Selection) => void;
+  /** Asks the kernel for the lines of other files, where no extension does. */
+  askKernel?: () => Promise<Outcome>;
 }
 
 const COLOURS = 8;
 
 /** The whole panel. It keeps its selection while proofs of the same run arrive. */
-export function Panel({ report, trans, trusted, asked, fallback, onSelect }: PanelProps): JSX.Element {
+export function Panel({
+  report,
+  trans,
+  trusted,
+  asked,
+  fallback,
+  onSelect,
+  askKernel,
+}: PanelProps): JSX.Element {
   const root = useRef<HTMLDivElement>(null);
   const [selection, setSelection] = useState<Selection>(() => initial(report));
   const [host, setHost] = useState<HostState>({ canRun: false, stale: false, applied: null });
+  const [sources, setSources] = useState<Sources>({});
   const quiet = harmful(report).every((mutation) => mutation.verdict === "mixes");
   const [open, setOpen] = useState(!quiet);
 
@@ -40,6 +51,7 @@ export function Panel({ report, trans, trusted, asked, fallback, onSelect }: Pan
   if (lastRun.current !== run) {
     lastRun.current = run;
     setSelection(initial(report));
+    setSources({});
     setOpen(!quiet);
   }
 
@@ -80,8 +92,20 @@ export function Panel({ report, trans, trusted, asked, fallback, onSelect }: Pan
   );
   const colours = useMemo(() => new Map(report.tasks.map((task, i) => [task.name, i % COLOURS])), [report]);
 
+  const canAsk = askKernel !== undefined || host.canRun === true;
   const context: PanelContext = {
     report,
+    sources,
+    askSources: canAsk
+      ? async () => {
+          const answer =
+            (root.current === null ? null : ask(root.current, { action: "sources", report })) ??
+            askKernel?.();
+          const outcome = (await answer) ?? { ok: false, message: "" };
+          if (outcome.sources !== undefined) setSources(outcome.sources);
+          return outcome;
+        }
+      : null,
     trans,
     selection,
     select,

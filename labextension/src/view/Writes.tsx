@@ -1,6 +1,7 @@
 import type { JSX } from "preact";
 import { useState } from "preact/hooks";
 
+import type { Sources } from "../host/protocol";
 import { harmful, isHarmful, ofConflict, ofMutation } from "../model/selection";
 import { inThisCell } from "../model/source";
 import type { Conflict, Mutation, Report, Site } from "../report/types";
@@ -90,6 +91,7 @@ function Write({ mutation }: { mutation: Mutation }): JSX.Element {
       {selected && (
         <>
           <Source mutation={mutation} conflicts={conflicts} />
+          <AskForSource sites={[mutation.site, ...conflicts.map((conflict) => conflict.saved_site)]} />
           <p class="ji-facts">
             <WriteFacts mutation={mutation} />
           </p>
@@ -169,6 +171,7 @@ function sourceLines(
   conflicts: readonly Conflict[],
   report: Report,
   trans: Trans,
+  sources: Sources,
   add: (conflict: Conflict | null) => { active: boolean; onPick: () => void },
 ): SourceLine[] {
   const lines = new Map<string, SourceLine>();
@@ -195,16 +198,18 @@ function sourceLines(
   };
   for (const conflict of conflicts) {
     if (conflict.saved_site === null) continue;
-    const line = lineOf(conflict.saved_site);
+    const site = told(conflict.saved_site, sources);
+    const line = lineOf(site);
     const label = savedNote(conflict, trans);
-    line.marks.push({ ...rangeOf(line.text, conflict.saved_site), kind: "save", label, ...add(conflict) });
+    line.marks.push({ ...rangeOf(line.text, site), kind: "save", label, ...add(conflict) });
     line.notes.push({ text: label, conflict });
   }
   if (mutation.site !== null) {
-    const line = lineOf(mutation.site);
+    const site = told(mutation.site, sources);
+    const line = lineOf(site);
     line.isWrite = true;
     const label = writeNote(mutation, trans);
-    line.marks.push({ ...rangeOf(line.text, mutation.site), kind: "write", label, ...add(null) });
+    line.marks.push({ ...rangeOf(line.text, site), kind: "write", label, ...add(null) });
     line.notes.push({ text: label, conflict: null });
   }
   const shown = [...lines.values()].sort((a, b) => a.order - b.order);
@@ -244,6 +249,38 @@ function writeNote(mutation: Mutation, trans: Trans): string {
   return step === "" ? trans.__("written here") : trans.__("written, %1", step);
 }
 
+/** The site with the text that the kernel told, where the report itself may not carry it. */
+function told(site: Site, sources: Sources): Site {
+  const known = sources[`${site.file}:${site.line}`];
+  return known === undefined || site.text !== "" ? site : { ...site, ...known };
+}
+
+function AskForSource({ sites }: { sites: readonly (Site | null)[] }): JSX.Element | null {
+  const { trans, sources, askSources } = usePanel();
+  const [message, setMessage] = useState("");
+  const missing = sites.some((site) => site !== null && told(site, sources).text === "");
+  if (!missing || askSources === null) return null;
+  return (
+    <p class="ji-muted">
+      <button
+        type="button"
+        class="ji-link"
+        data-ji="ask-source"
+        onClick={() => {
+          void askSources().then((outcome) => {
+            setMessage(
+              outcome.ok ? "" : outcome.message || trans.__("The kernel does not know these lines any more."),
+            );
+          });
+        }}
+      >
+        {trans.__("show the lines of other files")}
+      </button>{" "}
+      <span role="status">{visible(message)}</span>
+    </p>
+  );
+}
+
 function Source({
   mutation,
   conflicts,
@@ -251,8 +288,8 @@ function Source({
   mutation: Mutation;
   conflicts: readonly Conflict[];
 }): JSX.Element | null {
-  const { report, selection, select, trans } = usePanel();
-  const lines = sourceLines(mutation, conflicts, report, trans, (conflict) => ({
+  const { report, selection, select, trans, sources } = usePanel();
+  const lines = sourceLines(mutation, conflicts, report, trans, sources, (conflict) => ({
     active: conflict === null ? selection.conflict === null : selection.conflict === conflict.id,
     onPick() {
       select(conflict === null ? ofMutation(mutation.id) : ofConflict(conflict));

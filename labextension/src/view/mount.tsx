@@ -16,6 +16,8 @@ export interface PanelOptions {
   /** What Apply does where no extension answers. */
   fallback?: (fix: Fix, report: Report) => Promise<Outcome>;
   onSelect?: (selection: Selection) => void;
+  /** Asks the kernel for lines of other files, where no extension does. */
+  askKernel?: () => Promise<Outcome>;
   /** Whether the output is trusted: only then may the panel run code. */
   trusted?: boolean;
 }
@@ -68,6 +70,7 @@ export function mount(element: HTMLElement, data: unknown, options: PanelOptions
         asked={asked}
         {...(options.fallback === undefined ? {} : { fallback: options.fallback })}
         {...(options.onSelect === undefined ? {} : { onSelect: options.onSelect })}
+        {...(options.askKernel === undefined ? {} : { askKernel: options.askKernel })}
       />,
       element,
     );

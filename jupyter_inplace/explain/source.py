@@ -140,7 +140,26 @@ def _runs(code: CellCode, call: ast.Call) -> bool:
     scope = code.scope_of(call)
     if scope is code.top_scope:
         return code.top_index(call) is not None
-    return bool(code.top_indices(call)) or (scope is not None and code.class_of(scope) is not None)
+    if code.top_indices(call):
+        return True
+    return scope is not None and code.class_of(scope) is not None and _asked_for(code, scope.name)
+
+
+def _asked_for(code: CellCode, method: str, seen: frozenset[str] = frozenset()) -> bool:
+    """Whether the cell (or the block) comes to name a method, or Python and torch call it by themselves."""
+    if method == "forward" or (method.startswith("__") and method.endswith("__")):
+        return True
+    for node in ast.walk(code.tree):
+        if not isinstance(node, ast.Attribute) or node.attr != method:
+            continue
+        if code.top_index(node) is not None or code.top_indices(node):
+            return True
+        owner = code.scope_of(node)
+        if owner is None or owner.name in seen or code.class_of(owner) is None:
+            continue
+        if _asked_for(code, owner.name, seen | {method, owner.name}):
+            return True
+    return False
 
 
 def _line(node: ast.AST) -> int:

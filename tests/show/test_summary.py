@@ -62,7 +62,7 @@ def test_many_times_and_tasks():
 
 def test_saved_before_the_watch():
     conflict = replace(samples.breaks().conflicts[0], saved_site=None, saved_before_watch=True)
-    assert "overwrote what TanhBackward0 before the watch began saved." in said(conflicts=(conflict,))
+    assert "overwrote what TanhBackward0 saved before the watch began." in said(conflicts=(conflict,))
 
 
 def test_saved_in_another_cell():

@@ -1,5 +1,7 @@
 // Bundles both outputs: the anywidget module that draws the panel anywhere, and the plugin's code that
 // `@jupyter/builder` then turns into a prebuilt JupyterLab extension.
+import { copyFile } from "node:fs/promises";
+
 import { build } from "esbuild";
 
 const watch = process.argv.includes("--debug");
@@ -23,6 +25,9 @@ await build({
   entryPoints: ["src/panel.ts"],
   outfile: "../jupyter_inplace/static/panel.js",
 });
+
+// The one library in the bundles.
+await copyFile("node_modules/preact/LICENSE", "../jupyter_inplace/static/LICENSE-preact.txt");
 
 await build({
   ...common,

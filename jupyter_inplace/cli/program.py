@@ -37,6 +37,11 @@ class Program:
         self._in_folder = False
         self.namespace: dict[str, Any] = {}
 
+    @property
+    def file(self) -> str:
+        """The script's whole path, as its ``__file__`` and tracebacks have it."""
+        return os.path.abspath(self.path)  # noqa: PTH100  as Python: links are left as they are
+
     @classmethod
     def script(cls, path: str, arguments: Sequence[str]) -> Program:
         """A file, or a folder or zip archive with a ``__main__``.
@@ -47,8 +52,9 @@ class Program:
             raise BadInputError(f"no script at `{path}`.")
         name = Path(path).resolve().stem
         if Path(path).is_dir() or _is_archive(path):
-            program = cls(name, path, arguments, path)
-            program._spec = importlib.machinery.PathFinder.find_spec("__main__", [path])
+            whole = os.path.abspath(path)  # noqa: PTH100  as Python: links are left as they are
+            program = cls(name, path, arguments, whole)
+            program._spec = importlib.machinery.PathFinder.find_spec("__main__", [whole])
             program._in_folder = True
             if program._spec is None:
                 raise BadInputError(f"`{path}` holds no `__main__.py` to run.")
@@ -108,17 +114,17 @@ class Program:
             if found is None:
                 raise BadInputError(f"`{self.name}` has no Python code to run.")
             return found
-        with io.open_code(os.path.abspath(self.path)) as file:  # noqa: PTH100  as Python opens it
+        with io.open_code(self.file) as file:
             source = file.read()
-        return compile(source, self.path, "exec", dont_inherit=True)
+        return compile(source, self.file, "exec", dont_inherit=True)
 
     def run(self) -> None:
         """Compile and run it; whatever it raises comes out."""
         code = self.code()
         spec = self._spec
-        own = importlib.machinery.SourceFileLoader("__main__", self.path)
+        own = importlib.machinery.SourceFileLoader("__main__", self.file)
         named = {
-            "__file__": spec.origin if spec is not None else self.path,
+            "__file__": spec.origin if spec is not None else self.file,
             "__cached__": spec.cached if spec is not None else None,
             "__loader__": spec.loader if spec is not None else own,
             "__package__": spec.parent if spec is not None else None,

@@ -245,8 +245,10 @@ class Analyst:
         call.facts.conflicts.extend(found)
         self.current = call.facts
         if found and self.wording is not None and error.args and isinstance(error.args[0], str):
-            more = self.wording.sentence([w for w, _ in found[0].writes], found[0].node, found[0].saved_as, None)
-            if more:
+            first = found[0]
+            seen = [write for write, _ in first.writes if write.site is not None]
+            more = self.wording.sentence(seen, first.node, first.saved_as, first.saved_site)
+            if more and more not in error.args[0]:
                 error.args = (f"{error.args[0]}\n\n{more}", *error.args[1:])
 
     @staticmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -15,7 +15,7 @@ from jupyter_inplace.explain.refused import Refusal, find_refusal
 from jupyter_inplace.explain.rows import Rows
 from jupyter_inplace.explain.source import BlockSource, static_tasks, tasks_after, with_block_source
 from jupyter_inplace.explain.timeline import build_timeline
-from jupyter_inplace.report import Error, Report, Task, worst
+from jupyter_inplace.report import Error, Report, Task, TaskStatus, worst
 from jupyter_inplace.show.summary import build_summary
 
 if TYPE_CHECKING:
@@ -150,9 +150,9 @@ class Assembly:
                 if name in self.analyst.wanted or name not in sites or table.status(name) != "ok"
             }
         return tuple(
-            Task(name=name, status=s, site=self.resolver.resolve(sites[name]) if sites.get(name) else None)
+            Task(name=name, status=cast(TaskStatus, s), site=self.resolver.resolve(sites[name]) if sites.get(name) else None)
             for name, s in status.items()
-        )  # type: ignore[arg-type]
+        )
 
     def _blind_spots(self, facts: list[BackwardFacts], tasks: tuple[Task, ...]) -> tuple[str, ...]:
         notes: dict[str, None] = dict(self.session.blind_spots)

@@ -1,4 +1,6 @@
-"""Graphs made before the watch began: their saved tensors carry no hooks of ours, torch itself checks them.
+"""Failures of which only one end was watched: a tensor saved before the watch, or written where nobody watched.
+
+Saved tensors from before the watch carry no hooks of ours; torch itself checks them.
 
 Where torch refuses such a backward the graph is still whole from the node that refused onward, and the node tells: reading
 a saved tensor whose version moved raises the same error once more.
@@ -6,6 +8,7 @@ a saved tensor whose version moved raises the same error once more.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import torch
@@ -18,59 +21,66 @@ from jupyter_inplace.record.saved import Saved, storages_of
 from jupyter_inplace.record.session import Session
 
 
-def overwritten(graph: Graph) -> list[tuple[Node, str, torch.Tensor]]:
-    """The saved tensors of `graph` that torch's own check would refuse: (node, saved as, the tensor as it is now)."""
-    found: list[tuple[Node, str, torch.Tensor]] = []
+@dataclasses.dataclass
+class _Hurt:
+    """A saved tensor that torch's own check refuses; `saved` where a watch saw it being saved."""
+
+    node: Node
+    slot: str
+    tensor: torch.Tensor
+    saved: Saved | None
+
+
+def overwritten(graph: Graph) -> list[_Hurt]:
+    """The saved tensors of `graph` that torch's own check would refuse."""
+    found: list[_Hurt] = []
     for node in graph.nodes:
         for name, slot in saved_slots(node):
             held = _held(slot)
-            if isinstance(held, Saved) or not isinstance(held, torch.Tensor):
+            if isinstance(held, Saved):
+                if held.overwritten:
+                    found.append(_Hurt(node, name, held.tensor, held))
+                continue
+            if not isinstance(held, torch.Tensor):
                 continue
             attribute = name.partition("[")[0]
             try:
                 getattr(node, f"_saved_{attribute}" if attribute != "tensors" else "saved_tensors")
             except RuntimeError as error:
                 if "modified by an inplace operation" in str(error):
-                    found.append((node, name, held))
+                    found.append(_Hurt(node, name, held, None))
     return found
 
 
 def conflicts(session: Session, graph: Graph, names: Names, facts: BackwardFacts) -> list[ConflictFact]:
-    """The conflicts of a failed backward with tensors saved before the watch, joined to the writes of this record."""
-    hurt = overwritten(graph)
+    """The conflicts of a backward that failed on a tensor whose save, or whose write, nobody watched."""
     out: list[ConflictFact] = []
     leaf_names = {}
     for i in graph.leaves:
         leaf = graph.nodes[i].variable
         leaf_names[graph.nodes[i]] = names.of(leaf) or names.on_storage(leaf) or "?"
     hit: set[str] = set()
-    for node, slot, tensor in hurt:
-        behind = sorted({name for leaf, name in leaf_names.items() if _leads(graph, node, leaf)})
+    for hurt in overwritten(graph):
+        behind = sorted({name for leaf, name in leaf_names.items() if _leads(graph, hurt.node, leaf)})
         hit.update(behind)
-        keys = set(storages_of(tensor))
+        saved, tensor = hurt.saved, hurt.tensor
         lo, hi = byte_range(tensor)
-        writes: list[tuple[Any, int | None]] = [
-            (row, None) for key in keys for row in session.table.by_storage.get(key, ())
-        ]
-        writes += [
-            (row, None) for row in session.table.rows if row.optimizer is not None and _steps(row.optimizer(), tensor)
-        ]
         out.append(
             ConflictFact(
                 verdict="breaks",
-                writes=writes,
-                node=str(node.name()).rpartition("::")[2],
-                saved_as=slot,
+                writes=_writes_to(session, tensor) or [(_unseen(session, tensor), None)],
+                node=str(hurt.node.name()).rpartition("::")[2],
+                saved_as=hurt.slot,
                 tensor=names.on_storage(tensor) or "",
-                saved_version=None,
+                saved_version=None if saved is None else saved.version,
                 found_version=tensor._version,
-                saved_site=None,
-                saved_order=0,
+                saved_site=None if saved is None else saved.site,
+                saved_order=0 if saved is None else saved.order,
                 module=None,
                 value_changed=None,
                 tasks=list(facts.tasks),
                 leaves=behind,
-                before_watch=True,
+                before_watch=saved is None,
                 size=hi - lo,
             )
         )
@@ -80,6 +90,30 @@ def conflicts(session: Session, graph: Graph, names: Names, facts: BackwardFacts
             if (task, name) not in known:
                 facts.gradients.append(GradientFact(task, name, "raises" if name in hit else "ok"))
     return out
+
+
+def _writes_to(session: Session, tensor: torch.Tensor) -> list[tuple[Any, int | None]]:
+    keys = storages_of(tensor)
+    writes: list[tuple[Any, int | None]] = [
+        (row, None) for key in keys for row in session.table.by_storage.get(key, ())
+    ]
+    stepped = (row for row in session.table.rows if row.optimizer is not None)
+    return writes + [(row, None) for row in stepped if _steps(row.optimizer(), tensor)]
+
+
+def _unseen(session: Session, tensor: torch.Tensor) -> Any:
+    """A row for a write that happened where nobody watched: in another cell, before the watch, or on another thread."""
+    storage = next(iter(storages_of(tensor)), 0)
+    row = session.table.row("external", None, None, 0, storage, session.seconds(), session.order)
+    if not row.count:
+        row.shape, row.dtype, row.device = (
+            tuple(tensor.shape),
+            str(tensor.dtype).removeprefix("torch."),
+            str(tensor.device),
+        )
+        row.version_after = tensor._version
+    row.count += 1
+    return row
 
 
 def _steps(optimizer: Any, tensor: torch.Tensor) -> bool:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 
 from jupyter_inplace.explain import numbers
 from jupyter_inplace.explain.facts import BackwardFacts, GradientFact
-from jupyter_inplace.report import Gradient, TaskCosine, VersionNorm
+from jupyter_inplace.report import Gradient, GradientStatus, TaskCosine, VersionNorm
 
 if TYPE_CHECKING:
     from jupyter_inplace.explain.refused import Refusal
@@ -47,9 +47,9 @@ class GradientTable:
         return Gradient(
             task=row.task,
             leaf=row.leaf,
-            status=row.status,
+            status=cast(GradientStatus, row.status),
             norm_as_run=row.norm_as_run,
-            norm_reference=row.norm_reference,  # type: ignore[arg-type]
+            norm_reference=row.norm_reference,
             relative_difference=row.relative_difference,
             cosine=row.cosine,
             occurrence=row.occurrence if self._folded.get(row.task) else None,

@@ -163,7 +163,9 @@ class Names:
 
     def _scan_namespace(self, space: Mapping[str, Any], depth: int) -> None:
         self._seen.clear()
-        for name, value in list(space.items()):
+        keys: list[Any] = list(space)  # a namespace that somebody made by hand may have keys of any type
+        for name in keys:
+            value = space.get(name)
             if isinstance(name, str) and name.isidentifier() and name not in _HIDDEN and not name.startswith("_"):
                 self._scan(value, name, depth, 0)
 

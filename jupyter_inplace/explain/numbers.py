@@ -82,6 +82,8 @@ def same_values(a: torch.Tensor, b: torch.Tensor) -> bool | None:
         if a.numel() != b.numel():
             return False
         a, b = a.reshape(-1), b.reshape(-1)
+        if a.dtype is torch.complex32:  # which torch cannot compare
+            a, b = a.to(torch.complex64), b.to(torch.complex64)
         if torch.equal(a, b):
             return True
         return bool(((a == b) | (a.isnan() & b.isnan())).all())

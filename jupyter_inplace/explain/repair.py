@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from jupyter_inplace.explain import numbers
 from jupyter_inplace.explain.graph import VIEW_NODES, Graph, Node
 from jupyter_inplace.explain.pull import CannotPullError, Edge
 from jupyter_inplace.record import hooks, unrecorded
@@ -43,7 +44,7 @@ class WriteNode:
             )
         out = _replay(self.cut, grad, self.operands)
         first = out[0]
-        if first is None or not torch.equal(first, grad) or any(g is not None and bool(g.any()) for g in out[1:]):
+        if first is None or numbers.same_values(first, grad) is not True or any(numbers.norm(g) for g in out[1:]):
             self.changed = True
         return out
 

@@ -191,7 +191,7 @@ class Rows:
     # --- judging ---------------------------------------------------------------------------------------------------------------
 
     def _judge(self, row: _Row, conflict: ConflictFact) -> None:
-        if VERDICTS.index(conflict.verdict) < VERDICTS.index(row.verdict):  # type: ignore[arg-type]
+        if VERDICTS.index(conflict.verdict) < VERDICTS.index(row.verdict):
             row.verdict = conflict.verdict
         row.pending = row.pending and conflict.pending
         if conflict.value_changed is not None:
@@ -216,13 +216,22 @@ class Rows:
     def _name(self, write: Write) -> _Row:
         if write.bracket is not None:
             return self._external(write)
+        if write.op == "external":
+            name = (
+                self._storage_names.get(write.storage)
+                or self._names.fitting(write.storage, write.shape)
+                or f"t{write.number}"
+            )
+            return _Row(
+                write, None, name, note="written where nobody watched: in another cell, or before the watch began"
+            )
         site = self.site(write.site)
         if write.optimizer is not None:
             optimizer = write.optimizer()
             tensors: list[str] = []
             if optimizer is not None:
                 for group in optimizer.param_groups:
-                    tensors.extend(name for p in group["params"] if (name := self._names.of(p)))
+                    tensors.extend(found for p in group["params"] if (found := self._names.of(p)))
             return _Row(write, site, tensors[0] if tensors else write.op.partition(".")[0], tensors=tuple(tensors))
         readings = written_names(site) if site is not None else ()
         # `rows[0] += 1` writes to `rows` or, where that is a list, to its first item: what is in view decides.

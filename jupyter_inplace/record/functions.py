@@ -152,7 +152,7 @@ def _node_of(out: Any) -> Any:
     """The Python node of a Function's output; None where nothing of it needs a gradient."""
     outputs = out if isinstance(out, (tuple, list)) else (out,)
     first = next((t for t in outputs if isinstance(t, torch.Tensor) and t.requires_grad), None)
-    node = first.grad_fn if first is not None else None
+    node: Any = first.grad_fn if first is not None else None
     return node if isinstance(node, torch.autograd.function.BackwardCFunction) else None
 
 

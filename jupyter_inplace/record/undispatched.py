@@ -49,7 +49,7 @@ class Undispatched:
         detach_in_place.__name__ = "detach_"
         detach_in_place.__doc__ = detach_.__doc__
         torch.Tensor.data = property(get, put, doc=data.__doc__)  # type: ignore[assignment]
-        torch.Tensor.detach_ = detach_in_place  # type: ignore[method-assign, assignment]
+        torch.Tensor.detach_ = detach_in_place  # type: ignore[assignment]
 
     def remove(self) -> None:
         if self._on:

@@ -73,6 +73,7 @@ class Merger:
         self._fixes: dict[str, Fix] = {}
         self._spots: dict[str, set[int | None]] = {}
         self._errors: dict[Error, set[int | None]] = {}
+        self._error_verdicts: dict[Error, int] = {}
         self._ranks: set[int | None] = set()
         self._watched = self._steps = 0
         self._full = self._used = False
@@ -91,8 +92,8 @@ class Merger:
             self._watched += 1
             if self.first_harm is None and report.verdict in HARMFUL:
                 self.first_harm = step
-        elif report.steps:
-            self._watched, self._steps = self._watched + report.steps[0], self._steps + report.steps[1]
+        elif report.watched_steps:
+            self._watched, self._steps = self._watched + report.watched_steps[0], self._steps + report.watched_steps[1]
         if self._first is None:
             self._first = replace(report, mutations=(), conflicts=(), timeline=(), fixes=(), gradients=())
         ids = self._add_mutations(report, step)
@@ -110,6 +111,8 @@ class Merger:
                 self._spots.setdefault(spot, set()).add(rank)
         if report.error is not None and (report.error in self._errors or len(self._errors) < _SPOTS):
             self._errors.setdefault(report.error, set()).add(rank)
+            known = self._error_verdicts.get(report.error, len(VERDICTS))
+            self._error_verdicts[report.error] = min(known, _order(report.verdict))
 
     # --- rows -------------------------------------------------------------------------------------------------------
 
@@ -119,6 +122,7 @@ class Merger:
         seen: dict[Any, int] = {}
         met: set[int] = set()
         for m in report.mutations:
+            m = replace(m, note=_own_note(m, report))
             place = (m.op, _key(m.site), m.module, m.framework, None if m.site is not None else m.tensor)
             nth = seen[place] = seen.get(place, -1) + 1  # a report keeps rows of one place apart by their storage
             key = (*place, nth)
@@ -218,7 +222,7 @@ class Merger:
             rank=None if several else first.rank,
             world=first.world,
             ranks=ranks if several else (),
-            steps=counted,
+            watched_steps=counted,
             verdict=worst(m.verdict for m in mutations),
             summary=" ".join((summary, *self._scope(several, ranks, counted, error_unseen))),
             cell=first.cell,
@@ -241,15 +245,21 @@ class Merger:
     def _error(self, several: bool) -> Error | None:
         if not self._errors:
             return None
-        error, ranks = next(iter(self._errors.items()))
-        where = f" ({_ranks_named(ranks)})" if several else ""
+        error = self._first_error()
+        where = f" ({_ranks_named(self._errors[error])})" if several else ""
         return replace(error, message=f"{error.message}{where}")
+
+    def _first_error(self) -> Error:
+        """That of the worst report: where one rank dies, the others die of a connection that was closed."""
+        return min(self._errors, key=lambda error: self._error_verdicts[error])
 
     def _blind_spots(self, several: bool, world: int | None, ranks: tuple[int, ...]) -> Iterable[str]:
         for spot, seen in self._spots.items():
             yield spot if not several or seen >= self._ranks else f"{_ranks_named(seen)}: {spot}"
-        others = list(self._errors.items())[1:]
-        for error, seen in others:
+        told = self._first_error() if self._errors else None
+        for error, seen in self._errors.items():
+            if error is told:
+                continue
             where = f", {_ranks_named(seen)}" if several else ""
             yield f"another error{where}: {error.type}: {error.message.partition(chr(10))[0]}"
         if several and None in self._ranks:
@@ -268,9 +278,9 @@ class Merger:
             if not bad:
                 yield f"Ranks {_numbers(ranks)}."
             elif len(hit) < len(ranks):
-                yield f"Only {_ranks_named(set(hit))} of {len(ranks)} ranks {'does' if len(hit) == 1 else 'do'} so."
+                yield f"Only on {_ranks_named(set(hit))}, of {len(ranks)} ranks."
             else:
-                yield f"All {len(ranks)} ranks do so."
+                yield f"On {_all(ranks)}."
         if counted:
             yield f"{counted[0]:,} of {counted[1]:,} steps were watched."
             if self.first_harm is not None:
@@ -342,20 +352,33 @@ def _opposed(c: TaskCosine) -> float:
     return 2.0 if found is None or found != found else found  # noqa: PLR0124  NaN
 
 
+def _own_note(m: Mutation, report: Report) -> str | None:
+    """The note without what an earlier merge has added to it."""
+    note = m.note
+    for added in (_step_note(m, report.watched_steps), _rank_note(m, report.ranks)):
+        if note is not None and added is not None:
+            note = note.removesuffix(added).removesuffix(", ") or None
+    return note
+
+
 def _rank_note(m: Mutation, ranks: tuple[int, ...]) -> str | None:
-    """``on all 4 ranks``, ``on rank 1 only``, ``3 times on rank 0 and 4 on rank 1``."""
+    """``on all 4 ranks``, ``on rank 1 only``, ``3 on rank 0, 4 on rank 1``."""
     if not ranks:
         return None
     counts = {c.rank: c.count for c in m.ranks}
     if set(counts) != set(ranks):
         return f"on {_ranks_named(set(counts))} only" if counts else None
     if len(set(counts.values())) == 1 or len(ranks) > 8:
-        return f"on all {len(ranks)} ranks"
-    return ", ".join(f"{count:,} times on rank {rank}" for rank, count in counts.items())
+        return f"on {_all(ranks)}"
+    return ", ".join(f"{count:,} on rank {rank}" for rank, count in counts.items())
 
 
 def _step_note(m: Mutation, counted: tuple[int, ...]) -> str | None:
     return None if not counted or m.steps is None else f"in {m.steps:,} of {counted[0]:,} watched steps"
+
+
+def _all(ranks: tuple[int, ...]) -> str:
+    return "both ranks" if len(ranks) == 2 else f"all {len(ranks)} ranks"
 
 
 def _ranks_named(ranks: set[int | None] | set[int]) -> str:

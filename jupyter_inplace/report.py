@@ -294,7 +294,7 @@ class Report:
 
     :param rank: which process of a job it is of; `world` is how many there are.
     :param ranks: of a merged report, the ranks that it is of.
-    :param steps: of a report of watched steps, how many were watched, and how many there were.
+    :param watched_steps: of a report of watched steps, how many were watched, and how many there were.
     """
 
     format: str = FORMAT
@@ -317,7 +317,7 @@ class Report:
     blind_spots: tuple[str, ...] = ()
     world: int | None = field(default=None, metadata={"absent_if_empty": True})
     ranks: tuple[int, ...] = field(default=(), metadata={"absent_if_empty": True})
-    steps: tuple[int, ...] = field(default=(), metadata={"absent_if_empty": True})
+    watched_steps: tuple[int, ...] = field(default=(), metadata={"absent_if_empty": True})
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain JSON data."""
@@ -371,6 +371,16 @@ class Report:
         from jupyter_inplace.show.portable import portable
 
         return portable(self)
+
+    def apply(self, fix_id: int) -> str:
+        """Put the fix of that `id` in place of the cell that asks for it; in a script, print what it changes.
+
+        :return: the new source of the watched cell.
+        :raises ValueError: there is no such fix, or the watched cell was edited since.
+        """
+        from jupyter_inplace.apply import apply
+
+        return apply(self, fix_id)
 
     def raise_for_verdict(self, at: Verdict = "corrupts") -> None:
         """Do nothing where the verdict is better than `at`.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -16,7 +16,7 @@ from jupyter_inplace.cli.save import file_name
 from jupyter_inplace.report import VERDICTS, Report
 
 SILENT = """\
-import os
+from pathlib import Path
 import sys
 
 assert "torch" not in sys.modules, "torch came before the script asked for it"
@@ -56,8 +56,10 @@ def test_a_silent_bug(terminal):
     ended = terminal.watched("--save", "reports", "--fail-on", "cuts", "train.py")
     assert ended.status == 3
     assert ended.out == f"grad {[2 * 2.7182817459106445] * 3}\n"  # the program's own output and nothing else
-    assert ended.err.startswith("\ncorrupts: the gradient is wrong for loss and nothing raises: h.data.mul_(2) (train.py:11)")
-    assert ended.err.rstrip().endswith(f"report: {os.path.join('reports', 'train.json')}")
+    assert ended.err.startswith(
+        "\ncorrupts: the gradient is wrong for loss and nothing raises: h.data.mul_(2) (train.py:11)"
+    )
+    assert ended.err.rstrip().endswith(f"report: {Path('reports') / 'train.json'}")
     report = load(terminal.folder / "reports" / "train.json")
     assert (report.verdict, report.rank, report.cell, report.error) == ("corrupts", None, None, None)
     (mutation,) = [m for m in report.mutations if m.verdict == "corrupts"]
@@ -144,7 +146,8 @@ def test_bad_input_is_one_line_and_status_2(words, told, tmp_path, monkeypatch, 
 
 
 @pytest.mark.parametrize(
-    "words", [[], ["--task", "a"], ["-m"], ["--fail-on", "never", "x.py"], ["--fingerprint", "some", "x.py"], ["show"], ["fix"]]
+    "words",
+    [[], ["--task", "a"], ["-m"], ["--fail-on", "never", "x.py"], ["--fingerprint", "some", "x.py"], ["show"], ["fix"]],
 )
 def test_wrong_words_are_status_2(words, capsys):
     with pytest.raises(SystemExit) as caught:

@@ -158,7 +158,10 @@ export function layOut(report: Report): Timeline {
   }
 
   const extent = Math.max(current?.to ?? 1, 1);
-  const harmful = new Set(report.mutations.filter(isHarmful).map((mutation) => mutation.id));
+  // A refused write changed nothing.
+  const harmful = new Set(
+    report.mutations.filter((item) => isHarmful(item) && item.verdict !== "rejected").map((item) => item.id),
+  );
   for (const lane of lanes.values()) lane.segments = segments(lane.marks, extent, harmful);
   return {
     lanes: [...lanes.values()].sort((a, b) => Number(b.hot) - Number(a.hot)),

@@ -304,6 +304,8 @@ export function markExtension(model: ICodeCellModel, host: MarkHost): Extension 
       },
       ".ji-gutter": { display: "none", width: "14px" },
       "&.ji-has-marks .ji-gutter": { display: "flex" },
+      // JupyterLab greys the gutters for line numbers; marks alone need no ground of their own.
+      "& .cm-gutters:has(> .ji-gutter:only-child)": { background: "transparent", border: "none" },
       "&:not(.ji-has-marks) .cm-gutters:has(> .ji-gutter:only-child)": { display: "none" },
       ".ji-gutter-sign": { display: "block", textAlign: "center", cursor: "help", fontSize: "11px" },
       ".ji-gutter-write": { color: "var(--jp-error-color1, #b3261e)" },

@@ -134,14 +134,8 @@ function FixItem({ fix, primary }: { fix: Fix; primary: boolean }): JSX.Element 
       <div class="ji-fix-body">
         <Diff lines={lines} />
         <p class="ji-fix-text">
-          <b>{kindName(fix.kind, trans)}</b>
+          <b>{fix.title === "" ? kindName(fix.kind, trans) : <Sentence text={fix.title} />}</b>
           {fix.reading !== null && <span class="ji-reading"> · {readingName(fix.reading, trans)}</span>}
-          {fix.title !== "" && (
-            <>
-              {" · "}
-              <Sentence text={fix.title} />
-            </>
-          )}
         </p>
         <p class="ji-fix-text ji-muted" data-ji="proof">
           <Sentence text={proof(fix, trans).join(" · ")} />

@@ -1,0 +1,67 @@
+"""Makes the README's pictures from a real run: `python tests/browser/screenshots.py docs`.
+
+Needs what the browser tests need: the built front end and Chromium.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from lab import Notebook
+from playwright.sync_api import sync_playwright
+from server import JupyterServer, code_cell
+
+CELL = """\
+%%autograd_watch
+torch.manual_seed(3)
+x = torch.randn(4, 6)
+trunk = nn.Linear(6, 5); heads = nn.ModuleDict({"seg": nn.Linear(5, 2), "depth": nn.Linear(5, 1)})
+z = torch.tanh(trunk(x))
+seg = heads["seg"](z).pow(2).mean()
+z.mul_(0.5)  # keep the activations small
+depth = heads["depth"](z).abs().mean()
+(seg + depth).backward()"""
+ARGUMENTS = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
+# The picture is of the panel: the traceback above it and the tools of the cell are left out.
+PICTURE = """
+.jp-OutputArea-child:has([data-mime-type="application/vnd.jupyter.stderr"]), .jp-cell-toolbar { display: none !important; }
+"""
+
+
+def shoot(folder: Path) -> None:
+    """Write panel_light.png and panel_dark.png into `folder`."""
+    path = shutil.which("chromium")
+    if path is None:
+        sys.exit("Chromium is missing: apt-get install --no-install-recommends chromium fonts-dejavu-core")
+    folder.mkdir(parents=True, exist_ok=True)
+    server = JupyterServer(Path(tempfile.mkdtemp()) / "jupyter")
+    try:
+        server.wait()
+        setup = code_cell("%load_ext jupyter_inplace\nimport torch\nfrom torch import nn")
+        name = server.write("picture.ipynb", [setup, code_cell(CELL, identity="cell-2")])
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+            page = browser.new_page(viewport={"width": 1080, "height": 2400}, reduced_motion="reduce")
+            notebook = Notebook(page).open(server.lab(name), kernel=True)
+            notebook.run(0)
+            notebook.run(1)
+            notebook.panel(1).wait_for(timeout=60_000)
+            page.wait_for_function("() => document.querySelector('[data-ji=proving]') === null", timeout=120_000)
+            page.add_style_tag(content=PICTURE)
+            for theme in ("Light", "Dark"):
+                page.evaluate(
+                    "t => window.jupyterapp.commands.execute('apputils:change-theme', {theme: t})",
+                    f"JupyterLab {theme}",
+                )
+                page.wait_for_timeout(1500)
+                notebook.cell(1).screenshot(path=folder / f"panel_{theme.lower()}.png")
+            browser.close()
+    finally:
+        server.stop()
+
+
+if __name__ == "__main__":
+    shoot(Path(sys.argv[1]))

@@ -5,12 +5,14 @@ Both are replaced on `torch.Tensor` for the time of the session. Other tensors' 
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from jupyter_inplace.record import torch_private as private
 from jupyter_inplace.record.geometry import WHOLE, byte_range, view_of
+from jupyter_inplace.record.patching import session_here
 from jupyter_inplace.record.unrecorded import identity_of
 
 if TYPE_CHECKING:
@@ -26,43 +28,19 @@ class Undispatched:
 
     def install(self) -> None:
         self._on = True
-        base: Any = torch._C.TensorBase
-        data, detach_ = base.__dict__["data"], base.__dict__["detach_"]
-        watching = self
-
-        def get(tensor: Any) -> Any:
-            return data.__get__(tensor)
-
-        def put(tensor: Any, value: Any) -> None:
-            __tracebackhide__ = True
-            before = watching._before_data(tensor, value)
-            data.__set__(tensor, value)
-            watching._after_data(tensor, before)
-
-        def detach_in_place(tensor: Any) -> Any:
-            __tracebackhide__ = True
-            before = watching._before_detach(tensor)
-            out = detach_(tensor)
-            watching._after_detach(tensor, before)
-            return out
-
-        detach_in_place.__name__ = "detach_"
-        detach_in_place.__doc__ = detach_.__doc__
-        torch.Tensor.data = property(get, put, doc=data.__doc__)  # type: ignore[assignment]
-        torch.Tensor.detach_ = detach_in_place  # type: ignore[assignment]
+        _acquire()
 
     def remove(self) -> None:
         if self._on:
             self._on = False
-            del torch.Tensor.data
-            del torch.Tensor.detach_
+            _release()
 
     def _quiet(self) -> bool:
         return self._session.muted or not self._session.installed
 
     # --- x.data = t -----------------------------------------------------------------------------------------------------------
 
-    def _before_data(self, tensor: Any, value: Any) -> Any:
+    def before_data(self, tensor: Any, value: Any) -> Any:
         if self._quiet():
             return None
         session = self._session
@@ -90,7 +68,7 @@ class Undispatched:
             session.fault(fault)
             return None
 
-    def _after_data(self, tensor: Any, before: Any) -> None:
+    def after_data(self, tensor: Any, before: Any) -> None:
         if before is None:
             return
         session = self._session
@@ -114,7 +92,7 @@ class Undispatched:
 
     # --- x.detach_() -----------------------------------------------------------------------------------------------------------
 
-    def _before_detach(self, tensor: Any) -> Any:
+    def before_detach(self, tensor: Any) -> Any:
         if self._quiet() or not tensor.requires_grad:
             return None
         try:
@@ -123,7 +101,7 @@ class Undispatched:
             self._session.fault(fault)
             return None
 
-    def _after_detach(self, tensor: Any, before: Any) -> None:
+    def after_detach(self, tensor: Any, before: Any) -> None:
         if before is None:
             return
         session = self._session
@@ -138,8 +116,65 @@ class Undispatched:
                         session.index.touch(saved)
             if identity is not None:
                 session.severed.cut(tensor, identity, row)
+                session.attentive = True
         except Exception as fault:
             session.fault(fault)
+
+
+# The replacements belong to the process, a session to its thread: each asks for the session in force where it is called, and
+# they stand from the first session's beginning to the last one's end.
+_lock = threading.Lock()
+_users = 0
+_BASE: Any = torch._C.TensorBase
+_data, _detach_ = _BASE.__dict__["data"], _BASE.__dict__["detach_"]
+
+
+def _acquire() -> None:
+    global _users
+    with _lock:
+        if _users == 0:
+            torch.Tensor.data = property(_get_data, _put_data, doc=_data.__doc__)  # type: ignore[assignment]
+            torch.Tensor.detach_ = _detach_in_place  # type: ignore[method-assign, assignment]
+        _users += 1
+
+
+def _release() -> None:
+    global _users
+    with _lock:
+        _users -= 1
+        if _users == 0:
+            del torch.Tensor.data
+            del torch.Tensor.detach_
+
+
+def _get_data(tensor: Any) -> Any:
+    return _data.__get__(tensor)
+
+
+def _put_data(tensor: Any, value: Any) -> None:
+    __tracebackhide__ = True
+    session = session_here()
+    if session is None:
+        _data.__set__(tensor, value)
+        return
+    before = session.undispatched.before_data(tensor, value)
+    _data.__set__(tensor, value)
+    session.undispatched.after_data(tensor, before)
+
+
+def _detach_in_place(tensor: Any) -> Any:
+    __tracebackhide__ = True
+    session = session_here()
+    if session is None:
+        return _detach_(tensor)
+    before = session.undispatched.before_detach(tensor)
+    out = _detach_(tensor)
+    session.undispatched.after_detach(tensor, before)
+    return out
+
+
+_detach_in_place.__name__ = "detach_"
+_detach_in_place.__doc__ = _detach_.__doc__
 
 
 class Severed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,11 +13,16 @@ from jupyter_inplace._rank import stamped
 from jupyter_inplace.report import Cell, Report
 
 if TYPE_CHECKING:
+    from jupyter_inplace.rewrite.rewind import Rewound
+    from jupyter_inplace.rewrite.verify import Before, Proofs
     from jupyter_inplace.steps import Steps
 
 Item = TypeVar("Item")
 
 _active = threading.local()  # the one session of this thread, and the watches open in it
+
+# What is not to be had before every proof is there.
+_WHOLE = frozenset(("fixes", "to_dict", "to_json", "to_html", "portable", "apply"))
 
 Namespace = Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None
 
@@ -47,6 +53,9 @@ class watch:
         ```
 
     :param progress: False: do not tell how far such a loop is. Else a line in a terminal, a bar in a notebook with tqdm.
+    :param verify: True: make the rewrites of a `cell` that has harmful writes, and try each on a copy of the state from
+        before it. A `jupyter_inplace.rewrite.verify.Before` says what copy there is.
+    :param verify_seconds: that all proofs of the cell share.
 
     The object is a handle from the first line on: once the block is over its attributes are those of the newest `Report`.
     Raises nothing of its own while the block runs; an exception of the block's passes through unchanged.
@@ -63,10 +72,13 @@ class watch:
         namespace: Namespace = None,
         every: int | None = None,
         progress: bool | None = None,
+        verify: bool | Before = False,
+        verify_seconds: float | None = None,
     ) -> None:
         if fingerprint not in ("exported", "all", "off"):
             raise ValueError(f"`fingerprint` is one of exported, all, off, not {fingerprint!r}")
-        for name in tasks:
+        given: tuple[Any, ...] = tasks
+        for name in given:
             if not isinstance(name, str) or not name.strip():
                 raise ValueError(f"a task is given by its name, a string such as 'loss', not {name!r}")
         if every is not None and (type(every) is not int or every < 1):
@@ -80,6 +92,10 @@ class watch:
         self._namespace = namespace
         self._every = every
         self._progress = progress
+        self._verify, self._verify_seconds = verify, verify_seconds
+        self._before: Before | None = None
+        self._proofs: Proofs | None = None
+        self._began = 0.0
         self._report: Report | None = None
         self._window: Any = None
         self._steps: Steps | None = None
@@ -88,7 +104,14 @@ class watch:
     @property
     def report(self) -> Report | None:
         """The newest report, None while the block runs; with `every`, that of the steps watched until now."""
+        if self._proofs is not None:
+            return self._proofs.report
         return self._report if self._steps is None else self._steps.report()
+
+    @property
+    def proofs(self) -> Proofs | None:
+        """The rewrites of the cell while they are made and proved; None where there is nothing to rewrite."""
+        return self._proofs
 
     def start(self) -> watch:
         """Put the watch in force on this thread. Use `stop` to end it, whatever happened in between."""
@@ -96,7 +119,13 @@ class watch:
             raise RuntimeError("this watch is running already; make a new one with watch()")
         frame, self._frame = self._frame or sys._getframe(1), None
         if self._every is None:
-            self._window = self._open(frame)
+            self._keep_before()
+            try:
+                self._window = self._open(frame)
+            except BaseException:
+                self._drop_before()
+                raise
+            self._began = time.perf_counter()
             return self
         from jupyter_inplace.steps import Steps
 
@@ -136,8 +165,68 @@ class watch:
             if self._report is None:
                 raise RuntimeError("this watch was never started; use `with watch() as report:`")
             return self._report
-        self._report = stamped(window.close(error))
+        seconds = time.perf_counter() - self._began
+        try:
+            self._report = stamped(window.close(error))
+            self._prove(self._report, seconds)
+        except BaseException:
+            self._drop_before()
+            raise
         return self._report
+
+    # --- rewrites of a cell -------------------------------------------------------------------------------------------
+
+    def _keep_before(self) -> None:
+        """Keep the state from before the cell, as late as can be and outside of the watch."""
+        self._proofs = None
+        if self._cell is None or self._verify is False:
+            return
+        from jupyter_inplace.rewrite.verify import Before
+
+        self._before = Before.keep(self._names()) if self._verify is True else self._verify
+
+    def _drop_before(self) -> None:
+        before, self._before = self._before, None
+        if before is not None:
+            before.drop()
+
+    def _names(self) -> dict[str, Any]:
+        names = self._namespace() if callable(self._namespace) else self._namespace
+        return names if isinstance(names, dict) else dict(names or {})
+
+    def _prove(self, report: Report, seconds: float) -> None:
+        before = self._before
+        if before is None:
+            return
+        from jupyter_inplace.rewrite.verify import SECONDS, Proofs
+
+        if not Proofs.wanted(report):
+            self._drop_before()
+            return
+        self._proofs = Proofs(
+            report,
+            before,
+            seconds=SECONDS if self._verify_seconds is None else self._verify_seconds,
+            cell_seconds=seconds,
+            taken=self._names().keys(),
+        )
+        self._proofs.start()
+
+    def rewind(self) -> Rewound:
+        """Put back the tensors, optimizer states and random numbers that the watched cell changed, in place.
+
+        :return: what was put back, and what could not be.
+        :raises RewindError: nothing was; it says why.
+        """
+        if self._proofs is None:
+            from jupyter_inplace.rewrite.rewind import RewindError
+
+            raise RewindError(
+                "no copy of the state from before was kept: the cell is still running"
+                if self._running
+                else "no copy of the state from before is kept where no harmful write was found"
+            )
+        return self._proofs.rewind(self._names())
 
     # --- a long loop --------------------------------------------------------------------------------------------------
 
@@ -187,10 +276,13 @@ class watch:
         report = self.report if "_steps" in self.__dict__ else None
         if report is None:
             raise AttributeError(f"the watch has no {name!r} yet: its block is still running, or never ran")
+        if self._proofs is not None and name in _WHOLE:
+            report = self._proofs.wait()
         return getattr(report, name)
 
     def __str__(self) -> str:
-        return str(self._report) if self._report is not None else "watching: the report comes when the block is over"
+        report = self.report
+        return str(report) if report is not None else "watching: the report comes when the block is over"
 
     def __repr__(self) -> str:
         return (
@@ -201,7 +293,8 @@ class watch:
             else "<watch>"
         )
 
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Any:
-        if self._report is None:
+    def _repr_mimebundle_(self, **_wanted: Any) -> Any:
+        report = self.report
+        if report is None:
             return {"text/plain": str(self)}
-        return self._report._repr_mimebundle_(include, exclude)
+        return report._repr_mimebundle_()

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from IPython.display import display, update_display
 
 from jupyter_inplace.report import Report
+
+if TYPE_CHECKING:
+    from jupyter_inplace.show.panel import Panel
 
 
 class Output:
@@ -17,29 +21,37 @@ class Output:
 
     :param live: the front end can hold widgets. Where a kernel is alone (nbclient) a widget would be saved and never be
         drawn again.
+    :param replaces: what is shown can be replaced; a terminal prints it once more.
     """
 
-    def __init__(self, *, live: bool = False) -> None:
+    def __init__(self, *, live: bool = False, replaces: bool = True) -> None:
         self._id = f"jupyter-inplace-{os.urandom(16).hex()}"
-        self._live = live
+        self.live = live
+        self.replaces = replaces
         self._shown = False
+        self._panel: Panel | None = None
+        self._lock = threading.Lock()
 
     def show(self, report: Report) -> None:
-        """Display a report, in place of the one that this output shows."""
-        # A clean cell's one line needs no widget.
-        bundle = _live_bundle(report) if self._live and report.verdict != "harmless" else report._repr_mimebundle_()
-        (update_display if self._shown else display)(bundle, raw=True, display_id=self._id)
-        self._shown = True
+        """Display a report, in place of the one that this output shows. From any thread."""
+        with self._lock:
+            # A clean cell's one line needs no widget.
+            live = self.live and report.verdict != "harmless"
+            bundle = self._live_bundle(report) if live else report._repr_mimebundle_()
+            (update_display if self._shown else display)(bundle, raw=True, display_id=self._id)
+            self._shown = True
 
+    def _live_bundle(self, report: Report) -> dict[str, Any]:
+        try:
+            from jupyter_inplace.show.panel import Panel, bundle
 
-def _live_bundle(report: Report) -> dict[str, Any]:
-    try:
-        from jupyter_inplace.show.panel import bundle
-
-        return bundle(report)
-    except Exception as error:  # noqa: BLE001 (the panel is not built, widgets do not work here: the HTML always does)
-        complain(f"the report is shown without its panel: {error}")
-        return report._repr_mimebundle_()
+            if self._panel is None:
+                self._panel = Panel(report)
+            return bundle(report, self._panel)
+        except Exception as error:  # noqa: BLE001 (the panel is not built, or widgets do not work here: HTML does)
+            if not self._shown:
+                complain(f"the report is shown without its panel: {error}")
+            return report._repr_mimebundle_()
 
 
 def can_hold_widgets(cell_id: str | None) -> bool:

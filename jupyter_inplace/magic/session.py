@@ -12,6 +12,7 @@ from jupyter_inplace.magic.output import complain
 from jupyter_inplace.report import Cell, Report
 
 if TYPE_CHECKING:
+    from jupyter_inplace.rewrite.verify import Before, Proofs
     from jupyter_inplace.watch import watch as Watch
 
 
@@ -21,17 +22,25 @@ class Session:
     :param cell: the cell as its front end has it.
     :param file: the file name that the cell's code was compiled under.
     :param labels: names such as ``In[7]`` for the file names of cells; may grow while the cell runs.
-    :param namespace: the user's variables.
+    :param shell: runs the cell; its ``user_ns`` are the user's variables.
+    :param no_proof: why no rewrite of this cell is to be tried, whatever the options say.
     """
 
     def __init__(
-        self, options: Options, cell: Cell, file: str, labels: Mapping[str, str], namespace: dict[str, Any]
+        self,
+        options: Options,
+        cell: Cell,
+        file: str,
+        labels: Mapping[str, str],
+        shell: Any,
+        no_proof: str | None = None,
     ) -> None:
         self.options = options
         self.cell = cell
         self._file = file
         self._labels = labels
-        self._namespace = namespace
+        self._shell = shell
+        self._no_proof = no_proof
         self._watch: Watch | None = None
         self._arrival: OnArrival | None = None
         self._report: Report | None = None
@@ -70,10 +79,27 @@ class Session:
             cell=self.cell,
             labels=self._labels,
             cell_file=self._file,
-            namespace=lambda: self._namespace,
+            namespace=lambda: self._shell.user_ns,
+            verify=self._before(),
+            verify_seconds=self.options.verify_seconds,
         )
         self._bind(self._watch)
         self._watch.start()
+
+    def _before(self) -> Before:
+        """The state from before the cell: this is as close to its code as we get."""
+        from jupyter_inplace.rewrite.verify import Before
+
+        if self.options.verify is False:
+            return Before.nothing("not tried: --no-verify was given")
+        if self._no_proof is not None and not self.options.verify:
+            return Before.nothing(self._no_proof)
+        return Before.keep(self._shell, force=bool(self.options.verify))
+
+    @property
+    def proofs(self) -> Proofs | None:
+        """The rewrites of the cell while they are made and proved."""
+        return self._watch.proofs if self._watch is not None else None
 
     def _start_late(self) -> None:
         try:
@@ -83,7 +109,7 @@ class Session:
 
     def _bind(self, handle: Any) -> None:
         if self.options.result is not None:
-            self._namespace[self.options.result] = handle
+            self._shell.user_ns[self.options.result] = handle
 
 
 def _nothing() -> str:

@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
@@ -21,6 +21,9 @@ from jupyter_inplace.magic.session import Session
 from jupyter_inplace.magic.traces import TraceFilter
 from jupyter_inplace.magic.transform import ENTRANCE, MagicLine
 from jupyter_inplace.report import Cell
+
+if TYPE_CHECKING:
+    from jupyter_inplace.rewrite.rewind import Rewound
 
 
 @dataclass(eq=False)
@@ -47,6 +50,8 @@ class Watcher:
         self._thread = threading.get_ident()
         self._labels: dict[str, str] = {}
         self._following: Options | None = None  # what `%autograd_watch on` asked for
+        self._kept: Session | None = None  # the last watched cell with harmful writes, while it can be rewound
+        self._sources: dict[str, str] = {}  # by the front end's id
         self._transformer = MagicLine(
             running=lambda: self._running[0].source if self._running else None,
             watches_all=lambda: self._following is not None,
@@ -78,6 +83,7 @@ class Watcher:
         for running in self._running:
             _discard(running.session)
             running.session = None
+        self._let_go()
         self._traces.remove()
         for event, callback in self._events.items():
             if callback in shell.events.callbacks[event]:
@@ -117,7 +123,9 @@ class Watcher:
         self._labels.update({name: f"In[{n}]" for name, n in getattr(self._shell.compile, "_filename_map", {}).items()})
         self._labels[file] = f"In[{running.number}]"
         cell = Cell(source=running.source, id=running.id, execution_count=running.number)
-        session = Session(options, cell, file, self._labels, self._shell.user_ns)
+        self._let_go()
+        no_proof = _NOT_ONE_CELL if automatic else None
+        session = Session(options, cell, file, self._labels, self._shell, no_proof)
         running.session, running.automatic = session, automatic
         self._traces.install()
         try:
@@ -135,6 +143,8 @@ class Watcher:
         outer = self._running[0] if self._running else None
         if outer is None:
             running = _Running(info, info.raw_cell, _cell_id(self._shell, info), self._number)
+            if running.id is not None:
+                self._sources[running.id] = info.raw_cell
         else:
             running = _Running(info, outer.source, outer.id, outer.number)
         self._running.append(running)
@@ -184,12 +194,44 @@ class Watcher:
 
     def _conclude(self, session: Session, error: BaseException | None, *, quiet_when_clean: bool) -> None:
         report = session.end(error)
-        options = session.options
+        options, proofs = session.options, session.proofs
         if options.save is not None:
             save(report, options.save)
-        if options.quiet or (quiet_when_clean and report.verdict == "harmless"):
+        output: Output | None = None
+        if not options.quiet and not (quiet_when_clean and report.verdict == "harmless"):
+            output = Output(live=can_hold_widgets(session.cell.id), replaces=hasattr(self._shell, "kernel"))
+            if proofs is None or output.replaces:
+                output.show(report)
+        if proofs is None:
             return
-        Output(live=can_hold_widgets(session.cell.id)).show(report)
+        self._kept = session
+        from jupyter_inplace.magic.follow import conclude
+
+        conclude(self._shell, proofs, output, options.save)
+
+    def _let_go(self) -> None:
+        """What was kept of an earlier cell is not needed once another one is watched."""
+        kept, self._kept = self._kept, None
+        if kept is not None and kept.proofs is not None:
+            kept.proofs.release()
+
+    # -- for the panel and for `report.apply` --------------------------------------------------------------------
+
+    def rewind(self, cell_id: str) -> Rewound:
+        """Put back what the watched run of a cell changed.
+
+        :raises RewindError: nothing was put back; it says why.
+        """
+        from jupyter_inplace.rewrite.rewind import RewindError
+
+        kept = self._kept
+        if kept is None or kept.proofs is None or kept.cell.id != cell_id:
+            raise RewindError("no copy of the state from before that cell is kept")
+        return kept.proofs.rewind(self._shell.user_ns)
+
+    def source_of(self, cell_id: str) -> str | None:
+        """What a cell said when it ran last; None where that is not known."""
+        return self._sources.get(cell_id)
 
     # -- magics --------------------------------------------------------------------------------------------------
 
@@ -270,6 +312,8 @@ class Watcher:
         finally:
             self._finish(running, error)
 
+
+_NOT_ONE_CELL = "not tried: under %autograd_watch on no copy of the state is kept (put %%autograd_watch on this cell)"
 
 _LINE_HELP = """%autograd_watch on|off|status
 

@@ -16,6 +16,7 @@ class FakeWatch:
 
     made: list[FakeWatch]
     finds = "harmless"
+    proofs = None
 
     def __init__(self, *tasks: str, **keywords: Any) -> None:
         self.tasks = tasks

@@ -1,0 +1,112 @@
+"""From the end of a watched cell to its last proof: what is shown, saved and kept, and when."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+from IPython.core.interactiveshell import InteractiveShell
+
+from jupyter_inplace.magic.output import Output, complain, save
+from jupyter_inplace.report import Report
+from jupyter_inplace.rewrite.verify import Proofs
+
+#: Seconds that a cell lasts longer where somebody waits for the next one; proofs that take longer go on beside it.
+PATIENCE = 5.0
+#: Seconds between two updates of one display.
+EVERY = 0.3
+
+
+class Following:
+    """Brings the proofs of a cell to where its report went.
+
+    :param output: where the report is shown; None where nothing is.
+    :param path: where it is saved; None where it is not.
+    """
+
+    def __init__(self, shell: InteractiveShell, proofs: Proofs, output: Output | None, path: Path | None) -> None:
+        self._shell = shell
+        self._proofs = proofs
+        self._output = output
+        self._path = path
+        self._context = contextvars.copy_context()  # a kernel keeps in there which cell an output belongs to
+
+    def wait(self) -> None:
+        """All proofs, here and now: nobody else will be there to take them (nbclient, a terminal)."""
+        if self._output is not None and self._output.replaces:
+            for report in self._proofs.changes(every=EVERY):
+                self._output.show(report)
+        else:
+            report = self._proofs.wait()
+            if self._output is not None:
+                self._output.show(report)
+        self._save(self._proofs.report)
+
+    def hand_over(self) -> None:
+        """As much as comes while a person does not mind, and the rest beside the next cells."""
+        for report in self._proofs.changes(PATIENCE, EVERY):
+            if self._output is not None:
+                self._output.show(report)
+        if self._proofs.done:
+            self._save(self._proofs.report)
+            return
+        threading.Thread(target=self._rest, name="jupyter_inplace display", daemon=True).start()
+        self._cancel_on_interrupt()
+
+    def quietly(self) -> None:
+        """Only what is saved."""
+        if self._path is not None:
+            self._save(self._proofs.wait())
+
+    def _rest(self) -> None:
+        for report in self._proofs.changes(every=EVERY):
+            if self._output is not None:
+                self._context.run(self._show, report)
+        self._save(self._proofs.report)
+
+    def _show(self, report: Report) -> None:
+        assert self._output is not None
+        with contextlib.suppress(Exception):  # the kernel is going down; whoever asks for the report has it
+            self._output.show(report)
+
+    def _save(self, report: Report) -> None:
+        if self._path is not None:
+            save(report, self._path)
+
+    def _cancel_on_interrupt(self) -> None:
+        """Ctrl+C while no cell runs, which a kernel ignores, cancels the proofs; in a cell it is the cell's as ever."""
+        loop: Any = getattr(getattr(self._shell, "kernel", None), "io_loop", None)
+        if loop is None:
+            return
+
+        def on_interrupt(*_signal: Any) -> None:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            self._proofs.cancel()
+
+        def install() -> None:
+            if signal.getsignal(signal.SIGINT) == signal.SIG_IGN and not self._proofs.done:
+                signal.signal(signal.SIGINT, on_interrupt)
+
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_later(0.1, install)
+
+
+def conclude(shell: InteractiveShell, proofs: Proofs, output: Output | None, path: Path | None) -> None:
+    """Show and save what the proofs of a cell give. A Ctrl+C cancels the proofs that are left, and nothing else."""
+    following = Following(shell, proofs, output, path)
+    try:
+        if output is None:
+            following.quietly()
+        elif output.live:
+            following.hand_over()
+        else:
+            following.wait()
+    except KeyboardInterrupt:  # in the midst of a display
+        proofs.cancel()
+        complain("interrupted; rewrites that were not tried by then are untried")
+        if output is not None:
+            output.show(proofs.report)

@@ -1,0 +1,324 @@
+"""The rewrites of a watched cell: candidates first, then the proof of each, as it arrives."""
+
+from __future__ import annotations
+
+import atexit
+import math
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from jupyter_inplace.report import HARMFUL, Fix, Report, Verification
+
+if TYPE_CHECKING:
+    from jupyter_inplace.rewrite.proof.runs import Sandbox
+    from jupyter_inplace.rewrite.rewind import Rewound
+    from jupyter_inplace.rewrite.sandbox import Limits, Outcome, Snapshot
+
+__all__ = ["SECONDS", "Before", "Proofs", "verify"]
+
+#: Seconds that all proofs of a cell share.
+SECONDS = 30.0
+
+_LEAVE = 2.0  # seconds that a thread gets to end when the interpreter does
+
+
+def verify(
+    source: str,
+    report: Report,
+    sandbox: Sandbox | None,
+    *,
+    seconds: float = SECONDS,
+    cell_seconds: float | None = None,
+    taken: Collection[str] = (),
+    unavailable: str = "no copy of the state from before the cell was kept",
+    on_change: Callable[[tuple[Fix, ...]], None] | None = None,
+) -> tuple[Fix, ...]:
+    """The rewrites of `source` for the harmful writes of `report`, each with what came of its proof, the best first.
+
+    :param source: the cell, its magic line kept.
+    :param sandbox: holds the state from before the cell; without one all rewrites are ``unverified``: `unavailable`.
+    :param cell_seconds: how long the cell took.
+    :param taken: names of the namespace that the cell runs in.
+    :param on_change: is given all fixes as they stand: first each of them ``pending``, then with every proof.
+    :raises RewriteError: the cell is not Python once its magics are taken out.
+    """
+    from jupyter_inplace.rewrite.candidates import candidates
+    from jupyter_inplace.rewrite.proof import prove
+
+    found = candidates(source, report, taken)
+    standing = {
+        number: Fix(
+            id=number,
+            kind=candidate.kind,
+            title=candidate.title,
+            source=candidate.source,
+            mutations=candidate.mutations,
+            diff=candidate.diff,
+            reading=candidate.reading,
+            verification=Verification(pending=True),
+        )
+        for number, candidate in enumerate(found)
+    }
+
+    def arrived(fix: Fix) -> None:
+        standing[fix.id] = fix
+        if on_change is not None:
+            on_change(tuple(standing.values()))
+
+    if on_change is not None:
+        on_change(tuple(standing.values()))
+    return prove(
+        source,
+        report,
+        found,
+        sandbox,
+        seconds=seconds,
+        cell_seconds=cell_seconds,
+        unavailable=unavailable,
+        on_fix=arrived,
+    )
+
+
+class Before:
+    """The state from before a cell, or why it could not be kept."""
+
+    def __init__(self, sandbox: Snapshot | None, why_not: str = "") -> None:
+        self.sandbox = sandbox
+        self.why_not = why_not
+
+    @classmethod
+    def keep(cls, state: Any, *, force: bool = False) -> Before:
+        """Keep the state as it is now. Call from the main thread, right before the cell runs.
+
+        :param state: the shell that runs the cell, or the dictionary of its names.
+        :param force: whatever its size.
+        """
+        from jupyter_inplace.rewrite.sandbox import SandboxUnavailableError, Snapshot
+
+        try:
+            _bring()
+            return cls(Snapshot.take(state, limit_bytes=None) if force else Snapshot.take(state))
+        except SandboxUnavailableError as error:
+            return cls(None, f"not tried: {error}")
+        except Exception as error:  # noqa: BLE001  said with each rewrite: the cell runs all the same
+            return cls(None, f"not tried: {error!r}")
+
+    @classmethod
+    def nothing(cls, why_not: str) -> Before:
+        """No state is kept; `why_not` says why."""
+        return cls(None, why_not)
+
+    def drop(self) -> None:
+        """Let the state go."""
+        sandbox, self.sandbox = self.sandbox, None
+        if sandbox is not None:
+            sandbox.cancel()
+
+
+class Proofs:
+    """Makes the rewrites of one watched cell in a thread of its own, and proves them.
+
+    :param report: of the cell as it ran.
+    :param before: the state from before it.
+    :param seconds: that all proofs share.
+    :param cell_seconds: how long the cell took.
+    :param taken: names of the namespace that the cell runs in.
+    """
+
+    def __init__(
+        self, report: Report, before: Before, *, seconds: float, cell_seconds: float | None, taken: Collection[str]
+    ) -> None:
+        assert report.cell is not None
+        self._cell = report.cell.source
+        self._report = report
+        self._before = before
+        self._seconds, self._cell_seconds, self._taken = seconds, cell_seconds, frozenset(taken)
+        self._changed = threading.Condition()
+        self._version = 0
+        self._done = False
+        self._released = False
+        self._follower: Callable[[Report], None] | None = None
+        self._thread = threading.Thread(target=self._work, name="jupyter_inplace proofs", daemon=True)
+
+    @classmethod
+    def wanted(cls, report: Report) -> bool:
+        """Whether there is something to rewrite."""
+        return report.cell is not None and any(mutation.verdict in HARMFUL for mutation in report.mutations)
+
+    def start(self) -> None:
+        """Begin. `report` has the rewrites as they stand from then on."""
+        atexit.register(self._leave)
+        self._thread.start()
+
+    @property
+    def report(self) -> Report:
+        """With the rewrites and proofs that have arrived."""
+        return self._report
+
+    @property
+    def done(self) -> bool:
+        """Whether no more proofs will arrive."""
+        return self._done
+
+    def wait(self) -> Report:
+        """The report with every proof. Ctrl+C cancels the proofs that are left, and nothing else."""
+        for _ in self.changes():
+            pass
+        return self._report
+
+    def changes(self, seconds: float | None = None, every: float = 0.0) -> Iterator[Report]:
+        """The report each time that it has changed, until every proof has arrived; Ctrl+C cancels those that are left.
+
+        :param seconds: end after so many, whatever has arrived.
+        :param every: seconds between two reports at least, except for the last one.
+        """
+        seen, deadline = 0, math.inf if seconds is None else time.monotonic() + seconds
+        while True:
+            try:
+                self._await(seen, deadline)
+                if every:
+                    self._await(None, min(deadline, time.monotonic() + every))
+            except KeyboardInterrupt:
+                self.cancel()
+            done = self._done
+            if self._version > seen:
+                seen = self._version
+                yield self._report
+            if done or time.monotonic() >= deadline:
+                return
+
+    def _await(self, seen: int | None, deadline: float) -> None:
+        """Wait for the end, or for something newer than `seen`."""
+        with self._changed:
+            while not self._done and (seen is None or self._version <= seen):
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return
+                self._changed.wait(None if left == math.inf else left)
+
+    def follow(self, follower: Callable[[Report], None]) -> None:
+        """Have `follower` called, in another thread, with each report to come, and now where none will."""
+        with self._changed:
+            self._follower = follower
+            done = self._done
+        if done:
+            follower(self._report)
+
+    def cancel(self) -> None:
+        """Give up the proofs that have not arrived."""
+        with self._changed:
+            if self._done:
+                return
+            self._end(tuple(_cancelled(fix) for fix in self._report.fixes))
+        self._tell()
+
+    def release(self) -> None:
+        """Let the state from before the cell go as soon as the proofs need it no more."""
+        with self._changed:
+            self._released = True
+            done = self._done
+        if done:
+            self._before.drop()
+
+    def rewind(self, namespace: dict[str, Any]) -> Rewound:
+        """Put back what the cell changed; see `jupyter_inplace.rewrite.rewind`. Proofs that are left are cancelled.
+
+        :raises RewindError: nothing was put back; it says why.
+        """
+        from jupyter_inplace.rewrite.rewind import RewindError, rewind
+
+        self.cancel()
+        sandbox = self._before.sandbox
+        if sandbox is None:
+            why = self._before.why_not.removeprefix("not tried: ")
+            raise RewindError(why or "the copy of the state from before the cell was let go: another cell was watched")
+        return rewind(sandbox, namespace)
+
+    def _leave(self) -> None:
+        self.cancel()
+        self._before.drop()
+        self._thread.join(_LEAVE)
+
+    def _work(self) -> None:
+        note = None
+        fixes: tuple[Fix, ...] = ()
+        try:
+            fixes = verify(
+                self._cell,
+                self._report,
+                _Stoppable(self) if self._before.sandbox is not None else None,
+                seconds=self._seconds,
+                cell_seconds=self._cell_seconds,
+                taken=self._taken,
+                unavailable=self._before.why_not,
+                on_change=self._set,
+            )
+        except Exception as error:  # noqa: BLE001  said in the report: a fault here is not to fail the person's cell
+            from jupyter_inplace.rewrite.code import RewriteError
+
+            told = str(error) if isinstance(error, RewriteError) else f"{type(error).__name__}: {error}"
+            note = f"no rewrite could be made: {told}"
+            fixes = tuple(fix for fix in self._report.fixes if not fix.verification.pending)
+        with self._changed:
+            if not self._done:
+                self._end(fixes, note)
+        self._tell()
+        atexit.unregister(self._leave)
+
+    def _set(self, fixes: tuple[Fix, ...]) -> None:
+        with self._changed:
+            if self._done:
+                return
+            self._report = replace(self._report, fixes=fixes)
+        self._tell()
+
+    def _end(self, fixes: tuple[Fix, ...], note: str | None = None) -> None:
+        """No more will come. With the lock held."""
+        notes = () if note is None else (note,)
+        self._report = replace(self._report, fixes=fixes, blind_spots=(*self._report.blind_spots, *notes))
+        self._done = True
+        if self._released:
+            self._before.drop()
+
+    def _tell(self) -> None:
+        with self._changed:
+            self._version += 1
+            self._changed.notify_all()
+            follower = self._follower
+        if follower is not None:
+            follower(self._report)
+
+
+class _Stoppable:
+    """The sandbox of some proofs for as long as anybody waits for them."""
+
+    def __init__(self, proofs: Proofs) -> None:
+        self._proofs = proofs
+
+    def run(self, target: str, arguments: dict[str, Any] | None = None, limits: Limits | None = None) -> Outcome:
+        from jupyter_inplace.rewrite.sandbox import Outcome
+
+        sandbox = self._proofs._before.sandbox
+        if self._proofs.done or sandbox is None:
+            return Outcome(status="cancelled")
+        return sandbox.run(target, arguments, limits)
+
+    def prepare(self, modules: Sequence[str]) -> None:
+        sandbox = self._proofs._before.sandbox
+        if sandbox is not None and not self._proofs.done:
+            sandbox.prepare(modules)
+
+
+def _cancelled(fix: Fix) -> Fix:
+    if not fix.verification.pending:
+        return fix
+    return replace(fix, verification=Verification(status="unverified", reason="the proofs were cancelled"))
+
+
+def _bring() -> None:
+    """Import what every run will need, so that the copy has it."""
+    import jupyter_inplace.explain.window
+    import jupyter_inplace.rewrite.proof.trial  # noqa: F401

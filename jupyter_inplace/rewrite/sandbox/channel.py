@@ -18,14 +18,18 @@ class GoneError(Exception):
     """The other side has gone."""
 
 
+def frame(message: Any) -> bytes:
+    """A message as it stands in the pipe."""
+    payload = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
+    return _LENGTH.pack(len(payload)) + payload
+
+
 def send(fd: int, message: Any) -> None:
     """Write one message, blocking.
 
     :raises GoneError: nobody reads any more.
     """
-    payload = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
-    send_raw(fd, _LENGTH.pack(len(payload)))
-    send_raw(fd, payload)
+    send_raw(fd, frame(message))
 
 
 def send_raw(fd: int, data: bytes) -> None:

@@ -46,10 +46,12 @@ class Guard:
     """The rules of one run.
 
     :param directory: the one place that may be written.
+    :param kernel_too: have Landlock refuse as well, which would keep the driver of a device from its files.
     :param report: is told of each refused act, in words, before the act is refused: the program may swallow the error.
     """
 
-    def __init__(self, directory: str, report: Callable[[str], None]) -> None:
+    def __init__(self, directory: str, report: Callable[[str], None], *, kernel_too: bool = True) -> None:
+        self._kernel_too = kernel_too
         self._inside = (os.path.realpath(directory), _SHARED_MEMORY)
         self._report = report
         self._busy = False
@@ -58,7 +60,8 @@ class Guard:
         """In force until the process ends."""
         sys.addaudithook(self._on_event)
         _guard_torch_save(self)
-        linux.forbid_writes([*self._inside, *_DEVICES])
+        if self._kernel_too and sys.platform.startswith("linux"):
+            linux.forbid_writes([*self._inside, *_DEVICES])
 
     def _on_event(self, event: str, arguments: tuple[Any, ...]) -> None:
         if self._busy:
@@ -98,7 +101,7 @@ class Guard:
     def _check_socket(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event in ("socket.connect", "socket.bind", "socket.sendto", "socket.sendmsg"):
             sock, address = arguments[0], arguments[1] if len(arguments) > 1 else None
-            if getattr(sock, "family", None) == socket.AF_UNIX:
+            if getattr(sock, "family", None) == getattr(socket, "AF_UNIX", -1):
                 if isinstance(address, str | bytes) and os.fsencode(address)[:1] not in (b"", b"\0"):
                     self.check_path(address, "opens the socket")
                 return

@@ -8,11 +8,11 @@ import os
 import resource
 import stat
 import sys
-import tempfile
 from collections.abc import Collection
 from typing import Any
 
 from jupyter_inplace.rewrite.sandbox import linux
+from jupyter_inplace.rewrite.sandbox.private import use_directory
 
 
 def isolate_snapshot(keep: Collection[int], shared_limit: int) -> None:
@@ -38,15 +38,19 @@ def isolate_worker(keep: Collection[int], directory: str, memory_bytes: int) -> 
     :param memory_bytes: how much it may hold beyond what it holds now.
     """
     _reopen_files(keep)
-    os.environ["TMPDIR"] = directory
-    tempfile.tempdir = directory
+    use_directory(directory)
+    limit_memory(memory_bytes)
+    _one_thread()
+
+
+def limit_memory(memory_bytes: int) -> None:
+    """Let this process hold no more than so many bytes beyond what it holds now, and write no larger file."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     limit = _data_bytes() + memory_bytes
     for what, value in ((resource.RLIMIT_DATA, limit), (resource.RLIMIT_FSIZE, memory_bytes)):
         hard = resource.getrlimit(what)[1]
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(what, (value, value))
-    _one_thread()
+        resource.setrlimit(what, (value, hard))
 
 
 def _replace_descriptors(keep: Collection[int]) -> None:

@@ -56,7 +56,7 @@ def walk(namespace: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """
     seen: set[int] = set()
     queue: deque[tuple[str, Any, int]] = deque(
-        (name, value, 0) for name, value in list(namespace.items()) if not _of_the_session(name)
+        (name, value, 0) for name, value in list(namespace.items()) if not is_of_session(name)
     )
     while queue and len(seen) < _OBJECTS:
         path, value, depth = queue.popleft()
@@ -89,6 +89,11 @@ def bytes_held(state: Any) -> int:
     return sum(sizes.values())
 
 
+def is_looked_into(value: Any) -> bool:
+    """Whether the attributes of an object are followed: not those of libraries that hold no tensor of the program's."""
+    return not type(value).__module__.startswith(_FOREIGN)
+
+
 def grad_of(tensor: Any) -> Any:
     """`tensor.grad`, without the warning that reading it off a non-leaf gives."""
     try:
@@ -97,7 +102,8 @@ def grad_of(tensor: Any) -> Any:
         return None
 
 
-def _of_the_session(name: str) -> bool:
+def is_of_session(name: str) -> bool:
+    """Whether IPython, not the person, put a name into the namespace."""
     return _SESSION.fullmatch(name) is not None
 
 
@@ -118,7 +124,7 @@ def _children(path: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield f"{path}.__self__", value.__self__
     elif isinstance(value, types.FunctionType):
         yield from _captured(path, value)
-    elif not type(value).__module__.startswith(_FOREIGN):
+    elif is_looked_into(value):
         yield from _attributes(path, getattr(value, "__dict__", None))
         for name in _slots(type(value)):
             try:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import importlib
 import os
-import resource
 import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
 from jupyter_inplace.rewrite.sandbox.channel import GoneError, send
 from jupyter_inplace.rewrite.sandbox.guard import Guard
-from jupyter_inplace.rewrite.sandbox.isolate import isolate_worker
 from jupyter_inplace.rewrite.sandbox.outcome import Limits
 
 
@@ -50,6 +48,8 @@ def work(
     try:
         os.setpgid(0, 0)
         fd, directory = set_up()
+        from jupyter_inplace.rewrite.sandbox.isolate import isolate_worker  # exists on Linux only
+
         sender = Sender(fd)
         isolate_worker({fd}, directory, limits.memory_bytes)
         function = resolve(target)
@@ -66,6 +66,8 @@ def work(
 
 def _last_words(fd: int) -> None:
     try:
+        import resource
+
         hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
         resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
         send(fd, ("fault", traceback.format_exc(limit=-3)[-2000:]))

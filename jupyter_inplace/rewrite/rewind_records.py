@@ -1,0 +1,227 @@
+"""What `rewind` needs to know of a state: taken in the snapshot as it was before the cell, and here as it is after it.
+
+A forked copy of a process has its objects at the same addresses, so the address tells which object of the one is which
+of the other, as long as the object has lived on.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import random
+import sys
+import types
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from jupyter_inplace.rewrite.sandbox.reach import grad_of, is_looked_into, is_of_session, namespace_of, walk
+from jupyter_inplace.rewrite.sandbox.worker import Sender
+
+_NODES = 200
+_ATTRIBUTES = "its attributes"
+_NO_STATE = (type, types.FunctionType, types.MethodType, types.ModuleType)
+_PLAIN = (str, bytes, int, float, complex, type(None))
+
+#: A value in a container: ``("is", value)`` for plain data, ``("at", address, type)`` for an object.
+Item = tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TensorRecord:
+    """One tensor: which object, and how it lies on its memory.
+
+    :param storage: the address of its storage's memory.
+    :param grad: the address of the tensor in its `.grad`; None without one.
+    :param node: name and number of the node that made it; None for a leaf.
+    """
+
+    path: str
+    address: int
+    kind: str
+    dtype: torch.dtype
+    storage: int
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    offset: int
+    requires_grad: bool
+    grad: int | None
+    node: tuple[str, int, bool] | None
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerRecord:
+    """The contents of a dictionary, list, set, or of an object's attributes."""
+
+    path: str
+    address: int
+    kind: str
+    items: tuple[Any, ...]
+
+    @property
+    def of_attributes(self) -> bool:
+        """Whether these are the attributes of an object."""
+        return self.kind == _ATTRIBUTES
+
+
+@dataclass(slots=True)
+class StateRecord:
+    """A whole state.
+
+    :param names: of the namespace, and what they name.
+    :param storages: by address, the digest of the memory and, where it was asked for, the memory.
+    :param opaque: paths of tensors whose memory cannot be read.
+    """
+
+    names: dict[str, Item] = field(default_factory=dict)
+    tensors: list[TensorRecord] = field(default_factory=list)
+    storages: dict[int, tuple[bytes, bytes | None]] = field(default_factory=dict)
+    containers: list[ContainerRecord] = field(default_factory=list)
+    arrays: dict[int, tuple[str, str, tuple[int, ...], Any]] = field(default_factory=dict)
+    generators: dict[int, tuple[str, Any]] = field(default_factory=dict)
+    random: Any = None
+    opaque: list[str] = field(default_factory=list)
+
+
+def describe(state: Any, send: Sender, *, known: Mapping[int, bytes]) -> None:
+    """In a worker: send the record of the state, with the memory of each storage whose digest is not the known one."""
+    send(record(namespace_of(state), known))
+
+
+def record(namespace: Mapping[str, Any], known: Mapping[int, bytes] | None = None) -> StateRecord:
+    """The record of a state.
+
+    :param known: digests by address; memory is recorded where it has another one. None: no memory is.
+    """
+    found = StateRecord({name: item(value) for name, value in namespace.items() if not is_of_session(name)})
+    numpy: Any = sys.modules.get("numpy")
+    for path, value in reachable(namespace):
+        if isinstance(value, torch.Tensor):
+            _add_tensor(found, path, value, known)
+            gradient = grad_of(value)
+            if gradient is not None:
+                _add_tensor(found, f"{path}.grad", gradient, known)
+        elif isinstance(value, torch.Generator):
+            found.generators[id(value)] = (path, value.get_state())
+        elif numpy is not None and isinstance(value, numpy.ndarray):
+            if value.dtype != object:
+                found.arrays[id(value)] = (path, str(value.dtype), value.shape, value.copy())
+        elif numpy is not None and isinstance(value, numpy.random.Generator):
+            found.generators[id(value)] = (path, value.bit_generator.state)
+        else:
+            container = container_record(path, value)
+            if container is not None:
+                found.containers.append(container)
+    found.random = random_state()
+    return found
+
+
+def reachable(namespace: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """What `walk` gives, and the registries of modules."""
+    for path, value in walk(namespace):
+        yield path, value
+        if isinstance(value, torch.nn.Module):
+            for room in ("_parameters", "_buffers", "_modules"):
+                yield f"{path}.{room}", vars(value)[room]
+
+
+def _add_tensor(found: StateRecord, path: str, tensor: torch.Tensor, known: Mapping[int, bytes] | None) -> None:
+    if (
+        tensor.layout is not torch.strided
+        or tensor.device.type != "cpu"
+        or type(tensor).__torch_dispatch__ is not _NONE
+    ):
+        found.opaque.append(path)
+        return
+    storage = tensor.untyped_storage()
+    pointer = storage.data_ptr()
+    if pointer and pointer not in found.storages:
+        memory = memory_at(pointer, storage.nbytes())
+        digest = hashlib.blake2b(memory, digest_size=16).digest()
+        changed = known is not None and known.get(pointer) != digest
+        found.storages[pointer] = (digest, bytes(memory) if changed else None)
+    gradient = grad_of(tensor)
+    found.tensors.append(
+        TensorRecord(
+            path,
+            id(tensor),
+            type(tensor).__name__,
+            tensor.dtype,
+            pointer,
+            tuple(tensor.shape),
+            tensor.stride(),
+            int(tensor.storage_offset()),
+            tensor.requires_grad,
+            id(gradient) if gradient is not None else None,
+            _node_of(tensor),
+        )
+    )
+
+
+_NONE = torch.Tensor.__torch_dispatch__
+
+
+def _node_of(tensor: torch.Tensor) -> tuple[str, int, bool] | None:
+    try:
+        node = tensor.grad_fn
+    except RuntimeError:  # a view of a base that was written: torch refuses to say
+        return ("", -1, False)
+    return None if node is None else (node.name(), node._sequence_nr(), _is_used_up(node))
+
+
+def _is_used_up(root: Any) -> bool:
+    """Whether a backward has freed what a graph had saved, as far as its first nodes tell."""
+    queue, seen = deque([root]), {root}
+    while queue and len(seen) < _NODES:
+        node = queue.popleft()
+        for name in dir(node):
+            if name.startswith("_saved_"):
+                try:
+                    getattr(node, name)
+                except RuntimeError as error:
+                    if "freed" in str(error):
+                        return True
+        below = [inner for inner, _ in node.next_functions if inner is not None and inner not in seen]
+        seen.update(below)
+        queue.extend(below)
+    return False
+
+
+def memory_at(pointer: int, size: int) -> ctypes.Array[ctypes.c_ubyte]:
+    """The bytes at an address. Not by way of numpy: torch would never again resize the storage."""
+    return (ctypes.c_ubyte * size).from_address(pointer)
+
+
+def container_record(path: str, value: Any) -> ContainerRecord | None:
+    """The contents of a mutable container, or of an object by its attributes; None for anything else."""
+    kind = type(value).__name__
+    if isinstance(value, dict):
+        return ContainerRecord(path, id(value), kind, tuple((item(key), item(inner)) for key, inner in value.items()))
+    if isinstance(value, list | deque | set):
+        return ContainerRecord(path, id(value), kind, tuple(item(inner) for inner in value))
+    attributes = getattr(value, "__dict__", None)
+    if isinstance(attributes, dict) and not isinstance(value, _NO_STATE) and is_looked_into(value):
+        contents = tuple((item(key), item(inner)) for key, inner in attributes.items())
+        return ContainerRecord(path, id(value), _ATTRIBUTES, contents)
+    return None
+
+
+def item(value: Any) -> Item:
+    """A value as the item of a container."""
+    if isinstance(value, _PLAIN):
+        return ("is", value)
+    if isinstance(value, tuple) and all(item(inner)[0] == "is" for inner in value):
+        return ("is", value)
+    return ("at", id(value), type(value).__name__)
+
+
+def random_state() -> dict[str, Any]:
+    """The states of the global generators."""
+    state: dict[str, Any] = {"random": random.getstate(), "torch": torch.get_rng_state()}
+    numpy: Any = sys.modules.get("numpy")
+    if numpy is not None:
+        state["numpy"] = numpy.random.get_state()
+    return state

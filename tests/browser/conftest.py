@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
+from lab import Notebook
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 from server import EXTENSION, ROOT, JupyterServer
 
@@ -64,9 +65,39 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
 def page(context: BrowserContext) -> Iterator[Page]:
     """A fresh page; errors of ours that the page reports fail the test."""
     page = context.new_page()
-    errors: list[str] = []
-    page.on("pageerror", lambda error: errors.append(f"{error}\n{error.stack}"))
+    errors = _errors_of(page)
     yield page
     page.close()
-    ours = [error for error in errors if "jupyter-inplace" in error or "panel.js" in error]
-    assert not ours, ours
+    assert not _ours(errors)
+
+
+@pytest.fixture(scope="session")
+def _lab_page(context: BrowserContext, server: JupyterServer) -> Iterator[tuple[Page, list[str]]]:
+    page = context.new_page()
+    errors = _errors_of(page)
+    page.goto(server.lab_url("lab?reset"))
+    page.wait_for_function("() => window.jupyterapp", timeout=60_000)
+    page.evaluate("async () => { await window.jupyterapp.restored; }")
+    yield page, errors
+    page.close()
+
+
+@pytest.fixture
+def lab(_lab_page: tuple[Page, list[str]]) -> Iterator[Notebook]:
+    """The one JupyterLab that stays on the page, for tests that need no page of their own."""
+    page, errors = _lab_page
+    errors.clear()
+    notebook = Notebook(page)
+    yield notebook
+    notebook.leave()
+    assert not _ours(errors)
+
+
+def _errors_of(page: Page) -> list[str]:
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(f"{error}\n{error.stack}"))
+    return errors
+
+
+def _ours(errors: list[str]) -> list[str]:
+    return [error for error in errors if "jupyter-inplace" in error or "panel.js" in error]

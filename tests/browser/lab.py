@@ -27,17 +27,55 @@ class Notebook:
         self.page.evaluate(f"async () => {{ await {CURRENT}.context.ready; }}")
         self.page.locator(".jp-Cell .cm-content").first.wait_for(state="attached", timeout=20_000)
         if kernel:
-            self.page.evaluate(
-                f"""async () => {{
-                  const context = {CURRENT}.sessionContext;
-                  await context.ready;
-                  await context.session.kernel.info;
-                }}"""
-            )
+            self._wait_for_kernel()
         return self
 
+    def _wait_for_kernel(self) -> None:
+        self.page.evaluate(
+            f"""async () => {{
+              const context = {CURRENT}.sessionContext;
+              await context.ready;
+              await context.session.kernel.info;
+            }}"""
+        )
+
+    def show(self, name: str, *, kernel: bool = False) -> Notebook:
+        """Open the notebook in the JupyterLab that is on the page already; without `kernel` it gets none."""
+        preference = {} if kernel else {"shouldStart": False, "canStart": False, "autoStartDefault": False}
+        self.page.evaluate(
+            """async ([path, kernelPreference]) => {
+              const widget = await window.jupyterapp.commands.execute(
+                'docmanager:open', {path, factory: 'Notebook', kernelPreference});
+              await widget.context.ready;
+              await widget.revealed;
+            }""",
+            [name, preference],
+        )
+        self.page.wait_for_function(
+            f"name => {CURRENT}?.context.path === name && {CURRENT}.content.widgets.length > 0", arg=name
+        )
+        self.cell().locator(".cm-content").first.wait_for(state="attached")
+        if kernel:
+            self._wait_for_kernel()
+        return self
+
+    def leave(self) -> None:
+        """Close every notebook unsaved, end its kernel, and be in the light again."""
+        self.page.evaluate(
+            """async () => {
+              const app = window.jupyterapp;
+              for (const widget of [...app.shell.widgets('main')]) {
+                if (widget.context) widget.context.model.dirty = false;
+                widget.close();
+              }
+              await app.serviceManager.sessions.shutdownAll();
+              await app.commands.execute('apputils:dismiss-all-notifications').catch(() => undefined);
+              await app.commands.execute('apputils:change-theme', {theme: 'JupyterLab Light'});
+            }"""
+        )
+
     def cell(self, index: int = 0) -> Locator:
-        return self.page.locator(".jp-Notebook .jp-Cell").nth(index)
+        return self.page.locator(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Notebook .jp-Cell").nth(index)
 
     def panel(self, index: int = 0) -> Locator:
         return self.cell(index).locator('[data-ji="panel"]')

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from lab import CURRENT, Notebook
+from lab import CURRENT
 from playwright.sync_api import expect
 from server import code_cell, displayed
 
@@ -27,9 +27,9 @@ depth = heads["depth"](z).abs().mean()
 (seg + depth).backward()"""
 
 
-def test_the_hint_at_an_error_leads_to_the_report(server, page):
+def test_the_hint_at_an_error_leads_to_the_report(server, lab):
     name = server.write("pain.ipynb", [code_cell(BROKEN)])
-    notebook = Notebook(page).open(server.lab(name), kernel=True)
+    notebook = lab.show(name, kernel=True)
     notebook.run()
     hint = notebook.cell().locator('[data-ji="hint"]')
     expect(hint).to_be_visible(timeout=40_000)
@@ -44,21 +44,23 @@ def test_the_hint_at_an_error_leads_to_the_report(server, page):
     expect(notebook.cell().locator('[data-ji="hint"]')).to_have_count(0)
 
 
-def test_other_errors_get_no_hint(server, page):
+def test_other_errors_get_no_hint(server, lab):
+    page = lab.page
     name = server.write("other.ipynb", [code_cell("1 / 0")])
-    notebook = Notebook(page).open(server.lab(name), kernel=True)
+    notebook = lab.show(name, kernel=True)
     notebook.run()
     expect(notebook.cell()).to_contain_text("ZeroDivisionError", timeout=30_000)
     page.wait_for_timeout(200)
     expect(notebook.cell().locator('[data-ji="hint"]')).to_have_count(0)
 
 
-def test_apply_and_run_gets_to_green(server, page, samples):
+def test_apply_and_run_gets_to_green(server, lab, samples):
+    page = lab.page
     # The saved report of the cell, in a fresh kernel that has loaded nothing.
     report = samples.breaks()
     cell = code_cell(report.cell.source.rstrip("\n"), [displayed(mimebundle(report))], "cell-2")
     name = server.write("green.ipynb", [code_cell("import torch\nfrom torch import nn"), cell])
-    notebook = Notebook(page).open(server.lab(name), kernel=True)
+    notebook = lab.show(name, kernel=True)
     expect(notebook.panel(1).locator('[data-ji="apply-run"]')).to_have_count(0)  # not trusted: nothing is run from it
     notebook.run(0)
     notebook.wait_idle(0)
@@ -74,12 +76,13 @@ def test_apply_and_run_gets_to_green(server, page, samples):
     expect(notebook.marks("write", 1)).to_have_count(0)
 
 
-def test_apply_works_while_the_kernel_is_busy(server, page, samples):
+def test_apply_works_while_the_kernel_is_busy(server, lab, samples):
+    page = lab.page
     report = samples.breaks()
     busy = code_cell("import time\ntime.sleep(30)")
     cell = code_cell(report.cell.source.rstrip("\n"), [displayed(mimebundle(report))], "cell-2")
     name = server.write("busy.ipynb", [busy, cell])
-    notebook = Notebook(page).open(server.lab(name), kernel=True)
+    notebook = lab.show(name, kernel=True)
     notebook.run(0)
     page.wait_for_function(f"() => {CURRENT}.sessionContext.session.kernel.status === 'busy'")
     notebook.panel(1).locator('[data-ji="apply"]').first.click()
@@ -88,7 +91,7 @@ def test_apply_works_while_the_kernel_is_busy(server, page, samples):
     page.evaluate(f"() => {CURRENT}.sessionContext.session.kernel.interrupt()")
 
 
-def test_proofs_update_the_display_in_place(server, page, samples, tmp_path):
+def test_proofs_update_the_display_in_place(server, lab, samples, tmp_path):
     bundle = mimebundle(samples.breaks())
     pending = json.loads(json.dumps(bundle))
     for fix in pending[MIME_TYPE]["fixes"]:
@@ -97,7 +100,7 @@ def test_proofs_update_the_display_in_place(server, page, samples, tmp_path):
     source = "import json\nfrom IPython.display import display\nlater = display(json.load(open('bundles.json'))[0], raw=True, display_id=True)"
     update = "later.update(json.load(open('bundles.json'))[1], raw=True)"
     name = server.write("proofs.ipynb", [code_cell(source), code_cell(update, identity="cell-2")])
-    notebook = Notebook(page).open(server.lab(name), kernel=True)
+    notebook = lab.show(name, kernel=True)
     notebook.run(0)
     panel = notebook.panel(0)
     expect(panel.locator('[data-ji="proving"]')).to_contain_text("0 of 4", timeout=30_000)
@@ -111,9 +114,9 @@ def test_proofs_update_the_display_in_place(server, page, samples, tmp_path):
     expect(panel.locator('[data-ji="gradient-detail"]')).to_contain_text("trunk.bias")
 
 
-def test_the_toolbar_loads_what_the_magic_needs(server, page):
+def test_the_toolbar_loads_what_the_magic_needs(server, lab):
     name = server.write("toolbar.ipynb", [code_cell("import torch\ntorch.zeros(2).add_(1)")])
-    notebook = Notebook(page).open(server.lab(name), kernel=True)
+    notebook = lab.show(name, kernel=True)
     notebook.cell().locator(".cm-line").last.click()
     notebook.cell().locator('[data-command="jupyter-inplace:watch-cell"]').click()
     notebook.expect_source("%%autograd_watch\n")
@@ -123,9 +126,10 @@ def test_the_toolbar_loads_what_the_magic_needs(server, page):
     )
 
 
-def test_a_fresh_kernel_without_the_magic_offers_to_load_it(server, page):
+def test_a_fresh_kernel_without_the_magic_offers_to_load_it(server, lab):
+    page = lab.page
     name = server.write("fresh.ipynb", [code_cell("%%autograd_watch\nimport torch\ntorch.zeros(2).add_(1)")])
-    notebook = Notebook(page).open(server.lab(name), kernel=True)
+    notebook = lab.show(name, kernel=True)
     notebook.run()
     button = page.get_by_role("button", name="Load it and run the cell")
     button.click(timeout=30_000)
@@ -134,7 +138,7 @@ def test_a_fresh_kernel_without_the_magic_offers_to_load_it(server, page):
     )
 
 
-def test_lines_of_other_files_are_shown_on_demand(server, page):
+def test_lines_of_other_files_are_shown_on_demand(server, lab):
     (server.notebooks / "helper_block.py").write_text(
         "def gate(h):\n    y = h.sigmoid()\n    y.mul_(2)  # gain\n    return y\n"
     )
@@ -143,7 +147,7 @@ def test_lines_of_other_files_are_shown_on_demand(server, page):
         "loss = gate(w * 2).sum()\ntry:\n    loss.backward()\nexcept RuntimeError:\n    pass"
     )
     name = server.write("files.ipynb", [code_cell("%load_ext jupyter_inplace"), code_cell(source, identity="cell-2")])
-    notebook = Notebook(page).open(server.lab(name), kernel=True)
+    notebook = lab.show(name, kernel=True)
     notebook.run(0)
     notebook.run(1)
     panel = notebook.panel(1)
@@ -154,7 +158,7 @@ def test_lines_of_other_files_are_shown_on_demand(server, page):
     expect(panel.locator('[data-ji="source"]')).to_contain_text("y.mul_(2)  # gain", timeout=20_000)
 
 
-def test_a_composed_widget_changes_the_watched_cell(server, page, samples):
+def test_a_composed_widget_changes_the_watched_cell(server, lab, samples):
     report = samples.breaks()
     (server.notebooks / "report.json").write_text(json.dumps(report.to_dict()))
     watched = code_cell(report.cell.source.rstrip("\n"), [displayed(mimebundle(report))], report.cell.id)
@@ -166,7 +170,7 @@ def test_a_composed_widget_changes_the_watched_cell(server, page, samples):
     )
     show = code_cell("print(panel.selected)", identity="cell-3")
     name = server.write("composed.ipynb", [watched, compose, show])
-    notebook = Notebook(page).open(server.lab(name), kernel=True)
+    notebook = lab.show(name, kernel=True)
     notebook.run(1)
     panel = notebook.panel(1)
     expect(panel).to_be_visible(timeout=30_000)

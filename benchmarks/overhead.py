@@ -75,7 +75,9 @@ def table(columns: dict[str, dict[str, float]]) -> str:
     shares = []
     for column in columns.values():
         extra = column.get(ANOMALY, 0.0) - column[PLAIN]
-        shares.append(f"{(column[WATCH] - column[PLAIN]) / extra:>22.2f}" if extra > 0 and WATCH in column else f"{'-':>22}")
+        shares.append(
+            f"{(column[WATCH] - column[PLAIN]) / extra:>22.2f}" if extra > 0 and WATCH in column else f"{'-':>22}"
+        )
     lines.append(f"{'share of anomaly':<{width}}" + "".join(shares))
     lines.append(
         f"{'plain step, us':<{width}}" + "".join(f"{column[PLAIN] / 1e3:>22.0f}" for column in columns.values())

@@ -161,7 +161,8 @@ class EnginePatch:
                 return None
             place = session.stack.lift()
             if place is not None:
-                session.last_op, session.fresh = None, 0
+                session.last_op = None
+                session.drop_fresh()
             return place
         except Exception as fault:
             session.fault(fault)
@@ -169,7 +170,7 @@ class EnginePatch:
 
     def _put_back(self, place: int) -> None:
         session = self._session
-        session.fresh = 0
+        session.drop_fresh()
         if session.installed:
             session.stack.put_back(place)
 

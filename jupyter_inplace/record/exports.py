@@ -18,6 +18,7 @@ from torch.overrides import handle_torch_function, has_torch_function_unary
 from jupyter_inplace.record import sites
 from jupyter_inplace.record import torch_private as private
 from jupyter_inplace.record.freed import is_gone
+from jupyter_inplace.record.freed import underlying_storage as _storage
 from jupyter_inplace.record.geometry import byte_range, view_of
 from jupyter_inplace.record.patching import Replacement, session_here
 from jupyter_inplace.record.saved import Saved
@@ -104,17 +105,28 @@ class Exports:
         if self.policy == "all" or self._is_exported(t):
             self.hold(saved)
 
+    @property
+    def asks(self) -> bool:
+        """Whether tensors are looked at that the program itself computed."""
+        return bool(self._storages) or self.policy == "all"
+
+    def saw_input(self, saved: Saved, t: torch.Tensor) -> None:
+        """The same for a tensor that no node made: most of them are parameters, and have not left."""
+        if self.policy == "exported" and not self._storages:
+            try:
+                if t.requires_grad or not t.is_cpu or _storage(t).resizable():
+                    return
+            except RuntimeError:  # it has no storage
+                return
+        self.saw(saved, t)
+
     def _is_exported(self, t: torch.Tensor) -> bool:
         if self._storages and private.storage_id(t) in self._storages:
             return True
         # What came in from outside before the watch: asked for plain inputs only, since outputs are torch's own memory.
-        if t.requires_grad or t.device.type != "cpu" or t.layout is not torch.strided:
+        if t.requires_grad or not t.is_cpu or t.layout is not torch.strided:
             return False
-        self.busy = True
-        try:
-            return not t.untyped_storage().resizable()
-        finally:
-            self.busy = False
+        return not _storage(t).resizable()
 
     def hold(self, saved: Saved) -> None:
         t = saved.tensor
@@ -130,6 +142,7 @@ class Exports:
             saved.clone = t.detach().clone()
         saved.fingerprint = True
         self._held.append(weakref.ref(saved))
+        self._session.attentive = True
         self._bytes += t.nbytes
 
     @property

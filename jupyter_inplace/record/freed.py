@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from jupyter_inplace.record.session import Session
 
 # The method under `Tensor.untyped_storage`, which is replaced meanwhile by one that takes note of whoever asks.
-_storage = torch._C.TensorBase.untyped_storage
+underlying_storage = torch._C.TensorBase.untyped_storage
 _NOTE = "memory of saved tensors was freed and filled again (sharded or offloaded tensors): what came back is not compared"
 
 
@@ -64,7 +64,7 @@ def is_gone(t: torch.Tensor) -> bool:
     if t.layout is not torch.strided:
         return False
     try:
-        return _storage(t).nbytes() < byte_range(t)[1]
+        return underlying_storage(t).nbytes() < byte_range(t)[1]
     except (RuntimeError, NotImplementedError):
         return False
 

@@ -116,11 +116,8 @@ class PythonInBackward:
         session = self._session
         saved = Saved()
         saved.tensor = t.detach() if t.grad_fn is node else t
-        saved.version = None  # torch makes no check here
+        # No version: torch makes no check here.
         saved.sequence = node._sequence_nr()
-        saved.clone = saved.view = saved.home = saved.op = saved.made_by = None
-        saved.output_nr = 0
-        saved.touched = saved.never_read = saved.fingerprint = saved.interior = False
         session.order += 1
         saved.order = session.order
         saved.site, module = sites.find_site_and_module(_CALL_IMPL, 2, session.cell_files)

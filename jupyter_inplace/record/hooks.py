@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import weakref
+from sys import _getframe
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from jupyter_inplace.record import sites
 from jupyter_inplace.record import torch_private as private
 from jupyter_inplace.record.message import detached_error, version_error
 from jupyter_inplace.record.patching import Replacement, session_here
@@ -17,7 +16,6 @@ from jupyter_inplace.record.saved import Saved
 if TYPE_CHECKING:
     from jupyter_inplace.record.session import Session
 
-_CALL_IMPL = torch.nn.Module._call_impl.__code__
 # A custom Function saves from within a frame of this code.
 _APPLY = torch.autograd.Function.__dict__["apply"].__func__.__code__
 _peek = private.peek_sequence_nr
@@ -139,40 +137,44 @@ _REPLACEMENT = Replacement(private.autograd_bindings, "_push_saved_tensors_defau
 def _make_pack(ref: weakref.ref[Session]) -> Any:
     def pack(t: torch.Tensor) -> Saved:
         saved = Saved()
-        sequence = _peek() - 1
         saved.tensor = t
-        saved.version = private.version(t)
-        saved.sequence = sequence
-        saved.clone = saved.view = saved.home = saved.op = saved.made_by = saved.site = saved.module = None
-        saved.output_nr = 0
-        saved.touched = saved.never_read = saved.fingerprint = saved.interior = False
+        saved.sequence = sequence = _peek() - 1
+        try:
+            saved.version = t._version
+        except RuntimeError:  # an inference tensor has none
+            saved.version = None
         session = ref()
         if session is None:
-            saved.order = 0
             return saved
-        if session.optimizers.lifted:  # a step that raised, or one whose closure nobody announced
-            session.optimizers.end_step()
         try:
+            if session.optimizers.lifted:  # a step that raised, or one whose closure nobody announced
+                session.optimizers.end_step()
+            custom = _getframe(1).f_code is _APPLY
             node = t.grad_fn
-            if node is not None and node._sequence_nr() >= sequence:
+            if node is None or node._sequence_nr() < sequence:
+                saved.interior = node is not None
+                saved.cell = session.cell
+                session.fresh = True
+                if custom:
+                    saved.hold = session.hooks.hold()
+            else:
                 saved.made_by = type(node)
                 saved.output_nr = t.output_nr
-                saved.op = session.last_op
+                saved.cell = [session.last_op]
                 with private.DisableTorchDispatch():
                     saved.tensor = t.detach()
-            else:
-                session.fresh += 1
-                if sys._getframe(1).f_code is _APPLY:
-                    saved.hold = session.hooks.hold()
-                saved.interior = node is not None
-            session.order += 1
-            saved.order = session.order
+            session.order = saved.order = session.order + 1
             if not session.muted:
-                saved.site, module = sites.find_site_and_module(_CALL_IMPL, 1, session.cell_files)
-                if module is not None:
-                    saved.module = weakref.ref(module)
+                # What one node saves, one expression saves: the frames are looked at once. Functions and the engine run others meanwhile.
+                if session.place_of == sequence and not custom:
+                    saved.site, saved.module = session.place
+                else:
+                    saved.site, saved.module = session.note_place(sequence if not custom else -1)
                 session.index.add(saved)
-                session.exports.saw(saved, t)
+                if node is None:
+                    session.exports.saw_input(saved, t)
+                elif session.exports.asks:
+                    session.exports.saw(saved, t)
         except Exception as fault:
             session.fault(fault)
         return saved

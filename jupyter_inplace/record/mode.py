@@ -13,7 +13,6 @@ from jupyter_inplace.record.schema import ALIAS, Plan, make_plan
 if TYPE_CHECKING:
     from jupyter_inplace.record.session import Session
 
-_UNKNOWN: Any = object()
 CUSTOM: Any = object()  # the plan of an operator that is not torch's own and writes to nothing it is given
 _NOBODY: Any = TorchDispatchMode()
 
@@ -45,18 +44,15 @@ class WatchMode(TorchDispatchMode):
         self._plans: dict[Any, Plan | None] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        plan = self._plans.get(func, _UNKNOWN)
-        if plan is _UNKNOWN:
-            plan = self._plans[func] = plan_of(func)
         session = self._session
         if session.fresh:
             session.label_fresh(func)
         session.last_op = func
-        if (session.kept_gradients.any or session.severed.any) and not session.muted and not session.engine.depth:
-            session.read_kept(args)
-        if session.exports.any and not session.muted:
-            session.compare_exports()
-        if session.regions.current is not None:
+        try:
+            plan = self._plans[func]
+        except KeyError:
+            plan = self._plans[func] = plan_of(func)
+        if session.attentive and session.look(args):
             return self._in_region(plan, func, args, kwargs or {})
         if plan is None:
             return func(*args, **kwargs) if kwargs else func(*args)

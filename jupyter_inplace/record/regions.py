@@ -59,11 +59,7 @@ class Region:
     def _saved(self, session: Session, t: torch.Tensor) -> Saved:
         saved = Saved()
         saved.tensor = t
-        saved.version = None
         saved.sequence = private.peek_sequence_nr() - 1
-        saved.clone = saved.view = saved.op = saved.made_by = saved.home = None
-        saved.output_nr = 0
-        saved.touched = saved.never_read = saved.fingerprint = saved.interior = False
         session.order += 1
         saved.order = session.order
         saved.site, module = sites.find_site_and_module(_CALL_IMPL, 3, session.cell_files)
@@ -122,10 +118,12 @@ class Regions:
         session = self._session
         if not session.muted and session.installed and not session.engine.depth:
             self.current = Region(sites.find_site(2, session.cell_files))
+            session.attentive = True
         return outer
 
     def end(self, outer: Region | None, owner: Any) -> None:
         region, self.current = self.current, outer
+        self._session.attentive = True
         if region is None or owner is None:
             return
         region.holders = getattr(owner, "weak_holders", None)

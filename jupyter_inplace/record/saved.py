@@ -28,6 +28,7 @@ class Saved:
 
     __slots__ = (
         "__weakref__",
+        "cell",
         "clone",
         "fingerprint",
         "hold",
@@ -36,7 +37,6 @@ class Saved:
         "made_by",
         "module",
         "never_read",
-        "op",
         "order",
         "output_nr",
         "sequence",
@@ -55,7 +55,7 @@ class Saved:
     module: Any
     made_by: type | None
     output_nr: int
-    op: Any
+    cell: list[Any] | None  # one item: the operation that saved it, once that is dispatched
     clone: torch.Tensor | None
     view: View | None  # where it lay when it was copied: a later `unsqueeze_` or `set_` moves it
     touched: bool
@@ -63,6 +63,18 @@ class Saved:
     fingerprint: bool
     interior: bool  # an input that was no leaf when it was saved
     home: Bucket | None  # where it was sorted in, None before
+
+    def __getattr__(self, name: str) -> Any:
+        # A slot that was never set. Most of them never are, and setting one costs each operation of the program.
+        try:
+            return _UNSET[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    @property
+    def op(self) -> Any:
+        """The operator that saved it, None where that was not seen."""
+        return self.cell[0] if self.cell is not None else None
 
     @property
     def overwritten(self) -> bool:
@@ -79,6 +91,13 @@ class Saved:
     def value(self) -> torch.Tensor:
         """What the forward wrote down: the copy where there is one, else the memory itself."""
         return self.tensor if self.clone is None else self.clone
+
+
+_UNSET: dict[str, Any] = {
+    **dict.fromkeys(("cell", "clone", "home", "made_by", "module", "site", "version", "view")),
+    **dict.fromkeys(("fingerprint", "interior", "never_read", "touched"), False),
+    **dict.fromkeys(("order", "output_nr"), 0),
+}
 
 
 class Hit:
@@ -138,10 +157,6 @@ class SavedIndex:
         if len(self._pending) > self._pending_prune_at:
             self._pending = [ref for ref in self._pending if ref() is not None]
             self._pending_prune_at = max(65536, 2 * len(self._pending))
-
-    def newest(self, count: int) -> list[Saved]:
-        """The last `count` saved tensors that no write has sorted in yet."""
-        return [saved for ref in self._pending[-count:] if (saved := ref()) is not None]
 
     def _sort_in(self) -> None:
         pending, self._pending = self._pending, []

@@ -52,8 +52,14 @@ class Session:
         self.blind_spots: dict[str, None] = {}
         self.cell_files: frozenset[str] = frozenset()
         self.order = 0
-        self.fresh = 0
+        self.cell: list[Any] = [None]  # the operation to be dispatched next, shared by the inputs that it saves
+        self.fresh = False  # whether an input holds that cell
         self.last_op: Any = None
+        # Where the node with number `place_of` saves: its site, and a weak reference to the module that is called there.
+        self.place_of = -1
+        self.place: tuple[Any, Any] = (None, None)
+        # Whether operations have to be looked at that write to nothing. Set by whoever wants it; `look` takes it back.
+        self.attentive = False
         self.muted = False
         self.installed = False
         self.started = time.perf_counter()
@@ -154,12 +160,34 @@ class Session:
 
     # --- saved tensors ----------------------------------------------------------------------------------------------
 
+    def note_place(self, sequence: int) -> tuple[Any, Any]:
+        """Where the program stands that is saving a tensor, remembered for the rest of what node `sequence` saves."""
+        site, module = sites.find_site_and_module(_CALL_IMPL, 2, self.cell_files)
+        self.place = (site, None if module is None else weakref.ref(module))
+        self.place_of = -1 if self.engine.depth else sequence
+        return self.place
+
     def label_fresh(self, func: Any) -> None:
         """Inputs are packed right before their operation is dispatched: now it is known which one it is."""
-        for saved in self.index.newest(self.fresh):
-            if saved.op is None and saved.made_by is None:
-                saved.op = func
-        self.fresh = 0
+        self.cell[0] = func
+        self.drop_fresh()
+
+    def drop_fresh(self) -> None:
+        """Whatever was packed last belongs to no operation that is still to come."""
+        self.cell = [None]
+        self.fresh = False
+
+    def look(self, args: Any) -> bool:
+        """Look at an operation that is about to run; returns whether it has to be dispatched with care."""
+        region = self.regions.current is not None
+        reads = self.kept_gradients.any or self.severed.any
+        self.attentive = region or reads or self.exports.any
+        if not self.muted:
+            if reads and not self.engine.depth:
+                self.read_kept(args)
+            if self.exports.any:
+                self.compare_exports()
+        return region
 
     # --- writes -------------------------------------------------------------------------------------------------------
 

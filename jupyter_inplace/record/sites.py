@@ -174,6 +174,9 @@ def _outward(
 
 def _self_of(frame: FrameType) -> Any:
     """The module that a frame of ``Module._call_impl`` calls."""
+    outer = frame.f_back
+    if outer is not None and outer.f_code.co_name == "_wrapped_call_impl":
+        frame = outer  # it has the same `self` and fewer variables, which are copied to be read
     snapshot = frame.f_locals
     module = snapshot.get("self")
     if _SNAPSHOTS:

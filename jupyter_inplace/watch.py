@@ -183,7 +183,7 @@ class watch:
             return
         from jupyter_inplace.rewrite.verify import Before
 
-        self._before = Before.keep(self._names()) if self._verify is True else self._verify
+        self._before = Before.keep(self._names(), self._cell.source) if self._verify is True else self._verify
 
     def _drop_before(self) -> None:
         before, self._before = self._before, None

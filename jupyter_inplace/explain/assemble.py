@@ -74,7 +74,7 @@ class Assembly:
         return Report(
             tool=_tool(),
             framework="torch",
-            framework_version=torch.__version__,
+            framework_version=str(torch.__version__),
             verdict=worst(m.verdict for m in mutations),
             summary=summary,
             cell=options["cell"],

@@ -116,7 +116,7 @@ class Window:
             note = f"the report could not be worked out: {type(fault).__name__}: {fault}"
             return Report(
                 tool=_tool(),
-                framework_version=torch.__version__,
+                framework_version=str(torch.__version__),
                 cell=self.options["cell"],
                 summary=note,
                 blind_spots=(note,),

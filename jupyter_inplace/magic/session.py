@@ -94,7 +94,7 @@ class Session:
             return Before.nothing("not tried: --no-verify was given")
         if self._no_proof is not None and not self.options.verify:
             return Before.nothing(self._no_proof)
-        return Before.keep(self._shell, force=bool(self.options.verify))
+        return Before.keep(self._shell, self.cell.source, force=bool(self.options.verify))
 
     @property
     def proofs(self) -> Proofs | None:

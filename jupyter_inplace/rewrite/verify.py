@@ -15,12 +15,14 @@ from jupyter_inplace.report import HARMFUL, Fix, Report, Verification
 if TYPE_CHECKING:
     from jupyter_inplace.rewrite.proof.runs import Sandbox
     from jupyter_inplace.rewrite.rewind import Rewound
-    from jupyter_inplace.rewrite.sandbox import Limits, Outcome, Snapshot
+    from jupyter_inplace.rewrite.sandbox import Copy, Limits, Outcome, Snapshot
 
-__all__ = ["SECONDS", "Before", "Proofs", "verify"]
+__all__ = ["LIMIT_BYTES", "SECONDS", "Before", "Proofs", "verify"]
 
 #: Seconds that all proofs of a cell share.
 SECONDS = 30.0
+#: Bytes of tensors and arrays above which no state is kept, unless somebody asks for it.
+LIMIT_BYTES = 1 << 30
 
 _LEAVE = 2.0  # seconds that a thread gets to end when the interpreter does
 
@@ -85,22 +87,23 @@ def verify(
 class Before:
     """The state from before a cell, or why it could not be kept."""
 
-    def __init__(self, sandbox: Snapshot | None, why_not: str = "") -> None:
+    def __init__(self, sandbox: Snapshot | Copy | None, why_not: str = "") -> None:
         self.sandbox = sandbox
         self.why_not = why_not
 
     @classmethod
-    def keep(cls, state: Any, *, force: bool = False) -> Before:
+    def keep(cls, state: Any, source: str, *, force: bool = False) -> Before:
         """Keep the state as it is now. Call from the main thread, right before the cell runs.
 
         :param state: the shell that runs the cell, or the dictionary of its names.
+        :param source: of the cell.
         :param force: whatever its size.
         """
-        from jupyter_inplace.rewrite.sandbox import SandboxUnavailableError, Snapshot
+        from jupyter_inplace.rewrite.sandbox import SandboxUnavailableError, take
 
         try:
             _bring()
-            return cls(Snapshot.take(state, limit_bytes=None) if force else Snapshot.take(state))
+            return cls(take(state, source, force=force, limit_bytes=LIMIT_BYTES))
         except SandboxUnavailableError as error:
             return cls(None, f"not tried: {error}")
         except Exception as error:  # noqa: BLE001  said with each rewrite: the cell runs all the same
@@ -229,12 +232,15 @@ class Proofs:
         :raises RewindError: nothing was put back; it says why.
         """
         from jupyter_inplace.rewrite.rewind import RewindError, rewind
+        from jupyter_inplace.rewrite.sandbox import Copy
 
         self.cancel()
         sandbox = self._before.sandbox
         if sandbox is None:
             why = self._before.why_not.removeprefix("not tried: ")
             raise RewindError(why or "the copy of the state from before the cell was let go: another cell was watched")
+        if isinstance(sandbox, Copy):
+            raise RewindError("the names that the cell reads were copied: what it changed is put back from a fork only")
         return rewind(sandbox, namespace)
 
     def _leave(self) -> None:

@@ -266,9 +266,9 @@ class watch:
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         self.stop(error)
         if error is not None:
-            from jupyter_inplace.explain.tracebacks import without_own_frames
+            from jupyter_inplace.explain.tracebacks import hide_own_frames
 
-            error.__traceback__ = without_own_frames(error.__traceback__)
+            hide_own_frames(error)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):

@@ -41,7 +41,7 @@ def overwritten(graph: Graph) -> list[_Hurt]:
                 if held.overwritten:
                     found.append(_Hurt(node, name, held.tensor, held))
                 continue
-            if not isinstance(held, torch.Tensor):
+            if not isinstance(held, torch.Tensor) or getattr(slot, "unpack_hook", None) is not None:
                 continue
             attribute = name.partition("[")[0]
             try:

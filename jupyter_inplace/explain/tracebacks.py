@@ -10,6 +10,21 @@ _MODE = os.path.join("jupyter_inplace", "record", "mode.py")
 _OPERATORS = os.path.join("torch", "_ops.py")
 
 
+def hide_own_frames(error: BaseException) -> None:
+    """Take our frames out of the traceback of an exception, and of those that it was raised from or holds."""
+    seen: set[int] = set()
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        link = waiting.pop()
+        if link is None or id(link) in seen:
+            continue
+        seen.add(id(link))
+        link.__traceback__ = without_own_frames(link.__traceback__)
+        waiting += [link.__cause__, link.__context__]
+        if isinstance(link, BaseExceptionGroup):
+            waiting += link.exceptions
+
+
 def without_own_frames(tb: types.TracebackType | None) -> types.TracebackType | None:
     """Splice out, in place, the entries whose code is this package's; returns the first entry that stays."""
     first = _after_own(tb)

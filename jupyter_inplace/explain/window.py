@@ -15,7 +15,7 @@ from jupyter_inplace.explain.assemble import Assembly
 from jupyter_inplace.explain.damage import quiet
 from jupyter_inplace.explain.kept_gradients import mentions_grad
 from jupyter_inplace.explain.names import Names, namespaces, user_frame
-from jupyter_inplace.explain.tracebacks import without_own_frames
+from jupyter_inplace.explain.tracebacks import hide_own_frames
 from jupyter_inplace.explain.wording import ErrorWording
 from jupyter_inplace.record import message, sites
 from jupyter_inplace.record.session import Session
@@ -99,14 +99,17 @@ class Window:
         """End the watch. Everything is out of force before anything is worked out; never raises for our own faults."""
         session = self.session
         if session.exports.any:
-            with quiet(session):
-                session.exports.compare(None)
+            try:
+                with quiet(session):
+                    session.exports.compare(None)
+            except Exception as fault:
+                session.fault(fault)
         end = session.close_window()
         if session.windows == 0:
             session.remove()
             message.explain = None
         if error is not None:
-            error.__traceback__ = without_own_frames(error.__traceback__)
+            hide_own_frames(error)
         try:
             frame = user_frame()
             spaces = namespaces(frame, self.analyst.namespace() if self.analyst.namespace is not None else None)

@@ -23,8 +23,8 @@ class Backward:
 
     `roots`, `grads` and `inputs` hold the user's tensors and are dropped when the call ends; `facts` is what explain made of
     it before the engine ran. `accumulate` tells `backward()` from `autograd.grad()`, `nested` a call made from inside
-    another one (re-entrant checkpoint), `batched` one whose incoming gradients carry a dimension of vmap's and cannot be read,
-    `transformed` one that belongs to a torch.func transform, where nothing is saved in our sight.
+    another one (re-entrant checkpoint), `batched` one whose gradients cannot be read (a dimension of vmap's, tensors without data),
+    `transformed` one that belongs to a torch.func transform or to a program being traced, where nothing is saved in our sight.
     """
 
     __slots__ = (
@@ -133,13 +133,15 @@ class EnginePatch:
             call.grads = tuple(args[0]) if args and args[0] is not None else ()
             if any(isinstance(grad, torch.Tensor) and private.is_transformed(grad) for grad in call.grads):
                 call.batched, call.grads = True, ()
+            elif any(isinstance(root, torch.Tensor) and not private.has_data(root) for root in call.roots):
+                call.batched = True
             call.retain = bool(args[1]) if len(args) > 1 else bool(kwargs.get("keep_graph"))
             call.create_graph = bool(args[2]) if len(args) > 2 else bool(kwargs.get("create_graph"))
             call.inputs = tuple(args[3]) if len(args) > 3 and args[3] else ()
             call.accumulate = bool(kwargs.get("accumulate_grad", False))
             call.nested = self.depth > 0
-            call.transformed = private.in_transform() or any(
-                isinstance(t, torch.Tensor) and private.is_transformed(t) for t in (*call.roots, *call.inputs)
+            call.transformed = private.in_transform() or private.is_tracing() or any(
+                isinstance(t, torch.Tensor) and (private.is_transformed(t) or private.is_symbolic(t)) for t in (*call.roots, *call.inputs)
             )
             call.sequence = private.peek_sequence_nr()
             call.frame = _user_frame()

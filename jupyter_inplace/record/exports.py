@@ -130,7 +130,7 @@ class Exports:
 
     def hold(self, saved: Saved) -> None:
         t = saved.tensor
-        if saved.clone is not None or t.layout is not torch.strided or is_gone(t):
+        if saved.clone is not None or t.layout is not torch.strided or is_gone(t) or not private.has_data(t):
             return
         if t.nbytes > _MAX_BYTES:
             self._session.blind_spots.setdefault(

@@ -55,6 +55,8 @@ class SavedTensorHooks:
         self._session = session
         self._on = False
         self._announced = False
+        self._off: set[str] = set()  # why the pair is out of force for a while
+        self._depth = 0  # how many pairs lie under ours
         self._hold: Any = None
         self.others = False  # whether the program has put hooks of its own in force since
         # The session must not live as long as a graph does: graphs keep the hooks, and those only a weak way back.
@@ -88,26 +90,51 @@ class SavedTensorHooks:
         self._hold = None
         if self._announced:
             _REPLACEMENT.release()
-        above = []
+        if not self._off:
+            self._take_off()
+        self._off.clear()
+
+    def suspend(self, reason: str) -> None:
+        """Take the pair out of force, from under others if need be, until `resume` was called for every reason."""
+        if self._on and not self._off:
+            self._depth = self._take_off()
+        if self._on:
+            self._off.add(reason)
+
+    def resume(self, reason: str) -> None:
+        """Put the pair back where it was, once no reason is left."""
+        if reason not in self._off:
+            return
+        self._off.remove(reason)
+        if self._on and not self._off:
+            above = self._pop_all()
+            pairs = above[: len(above) - self._depth] if self._depth <= len(above) else []
+            for pair in reversed(above[len(pairs) :]):
+                private.push_saved_tensors_hooks(*pair)
+            private.push_saved_tensors_hooks(self._pack, unpack)
+            for pair in reversed(pairs):
+                private.push_saved_tensors_hooks(*pair)
+
+    def suspended_for(self, reason: str) -> bool:
+        return reason in self._off
+
+    def _take_off(self) -> int:
+        """Take the pair from the stack; returns how many pairs lay under it."""
+        pairs = self._pop_all()
+        mine = next((i for i, pair in enumerate(pairs) if pair[0] is self._pack), len(pairs))
+        kept = pairs[:mine] + pairs[mine + 1 :]
+        for pair in reversed(kept):
+            private.push_saved_tensors_hooks(*pair)
+        return len(kept) - mine
+
+    @staticmethod
+    def _pop_all() -> list[Any]:
+        """Empty the stack; the pairs come innermost first."""
+        pairs = []
         while (top := private.top_saved_tensors_hooks()) is not None:
             private.pop_saved_tensors_hooks()
-            if top[0] is self._pack:
-                break
-            above.append(top)
-        for pair in reversed(above):
-            private.push_saved_tensors_hooks(*pair)
-
-    def on_top(self) -> bool:
-        """Whether ours is the pair that torch would call now."""
-        top = private.top_saved_tensors_hooks() if self._on else None
-        return top is not None and top[0] is self._pack
-
-    def lift(self) -> bool:
-        """Take the pair off for a while where it is on top; `restore` puts it back."""
-        if not self.on_top():
-            return False
-        private.pop_saved_tensors_hooks()
-        return True
+            pairs.append(top)
+        return pairs
 
     def hold(self) -> Any:
         """Have custom Functions get back the very objects that they save, from now on."""
@@ -116,9 +143,6 @@ class SavedTensorHooks:
 
             self._hold = Hold()
         return self._hold
-
-    def restore(self) -> None:
-        private.push_saved_tensors_hooks(self._pack, unpack)
 
 
 def _announcing(original: Any) -> Any:
@@ -132,6 +156,19 @@ def _announcing(original: Any) -> Any:
 
 
 _REPLACEMENT = Replacement(private.autograd_bindings, "_push_saved_tensors_default_hooks", _announcing)
+
+
+def _alias(session: Session, t: torch.Tensor) -> torch.Tensor:
+    """What torch keeps of an output: an alias without its node."""
+    if type(t) is torch.Tensor or not private.is_python_tensor(t):
+        with private.DisableTorchDispatch():
+            return t.detach()
+    # A tensor class makes its own aliases, and is asked for one unwatched too.
+    before, session.muted = session.muted, True
+    try:
+        return t.detach()
+    finally:
+        session.muted = before
 
 
 def _make_pack(ref: weakref.ref[Session]) -> Any:
@@ -161,8 +198,7 @@ def _make_pack(ref: weakref.ref[Session]) -> Any:
                 saved.made_by = type(node)
                 saved.output_nr = t.output_nr
                 saved.cell = [session.last_op]
-                with private.DisableTorchDispatch():
-                    saved.tensor = t.detach()
+                saved.tensor = _alias(session, t)
             session.order = saved.order = session.order + 1
             if not session.muted:
                 # What one node saves, one expression saves: the frames are looked at once. Functions and the engine run others meanwhile.

@@ -92,7 +92,8 @@ class WatchMode(TorchDispatchMode):
         if not session.muted:
             try:
                 targets = plan.tensors(args, kwargs)
-                pending = session.before_write(plan, targets, func, args, kwargs)
+                if not any(map(private.is_symbolic, targets)):
+                    pending = session.before_write(plan, targets, func, args, kwargs)
             except Exception as fault:  # nothing of ours may surface inside of the user's operation
                 session.fault(fault)
         # A write that the kernel refuses (expanded memory) raises here and is never recorded.

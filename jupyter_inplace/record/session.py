@@ -16,6 +16,7 @@ import torch
 
 from jupyter_inplace.record import sites
 from jupyter_inplace.record import torch_private as private
+from jupyter_inplace.record.dynamo import keep_out
 from jupyter_inplace.record.engine import Backward, EnginePatch
 from jupyter_inplace.record.exports import Exports
 from jupyter_inplace.record.freed import FreedMemory
@@ -26,6 +27,7 @@ from jupyter_inplace.record.integers import IntegerWrites
 from jupyter_inplace.record.kept_gradients import KeptGradients
 from jupyter_inplace.record.mode import WatchMode
 from jupyter_inplace.record.optimizers import OptimizerHooks
+from jupyter_inplace.record.other_modes import OtherModes
 from jupyter_inplace.record.patching import set_session_here
 from jupyter_inplace.record.regions import Regions
 from jupyter_inplace.record.saved import Saved, SavedIndex, storages_of
@@ -90,6 +92,7 @@ class Session:
         self.mode = WatchMode(self)
         self.stack = ModeStack(self.mode)
         self.hooks = SavedTensorHooks(self)
+        self.other_modes = OtherModes(self)
         self.engine = EnginePatch(self)
         self.optimizers = OptimizerHooks(self)
         self.transforms = TransformPatch(self)
@@ -102,6 +105,7 @@ class Session:
         """Put the mode and the hooks in force on this thread. All or nothing."""
         if self.installed:
             return
+        keep_out()
         done: list[Callable[[], None]] = []
         try:
             self.first_sequence = private.peek_sequence_nr()
@@ -116,6 +120,7 @@ class Session:
                 self.undispatched,
                 self.regions,
                 self.hooks,
+                self.other_modes,
                 self.engine,
             ):
                 part.install()
@@ -136,6 +141,7 @@ class Session:
         set_session_here(None)
         self.stack.take_off()
         for part in (
+            self.other_modes,
             self.hooks,
             self.regions,
             self.undispatched,
@@ -275,6 +281,8 @@ class Session:
     def copy_one(self, saved: Saved) -> None:
         """Copy what a saved tensor holds, within the budget."""
         t = saved.tensor
+        if not private.has_data(t):
+            return
         size = 0 if t.layout is not torch.strided else t.nbytes
         if self.copied_bytes + size > _COPY_BUDGET:
             self.blind_spots.setdefault(

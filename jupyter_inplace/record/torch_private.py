@@ -85,6 +85,22 @@ def in_transform() -> bool:
     return _innermost_transform() is not None
 
 
+# The modes with which torch traces programs. Their tensors have no values, and reading a size of theirs as a number bakes it into
+# what is traced. Where missing, nothing is taken for traced.
+_tracing_mode = getattr(_C, "_get_dispatch_mode", None)
+_TRACERS = [key for name in ("FAKE", "PROXY", "FUNCTIONAL") if (key := getattr(getattr(_C, "_TorchDispatchModeKey", None), name, None)) is not None]
+
+
+def is_tracing() -> bool:
+    """Whether a program is being traced on this thread, rather than run."""
+    return _tracing_mode is not None and any(_tracing_mode(key) is not None for key in _TRACERS)
+
+
+def is_symbolic(t: torch.Tensor) -> bool:
+    """Whether `t` has sizes that must not be read as numbers."""
+    return bool(getattr(t, "_has_symbolic_sizes_strides", False))
+
+
 def is_transformed(t: torch.Tensor) -> bool:
     """Whether `t` is a wrapper that only its transform can read."""
     return any(check(t) for check in _batched_checks)
@@ -94,6 +110,19 @@ def is_transformed(t: torch.Tensor) -> bool:
 def hooks_made() -> int:
     """How many removable hooks this process has made so far; -1 where torch does not count them."""
     return int(getattr(torch.utils.hooks.RemovableHandle, "next_id", -1))
+
+
+_PYTHON_KEY = getattr(getattr(_C, "DispatchKey", None), "Python", None)
+
+
+def has_data(t: torch.Tensor) -> bool:
+    """Whether there are values behind `t` that can be read without its own class: not on meta, fake or wrapper tensors."""
+    return t.device.type != "meta" and not is_python_tensor(t)
+
+
+def is_python_tensor(t: torch.Tensor) -> bool:
+    """Whether operations on `t` are dispatched to its Python class (`__torch_dispatch__`)."""
+    return dispatch_keys is not None and _PYTHON_KEY is not None and bool(dispatch_keys(t).has(_PYTHON_KEY))
 
 
 def storage_id(t: torch.Tensor) -> int:
@@ -110,3 +139,18 @@ def version(t: torch.Tensor) -> int | None:
         return t._version
     except RuntimeError:
         return None
+
+
+def _skipping() -> Any:
+    frames = getattr(getattr(_C, "_dynamo", None), "eval_frame", None)
+    if hasattr(frames, "skip_code"):
+        return frames.skip_code
+    if not hasattr(frames, "set_code_exec_strategy"):
+        return None
+    skip = frames._FrameExecStrategy(frames._FrameAction.SKIP, frames._FrameAction.DEFAULT)
+    return lambda code: frames.set_code_exec_strategy(code, skip)
+
+
+# Tells Dynamo to run a code object as it is; what that code calls is compiled as ever. Part of torch._C, so that marking imports no
+# Dynamo. Where missing, compiled regions that call our wrappers may have more graphs than unwatched.
+skip_in_dynamo = _skipping()

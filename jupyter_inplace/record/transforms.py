@@ -10,6 +10,8 @@ from jupyter_inplace.record.patching import Replacement, session_here
 if TYPE_CHECKING:
     from jupyter_inplace.record.session import Session
 
+REASON = "transform"
+
 
 class TransformPatch:
     """Wraps torch's switch that forbids saved-tensor hooks and allows them again: every refusal goes through it.
@@ -20,7 +22,6 @@ class TransformPatch:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._held: list[Replacement] = []
-        self.lifted = False
 
     def install(self) -> None:
         self._held = [replacement for replacement in _REPLACEMENTS if replacement.acquire()]
@@ -29,32 +30,21 @@ class TransformPatch:
         for replacement in self._held:
             replacement.release()
         self._held.clear()
-        self.lifted = False
 
     def forbid(self, original: Any, args: Any, kwargs: Any) -> Any:
-        lifted_now = not self.lifted and self._session.hooks.lift()
-        if lifted_now:
-            self.lifted = True
-            self._session.blind_spots.setdefault(
-                "torch refuses saved-tensor hooks inside of transforms (torch.func): what was saved there could not be watched"
-            )
-        try:
-            return original(*args, **kwargs)
-        except BaseException:  # hooks of the program's own are in force, below ours: refused, as it is unwatched
-            if lifted_now:
-                self._put_back()
-            raise
+        # Where the program has hooks of its own in force torch refuses, with ours away as it does unwatched, and allows them again.
+        self._session.hooks.suspend(REASON)
+        out = original(*args, **kwargs)
+        self._session.blind_spots.setdefault(
+            "torch refuses saved-tensor hooks inside of transforms (torch.func): what was saved there could not be watched"
+        )
+        return out
 
     def allow(self, original: Any, args: Any, kwargs: Any) -> Any:
         try:
             return original(*args, **kwargs)
         finally:
-            if self.lifted:
-                self._put_back()
-
-    def _put_back(self) -> None:
-        self.lifted = False
-        self._session.hooks.restore()
+            self._session.hooks.resume(REASON)
 
 
 def _forbidding(original: Any) -> Any:

@@ -37,6 +37,7 @@ class Options:
     html: Path | None = None
     # fix
     apply: bool = False
+    reading: str | None = None
     seconds: float = 60.0
 
 
@@ -145,6 +146,10 @@ def _fix_parser() -> argparse.ArgumentParser:
     )
     _watch_words(parser)
     parser.add_argument("--apply", action="store_true", help="write the best proved rewrite into the script")
+    parser.add_argument(
+        "--reading", choices=("update", "copy"),
+        help="of a write that torch refuses: is the leaf itself to change, or does a new tensor go on?",
+    )  # fmt: skip
     parser.add_argument(
         "--seconds", type=_seconds, default=60.0, metavar="N", help="for all proofs together (default: 60)"
     )

@@ -118,19 +118,22 @@ class Program:
             source = file.read()
         return compile(source, self.file, "exec", dont_inherit=True)
 
+    def enter(self) -> None:
+        """Give its namespace the names that Python itself puts there: ``__file__``, ``__spec__`` and the like."""
+        spec = self._spec
+        own = importlib.machinery.SourceFileLoader("__main__", self.file)
+        self.namespace.update(
+            __file__=spec.origin if spec is not None else self.file,
+            __cached__=spec.cached if spec is not None else None,
+            __loader__=spec.loader if spec is not None else own,
+            __package__=spec.parent if spec is not None else None,
+            __spec__=spec,
+        )
+
     def run(self) -> None:
         """Compile and run it; whatever it raises comes out."""
         code = self.code()
-        spec = self._spec
-        own = importlib.machinery.SourceFileLoader("__main__", self.file)
-        named = {
-            "__file__": spec.origin if spec is not None else self.file,
-            "__cached__": spec.cached if spec is not None else None,
-            "__loader__": spec.loader if spec is not None else own,
-            "__package__": spec.parent if spec is not None else None,
-            "__spec__": spec,
-        }
-        self.namespace.update(named)
+        self.enter()
         exec(code, self.namespace)  # noqa: S102  it is what the person asked for
 
 

@@ -279,9 +279,9 @@ class _Rewind:
         state = self._before.random
         random.setstate(state["random"])
         torch.set_rng_state(state["torch"])
-        numpy: Any = sys.modules.get("numpy")
-        if numpy is not None and "numpy" in state:
-            numpy.random.set_state(state["numpy"])
+        numpy_random: Any = sys.modules.get("numpy.random")
+        if numpy_random is not None and "numpy" in state:
+            numpy_random.set_state(state["numpy"])
         for address, (path, content) in self._before.generators.items():
             generator = self._alive.get(address)
             if isinstance(generator, torch.Generator):

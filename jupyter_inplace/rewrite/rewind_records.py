@@ -109,7 +109,7 @@ def record(namespace: Mapping[str, Any], known: Mapping[int, bytes] | None = Non
         elif numpy is not None and isinstance(value, numpy.ndarray):
             if value.dtype != object:
                 found.arrays[id(value)] = (path, str(value.dtype), value.shape, value.copy())
-        elif numpy is not None and isinstance(value, numpy.random.Generator):
+        elif type(value).__module__.startswith("numpy.random") and hasattr(value, "bit_generator"):
             found.generators[id(value)] = (path, value.bit_generator.state)
         else:
             container = container_record(path, value)
@@ -221,7 +221,7 @@ def item(value: Any) -> Item:
 def random_state() -> dict[str, Any]:
     """The states of the global generators."""
     state: dict[str, Any] = {"random": random.getstate(), "torch": torch.get_rng_state()}
-    numpy: Any = sys.modules.get("numpy")
-    if numpy is not None:
-        state["numpy"] = numpy.random.get_state()
+    numpy_random: Any = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        state["numpy"] = numpy_random.get_state()
     return state

@@ -207,6 +207,17 @@ def test_cancelled_from_another_thread(snapshot):
         assert not psutil.pid_exists(own._process)
 
 
+def test_interrupted_from_another_thread(snapshot):
+    snapshot.interrupt()  # nothing is under way
+    timer = threading.Timer(0.3, snapshot.interrupt)
+    timer.start()
+    outcome = run(snapshot, "wait", seconds=60)
+    timer.join()
+    assert outcome.status == "cancelled"
+    assert_no_worker_left(snapshot)
+    assert run(snapshot, "add_one").messages == ([1.0, 2.0, 3.0],)
+
+
 def test_a_killed_keeper_takes_its_worker_along():
     with Snapshot.take({}) as own:
         workers = []

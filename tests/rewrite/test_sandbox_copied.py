@@ -86,7 +86,12 @@ def test_ends_of_the_process_and_limits(tmp_path):
 
 
 def test_cancelled_from_another_thread():
-    copy = Copy.take({}, "")
+    copy = Copy.take({"x": torch.arange(3.0)}, "x")
+    timer = threading.Timer(3, copy.interrupt)
+    timer.start()
+    assert copy.run("sandbox_targets:wait", {"seconds": 60}).status == "cancelled"
+    timer.join()
+    assert copy.run("sandbox_targets:add_one").messages == ([1.0, 2.0, 3.0],)
     timer = threading.Timer(3, copy.cancel)
     timer.start()
     began = time.monotonic()

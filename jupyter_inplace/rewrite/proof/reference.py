@@ -166,6 +166,8 @@ def _shows_damage(reference: Run, control: Run) -> bool:
     """Whether the reference differs from what the cell got: else it would accept the unchanged cell."""
     if not control.clean:
         return True
+    if control.stopped is None and len(control.calls) < len(reference.calls):
+        return True  # a call raised, and the program caught it
     return (
         agreement.gradients(control.calls, reference.calls, complete=False) is not None
         or agreement.steps(control.steps, reference.steps, complete=False) is not None

@@ -219,9 +219,9 @@ def _random_digest() -> str:
     with torch._C._DisableTorchDispatch():
         digest = hashlib.sha1(torch.get_rng_state().numpy().tobytes(), usedforsecurity=False)
     digest.update(repr(random.getstate()).encode())
-    numpy: Any = sys.modules.get("numpy")
-    if numpy is not None:
-        digest.update(repr(numpy.random.get_state()).encode())
+    numpy_random: Any = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        digest.update(repr(numpy_random.get_state()).encode())
     return digest.hexdigest()
 
 

@@ -59,14 +59,25 @@ class Copy:
                 self._process.wait_until_ready()
             began = time.monotonic()
             outcome = self._process.run(target, arguments or {}, limits, began)
+            interrupted = self._process.interrupted
             if not self._process.in_order:
                 self._process.end()
                 self._process = None
-            return Outcome(status="cancelled") if self._cancelled else outcome
+            return Outcome(status="cancelled") if self._cancelled or interrupted else outcome
 
     def prepare(self, modules: Sequence[str]) -> None:
         """Have modules imported by every process that is started from now on."""
         self._payload = replace(self._payload, modules=(*self._payload.modules, *modules))
+
+    def interrupt(self) -> None:
+        """End a run that is under way in another thread; it returns ``cancelled``. The copy stays."""
+        if self._lock.acquire(blocking=False):
+            self._lock.release()  # nothing is under way
+            return
+        process = self._process
+        if process is not None:
+            process.interrupted = True
+            process.kill()
 
     def cancel(self) -> None:
         """Let the copy go, and end a run that is under way in another thread; it returns ``cancelled``."""
@@ -116,6 +127,7 @@ class _Process:
         self._tell(payload)
         #: Whether another run may be made in it.
         self.in_order = False
+        self.interrupted = False
 
     @property
     def alive(self) -> bool:

@@ -23,6 +23,7 @@ from jupyter_inplace.rewrite.sandbox.snapshot import PREPARE, directory_prefix
 from jupyter_inplace.rewrite.sandbox.worker import work
 
 _CHUNK = 1 << 20
+_PATIENCE = 0.05  # seconds after which an interruption is noticed
 
 
 def keep(requests: int, replies: int, parent: int, state: Any, randomness: Any, shared_limit: int) -> NoReturn:
@@ -79,7 +80,9 @@ class Keeper:
         self._random = randomness
         self._worker = 0
         self._directory = ""
+        self._interrupted = False
         signal.signal(signal.SIGTERM, self._stop)
+        signal.signal(signal.SIGUSR1, self._interrupt)
 
     def serve(self) -> None:
         """Until the other side closes."""
@@ -99,6 +102,9 @@ class Keeper:
         self._clean()
         os._exit(0)
 
+    def _interrupt(self, *_signal: Any) -> None:
+        self._interrupted = True  # not an exception: it might tear a message
+
     def _run(self, target: str, arguments: dict[str, Any], limits: Limits) -> None:
         self._directory = tempfile.mkdtemp(prefix=directory_prefix(os.getpid()))
         results, to_us = os.pipe()
@@ -108,6 +114,7 @@ class Keeper:
             work(self._state, target, arguments, limits, self._worker_setup(me, to_us, results))
         os.close(to_us)
         try:
+            self._interrupted = False
             status, detail = self._relay(results, limits)
         finally:
             os.close(results)
@@ -118,10 +125,12 @@ class Keeper:
         def set_up() -> tuple[int, str]:
             linux.die_with_parent(me)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.signal(signal.SIGUSR1, signal.SIG_DFL)
             for fd in (results, self._requests, self._replies):
                 os.close(fd)
             random.setstate(self._random)
             if self._collecting:
+                gc.freeze()  # what was there before is not looked at again: looking would copy it, page by page
                 gc.enable()
             return to_us, self._directory
 
@@ -137,7 +146,9 @@ class Keeper:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return "timeout", f"{limits.seconds:.3g} s"
-                ready = select.select([results, ended, self._requests], [], [], left)[0]
+                ready = select.select([results, ended, self._requests], [], [], min(left, _PATIENCE))[0]
+                if self._interrupted:
+                    return "cancelled", ""
                 if self._requests in ready and not self._inbox_alive():
                     self._stop()
                 if results in ready:

@@ -78,7 +78,7 @@ def pack(state: Any, source: str, limit_bytes: int) -> Payload:
                 raise SandboxUnavailableError(f"`{path}` belongs to an autograd graph from before the cell")
             if (gradient := grad_of(value)) is not None:
                 gradients.append((value, gradient))
-    numpy: Any = sys.modules.get("numpy")
+    numpy_random: Any = sys.modules.get("numpy.random")
     on_cuda = torch.cuda.is_available() and torch.cuda.is_initialized()
     content = {
         "names": names,
@@ -87,7 +87,7 @@ def pack(state: Any, source: str, limit_bytes: int) -> Payload:
         "random": random.getstate(),
         "torch_random": torch.get_rng_state(),
         "devices_random": torch.cuda.get_rng_state_all() if on_cuda else [],
-        "numpy_random": numpy.random.get_state() if numpy is not None else None,
+        "numpy_random": numpy_random.get_state() if numpy_random is not None else None,
     }
     return Payload(_dump(content), tuple(sys.path), _slow_modules(), not isinstance(state, dict))
 

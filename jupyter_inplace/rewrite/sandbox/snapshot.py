@@ -130,6 +130,15 @@ class Snapshot:
         if modules:
             self.run(PREPARE, {"modules": tuple(modules)})
 
+    def interrupt(self) -> None:
+        """End a run that is under way in another thread; it returns ``cancelled``. The snapshot stays."""
+        if self._lock.acquire(blocking=False):
+            self._lock.release()  # nothing is under way
+            return
+        with contextlib.suppress(ProcessLookupError):
+            if not self._closed:
+                os.kill(self._process, signal.SIGUSR1)
+
     def cancel(self) -> None:
         """Let the snapshot go, and end a run that is under way in another thread; it returns ``cancelled``."""
         self._cancelled = True

@@ -142,6 +142,8 @@ class Proofs:
         self._changed = threading.Condition()
         self._version = 0
         self._done = False
+        #: Nobody waits for proofs any more.
+        self.stopped = False
         self._released = False
         self._follower: Callable[[Report], None] | None = None
         self._thread = threading.Thread(target=self._work, name="jupyter_inplace proofs", daemon=True)
@@ -213,9 +215,10 @@ class Proofs:
     def cancel(self) -> None:
         """Give up the proofs that have not arrived."""
         with self._changed:
-            if self._done:
-                return
-            self._end(tuple(_cancelled(fix) for fix in self._report.fixes))
+            self.stopped = True
+            if self._done or not self._version:
+                return  # what has not begun ends by itself, and then there are rewrites, if untried
+            self._end(tuple(map(_cancelled, self._report.fixes)))
         self._tell()
 
     def release(self) -> None:
@@ -262,6 +265,8 @@ class Proofs:
                 unavailable=self._before.why_not,
                 on_change=self._set,
             )
+        except _CancelledError:
+            fixes = tuple(map(_cancelled, self._report.fixes))
         except Exception as error:  # noqa: BLE001  said in the report: a fault here is not to fail the person's cell
             from jupyter_inplace.rewrite.code import RewriteError
 
@@ -298,6 +303,10 @@ class Proofs:
             follower(self._report)
 
 
+class _CancelledError(Exception):
+    """Nobody waits for proofs any more."""
+
+
 class _Stoppable:
     """The sandbox of some proofs for as long as anybody waits for them."""
 
@@ -305,16 +314,14 @@ class _Stoppable:
         self._proofs = proofs
 
     def run(self, target: str, arguments: dict[str, Any] | None = None, limits: Limits | None = None) -> Outcome:
-        from jupyter_inplace.rewrite.sandbox import Outcome
-
         sandbox = self._proofs._before.sandbox
-        if self._proofs.done or sandbox is None:
-            return Outcome(status="cancelled")
+        if self._proofs.stopped or sandbox is None:
+            raise _CancelledError
         return sandbox.run(target, arguments, limits)
 
     def prepare(self, modules: Sequence[str]) -> None:
         sandbox = self._proofs._before.sandbox
-        if sandbox is not None and not self._proofs.done:
+        if sandbox is not None and not self._proofs.stopped:
             sandbox.prepare(modules)
 
 

@@ -19,6 +19,8 @@ class Ran:
 
     status: str = ""
     outputs: list[dict[str, Any]] = field(default_factory=list)
+    payload: list[dict[str, Any]] = field(default_factory=list)
+    answers: dict[str, Any] = field(default_factory=dict)
 
     def of(self, kind: str) -> list[dict[str, Any]]:
         return [output for output in self.outputs if output["kind"] == kind]
@@ -84,6 +86,8 @@ class Kernel:
             reply = await self._client.get_shell_msg(timeout=60)
             if reply["parent_header"].get("msg_id") == request:
                 ran.status = reply["content"]["status"]
+                ran.payload = reply["content"].get("payload", [])
+                ran.answers = reply["content"].get("user_expressions", {})
                 return ran
 
     def interrupt(self) -> None:

@@ -60,7 +60,8 @@ def leftovers(kernel: Kernel) -> object:
 def test_an_error_fails_the_cell_with_one_traceback_and_the_report_below(kernel):
     ran = kernel.run(BROKEN)
     assert ran.status == "error"
-    assert [output["kind"] for output in ran.outputs] == ["error", "display_data"]
+    assert [output["kind"] for output in ran.outputs][:2] == ["error", "display_data"]
+    assert {output["kind"] for output in ran.outputs[2:]} == {"update_display_data"}  # the rewrites, as they are proved
     assert ran.traceback.count("Traceback (most recent call last)") == 1
     assert ran.traceback.count("RuntimeError") == 2  # in the head, in the last line
     assert "one of the variables needed for gradient computation has been modified" in ran.traceback
@@ -185,6 +186,81 @@ def test_a_front_end_that_holds_widgets_gets_the_panel_too(kernel):
     assert view not in kernel.run("%%autograd_watch\nx = torch.ones(1)", cell_id="0123-abc").shown[0]
 
 
+def test_the_rewrites_come_in_place_of_the_first_report(kernel):
+    ran = kernel.run(BROKEN)
+    first, *updates = [output for output in ran.outputs if output["kind"].endswith("display_data")]
+    assert first["data"][MIME_TYPE]["fixes"] == []
+    assert {update["transient"]["display_id"] for update in updates} == {first["transient"]["display_id"]}
+    fixes = updates[-1]["data"][MIME_TYPE]["fixes"]
+    assert "passed" in {fix["verification"]["status"] for fix in fixes}
+    assert not any(fix["verification"]["pending"] for fix in fixes)
+    assert fixes == value(kernel, "rep.to_dict()['fixes']")
+
+
+def test_proofs_that_take_long_go_on_beside_the_next_cell(kernel):
+    """Where a person waits. Ctrl+C while nothing runs, which kernels else ignore, cancels them."""
+    kernel.run("import jupyter_inplace.magic.follow as follow, time\nfollow.PATIENCE = 0.1")
+    slow = BROKEN.replace("h.mul_(2)", "h.mul_(2); time.sleep(0.4)")
+    ran = kernel.run(slow, cell_id="slow")
+    assert ran.status == "error"
+    assert value(kernel, "rep.proofs.done") is False
+    assert kernel.run("sum(fix.verification.status == 'passed' for fix in rep.fixes) > 0").value == "True"  # it waited
+    kernel.run(slow, cell_id="slow")
+    time.sleep(0.3)
+    kernel.interrupt()
+    time.sleep(0.3)
+    assert value(kernel, "rep.proofs.done") is True
+    assert "the proofs were cancelled" in value(kernel, "[fix.verification.reason for fix in rep.fixes]")
+    timer = threading.Timer(1.0, kernel.interrupt)
+    timer.start()
+    assert kernel.run("time.sleep(30)").status == "error"  # in a cell Ctrl+C is the cell's, as ever
+    timer.join()
+    kernel.run("follow.PATIENCE = 5.0")
+
+
+def test_interrupt_while_the_rewrites_are_proved_cancels_them_alone(kernel):
+    slow = "import time\n" + BROKEN.partition("\n")[2].replace("h.mul_(2)", "h.mul_(2); time.sleep(0.4)")
+    slow = f"%%autograd_watch -r rep\n{slow.replace('loss.backward()', 'try: loss.backward()')}\nexcept RuntimeError: 7"
+    timer = threading.Timer(2.5, kernel.interrupt)
+    timer.start()
+    ran = kernel.run(slow)
+    timer.join()
+    assert ran.status == "ok"
+    assert value(kernel, "rep.verdict") == "breaks"
+    assert "the proofs were cancelled" in value(kernel, "[fix.verification.reason for fix in rep.fixes]")
+    assert leftovers(kernel) == [0, False, False]
+
+
+def test_apply_replaces_the_cell(kernel):
+    kernel.run(BROKEN, cell_id="some-cell")
+    fix = value(kernel, "rep.to_dict()['fixes'][0]")
+    ran = kernel.run(f"rep.apply({fix['id']});")
+    assert ran.payload == [{"source": "set_next_input", "text": fix["source"], "replace": True}]
+    missing = kernel.run("rep.apply(99)")
+    assert "ValueError: there is no fix 99 in this report: they are 0, 1" in missing.traceback
+    kernel.run("%%autograd_watch\nx = 1", cell_id="some-cell")
+    edited = kernel.run(f"rep.apply({fix['id']})")
+    assert "was edited since this report" in edited.traceback.splitlines()[-1]
+    assert edited.payload == []
+
+
+def test_the_panel_puts_back_what_the_cell_changed(kernel):
+    def ask(cell_id):
+        call = f'__import__("jupyter_inplace.magic", fromlist=["_"]).rewind_for_panel("{cell_id}")'
+        ran = kernel.run("", silent=True, store_history=False, user_expressions={"answer": call})
+        return json.loads(eval(ran.answers["answer"]["data"]["text/plain"]))
+
+    kernel.run("p = torch.ones(2)")
+    kernel.run(BROKEN.replace("h.mul_(2)", "h.mul_(2); p.mul_(5)"), cell_id="some-cell")
+    assert value(kernel, "p.tolist()") == [5, 5]
+    told = ask("another")
+    assert told == {"restored": [], "not_restored": [], "reason": "no copy of the state from before that cell is kept"}
+    told = ask("some-cell")
+    assert value(kernel, "p.tolist()") == [1, 1]
+    assert "p" in told["restored"]
+    assert told["reason"] is None
+
+
 def test_the_front_ends_cell_id(kernel):
     kernel.run("%%autograd_watch -q -r rep\nx = 1", cell_id="0123-abc")
     assert value(kernel, "rep.to_dict()['cell']['id']") == "0123-abc"
@@ -223,6 +299,8 @@ def test_run_all_stops(tmp_path, monkeypatch):
     assert set(bundle) == {"text/plain", "text/html", MIME_TYPE}
     report = Report.from_dict(bundle[MIME_TYPE])
     assert report.verdict == "breaks"
+    assert "passed" in {fix.verification.status for fix in report.fixes}  # the notebook that is saved has them all
+    assert not any(fix.verification.pending for fix in report.fixes)
     assert [task.status for task in report.tasks] == ["raises"]
     assert after.outputs == []
     assert after.execution_count is None

@@ -43,7 +43,7 @@ def children():
 
 
 def descriptors():
-    return len(os.listdir("/proc/self/fd"))
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 @pytest.fixture
@@ -124,6 +124,14 @@ class TestProved:
         cells.run(BROKEN.replace("h.mul_(2)", "calls.append(1); h.mul_(1 + len(calls))"))
         assert any(fix.verification.status == "passed" for fix in cells.ns["rep"].fixes)
         assert cells.ns["calls"] == [1]
+
+    def test_a_cell_that_catches_the_error(self, cells):
+        cells.run(BROKEN.replace("loss.backward()", "try:\n    loss.backward()\nexcept RuntimeError:\n    pass"))
+        passed = [fix for fix in cells.ns["rep"].fixes if fix.verification.status == "passed"]
+        s = torch.sigmoid(torch.tensor([0.5, -1.0]))
+        assert passed
+        for fix in passed:
+            assert torch.allclose(plainly(fix.source)["w"].grad, 2 * s * (1 - s))
 
     def test_the_handle_waits(self, cells):
         cells.run(BROKEN)
@@ -251,12 +259,12 @@ class TestApplied:
 
     @pytest.mark.parametrize("wrong", [7, "3", True, None])
     def test_no_such_fix(self, report, wrong):
-        with pytest.raises(ValueError, match="^there is no fix ") as raised:
+        with pytest.raises(ValueError, match=r"^there is no fix ") as raised:
             report.apply(wrong)
         assert repr(wrong) in str(raised.value)
 
     def test_nothing_to_apply(self):
-        with pytest.raises(ValueError, match="this report has no fixes$"):
+        with pytest.raises(ValueError, match=r"this report has no fixes$"):
             Report().apply(0)
 
 

@@ -17,7 +17,10 @@ from jupyter_inplace.record.geometry import byte_range, view_of
 from jupyter_inplace.record.patching import session_here
 
 if TYPE_CHECKING:
+    import torch
+
     from jupyter_inplace.record.session import Session
+    from jupyter_inplace.record.writes import Write
 
 
 class OptimizerHooks:
@@ -68,40 +71,43 @@ class OptimizerHooks:
     def _enter(self, optimizer: Any) -> None:
         session = self._session
         site = sites.find_site(2, session.cell_files)
-        session.order += 1
+        session.order = order = session.order + 1
         op = f"{type(optimizer).__name__}.step"
-        row = session.table.row(op, site, None, id(optimizer), 0, session.seconds(), session.order)
-        fused = False
+        row = session.table.row(op, site, None, id(optimizer), 0, session.seconds(), order)
         if not row.count:
-            row.optimizer = weakref.ref(optimizer)
-            row.leaf = True
+            self._describe(row, optimizer)
         row.count += 1
-        row.last = session.order
-        row.changed_leaf(private.peek_sequence_nr())
-        session.last_leaf_write = private.peek_sequence_nr()
-        for group in optimizer.param_groups:
-            fused = fused or bool(group.get("fused"))
-            for p in group["params"]:
-                if p.grad is None:
-                    continue
-                if not row.shape and row.count == 1 and not row.dtype:
-                    row.shape, row.dtype, row.device = (
-                        tuple(p.shape),
-                        str(p.dtype).removeprefix("torch."),
-                        str(p.device),
-                    )
-                    row.version_before = private.version(p)
-                if row.count == 1 or row.version_after is None:
-                    row.version_after = row.version_before
-                storage = private.storage_id(p)
-                session.leaf_storages.add(storage)
-                bucket = session.index.bucket(storage)
-                if bucket is not None:
-                    span = byte_range(p)
-                    session.copy_on_write(storage, span, None)
-                    bucket.log(row, session.order, *span, view_of(p))
-        if row.version_before is not None and row.version_after is not None and not fused:
+        row.last = order
+        session.last_leaf_write = sequence = private.peek_sequence_nr()
+        row.changed_leaf(sequence)
+        if row.version_after is not None and not any(group.get("fused") for group in optimizer.param_groups):
             row.version_after += 1
+        # The parameters are gone through only where somebody could still read what they held.
+        if session.index.any_alive():
+            for group in optimizer.param_groups:
+                for p in group["params"]:
+                    if p.grad is not None:
+                        self._overwrite(row, p)
+
+    def _describe(self, row: Write, optimizer: Any) -> None:
+        """The first step of a row: its leaves, and what the first of them that has a gradient looks like."""
+        row.optimizer, row.leaf = weakref.ref(optimizer), True
+        for group in optimizer.param_groups:
+            for p in group["params"]:
+                self._session.leaf_storages.add(private.storage_id(p))
+                if p.grad is None or row.dtype:
+                    continue
+                row.shape, row.dtype, row.device = tuple(p.shape), str(p.dtype).removeprefix("torch."), str(p.device)
+                row.version_before = row.version_after = private.version(p)
+
+    def _overwrite(self, row: Write, p: torch.Tensor) -> None:
+        session = self._session
+        storage = private.storage_id(p)
+        bucket = session.index.bucket(storage)
+        if bucket is not None:
+            span = byte_range(p)
+            session.copy_on_write(storage, span, None)
+            bucket.log(row, session.order, *span, view_of(p))
 
 
 def _before_step(optimizer: Any, args: Any, kwargs: Any) -> None:

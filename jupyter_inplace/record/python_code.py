@@ -14,7 +14,8 @@ import torch
 from jupyter_inplace.record.torch_private import storage_id
 
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
-_is_python: dict[type, bool] = {}
+_OTHER, _LEAF, _PYTHON = range(3)
+_kinds: dict[type, int] = {}
 
 
 def runs_python(roots: Iterable[Any], grads: Iterable[Any], held: Callable[[int], bool], accumulates: bool) -> bool:
@@ -43,21 +44,30 @@ def runs_python(roots: Iterable[Any], grads: Iterable[Any], held: Callable[[int]
             continue
         seen.add(node)
         kind = type(node)
-        python = _is_python.get(kind)
-        if python is None:
-            python = _is_python[kind] = issubclass(kind, torch.autograd.function.BackwardCFunction)
-        if python:
+        try:
+            what = _kinds[kind]
+        except KeyError:
+            what = _kinds[kind] = _kind_of(kind)
+        if what is _PYTHON:
             return True
-        if kind.__name__ == "AccumulateGrad":
+        if what is _LEAF:
             if _acts(node.variable, held, accumulates):
                 return True
-            continue
-        stack.extend([child for child, _ in node.next_functions])
+        else:
+            for child, _ in node.next_functions:
+                if child is not None:
+                    stack.append(child)
     return False
 
 
+def _kind_of(kind: type) -> int:
+    if issubclass(kind, torch.autograd.function.BackwardCFunction):
+        return _PYTHON
+    return _LEAF if kind.__name__ == "AccumulateGrad" else _OTHER
+
+
 def _acts(leaf: torch.Tensor, held: Callable[[int], bool], accumulates: bool) -> bool:
-    if type(leaf) not in _PLAIN or leaf._backward_hooks or getattr(leaf, "_post_accumulate_grad_hooks", None):
+    if type(leaf) not in _PLAIN or leaf._backward_hooks or leaf._post_accumulate_grad_hooks:
         return True
     grad = leaf.grad if accumulates else None
     return grad is not None and held(storage_id(grad))

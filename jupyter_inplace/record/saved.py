@@ -60,6 +60,7 @@ class Saved:
     view: View | None  # where it lay when it was copied: a later `unsqueeze_` or `set_` moves it
     touched: bool
     never_read: bool
+    hold: Any  # keeps the objects that a custom Function saves coming back as they are
     fingerprint: bool
     interior: bool  # an input that was no leaf when it was saved
     home: Bucket | None  # where it was sorted in, None before
@@ -127,6 +128,9 @@ class Bucket:
             self.saved = [weakref.ref(saved) for saved in alive]
         return alive
 
+    def any_alive(self) -> bool:
+        return any(ref() is not None for ref in self.saved)
+
     def log(self, write: Any, order: int, lo: int, hi: int, view: View | None) -> None:
         key: tuple[int, int | None, int | None] = (id(write), lo, hi)
         hit = self.keys.get(key)
@@ -182,6 +186,20 @@ class SavedIndex:
             del self._buckets[storage]
             return None
         return bucket
+
+    def any_alive(self) -> bool:
+        """Whether any saved tensor lives at all. Dead ones that stand in the way are forgotten."""
+        pending = self._pending
+        while pending:
+            if pending[-1]() is not None:
+                return True
+            pending.pop()
+        while self._buckets:
+            key, bucket = next(iter(self._buckets.items()))
+            if bucket.any_alive():
+                return True
+            del self._buckets[key]
+        return False
 
     def holds(self, storage: int) -> bool:
         """Whether a live saved tensor lies on a storage."""

@@ -25,6 +25,9 @@ class ModeStack:
 
     def put_back(self, place: int) -> None:
         """Put the mode where it was, under whatever the program has put on since."""
+        if private.len_dispatch_stack() == place:
+            private.push_dispatch_mode(self._mode)
+            return
         above = self._pop_down_to(place)
         private.push_dispatch_mode(self._mode)
         self._push_again(above)

@@ -27,7 +27,7 @@ class Place:
 def place() -> Place | None:
     """This process among those of its job, None where it is on its own.
 
-    An initialised process group knows best, else the variables that torchrun and its like set.
+    An initialised process group knows best, then the variables that torchrun and its like set, then ipyparallel.
     """
     distributed: Any = sys.modules.get("torch.distributed")
     restart = _number("TORCHELASTIC_RESTART_COUNT") or 0
@@ -37,7 +37,21 @@ def place() -> Place | None:
     except (RuntimeError, ValueError):  # a group that is being taken down
         pass
     rank = _number("RANK")
-    return None if rank is None else Place(rank, _number("WORLD_SIZE"), restart)
+    if rank is not None:
+        return Place(rank, _number("WORLD_SIZE"), restart)
+    engine = _engine()
+    return None if engine is None else Place(engine)
+
+
+def _engine() -> int | None:
+    """The number of this engine of ipyparallel's."""
+    ipython: Any = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    kernel = getattr(shell, "kernel", None)
+    if kernel is None or not type(kernel).__module__.startswith("ipyparallel."):
+        return None
+    number = getattr(kernel, "int_id", None)
+    return number if type(number) is int and number >= 0 else None
 
 
 def stamped(report: Report) -> Report:

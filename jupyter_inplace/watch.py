@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -20,6 +21,18 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 
 _active = threading.local()  # the one session of this thread, and the watches open in it
+
+
+def _leave_in_child() -> None:
+    """A forked process goes on unwatched: nobody would read its report, and it may open a watch of its own."""
+    session = getattr(_active, "session", None)
+    if session is not None:
+        _active.session = None
+        session.remove()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_in_child)
 
 # What is not to be had before every proof is there.
 _WHOLE = frozenset(("fixes", "to_dict", "to_json", "to_html", "portable", "apply"))

@@ -30,6 +30,7 @@ from jupyter_inplace.record.optimizers import OptimizerHooks
 from jupyter_inplace.record.other_modes import OtherModes
 from jupyter_inplace.record.patching import set_session_here
 from jupyter_inplace.record.regions import Regions
+from jupyter_inplace.record.processes import Processes
 from jupyter_inplace.record.saved import Saved, SavedIndex, storages_of
 from jupyter_inplace.record.schema import Plan
 from jupyter_inplace.record.stack import ModeStack
@@ -98,6 +99,7 @@ class Session:
         self.transforms = TransformPatch(self)
         self.threads = Threads(self)
         self.freed = FreedMemory(self)
+        self.processes = Processes(self)
 
     # --- in force -------------------------------------------------------------------------------------------------
 
@@ -112,6 +114,7 @@ class Session:
             # The engine last: it counts the hooks that others make from here on.
             for part in (
                 self.freed,
+                self.processes,
                 self.threads,
                 self.optimizers,
                 self.transforms,
@@ -151,6 +154,7 @@ class Session:
             self.optimizers,
             self.engine,
             self.threads,
+            self.processes,
             self.freed,
         ):
             part.remove()

@@ -49,6 +49,7 @@ def shoot(folder: Path) -> None:
             notebook.run(0)
             notebook.run(1)
             notebook.panel(1).wait_for(timeout=60_000)
+            notebook.panel(1).locator('[data-ji="fix"]').first.wait_for(timeout=120_000)
             page.wait_for_function("() => document.querySelector('[data-ji=proving]') === null", timeout=120_000)
             page.add_style_tag(content=PICTURE)
             for theme in ("Light", "Dark"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 from lab import CURRENT
@@ -27,7 +28,7 @@ depth = heads["depth"](z).abs().mean()
 (seg + depth).backward()"""
 
 
-def test_the_hint_at_an_error_leads_to_the_report(server, lab):
+def test_from_the_red_cell_to_the_green_one(server, lab):
     name = server.write("pain.ipynb", [code_cell(BROKEN)])
     notebook = lab.show(name, kernel=True)
     notebook.run()
@@ -42,6 +43,39 @@ def test_the_hint_at_an_error_leads_to_the_report(server, lab):
     expect(notebook.marks("write")).to_have_text("z.mul_(0.5)")
     # A cell that is watched needs no hint.
     expect(notebook.cell().locator('[data-ji="hint"]')).to_have_count(0)
+
+    # The proofs arrive by themselves; the first one is a click away.
+    best = notebook.panel().locator('[data-ji="fix"][data-ji-status="passed"]').first
+    expect(best).to_be_visible(timeout=60_000)
+    expect(notebook.panel().locator('[data-ji="proving"]')).to_have_count(0, timeout=60_000)
+    best.locator('[data-ji="apply-run"]').click()
+    expect(verdict).to_have_attribute("data-ji-verdict", "harmless", timeout=60_000)
+    assert all(output["output_type"] != "error" for output in notebook.outputs())
+    assert "z.mul_(0.5)" not in notebook.source() or "clone" in notebook.source()
+    expect(notebook.marks("write")).to_have_count(0)
+
+
+def test_apply_and_run_starts_from_the_state_before_the_cell(server, lab):
+    first = code_cell("import torch\n%load_ext jupyter_inplace\nw = torch.ones(3, requires_grad=True)\nruns = 0")
+    watched = code_cell(
+        "%%autograd_watch\nruns += 1\nh = (w * 2).sigmoid()\nother = (w * 3).sum()\nother.backward()\n"
+        "h.mul_(0.5)\nh.sum().backward()",
+        identity="cell-2",
+    )
+    look = code_cell("print('runs', runs, 'grad', [round(g, 4) for g in w.grad.tolist()])", identity="cell-3")
+    name = server.write("rewind.ipynb", [first, watched, look])
+    notebook = lab.show(name, kernel=True)
+    notebook.run(0)
+    notebook.run(1)
+    best = notebook.panel(1).locator('[data-ji="fix"][data-ji-status="passed"]').first
+    expect(best).to_be_visible(timeout=60_000)
+    best.locator('[data-ji="apply-run"]').click()
+    verdict = notebook.panel(1).locator('[data-ji="verdict"]')
+    expect(verdict).to_have_attribute("data-ji-verdict", "harmless", timeout=60_000)
+    notebook.run(2)
+    # d/dw of 3 w and of sigmoid(2 w) / 2 at w = 1, once: the failed run's part is gone, and so is its count.
+    gradient = 3 + math.exp(-2) / (1 + math.exp(-2)) ** 2
+    expect(notebook.cell(2)).to_contain_text(f"runs 1 grad [{round(gradient, 4)},", timeout=30_000)
 
 
 def test_other_errors_get_no_hint(server, lab):

@@ -59,7 +59,9 @@ export function addCommands(app: JupyterFrontEnd, host: CommandHost): void {
 
   app.commands.addCommand(COMMANDS.watchCell, {
     label: trans.__("Watch In-place Writes of This Cell"),
-    caption: trans.__("Watch the in-place writes of this cell (puts %%autograd_watch on it or takes it off)"),
+    caption: trans.__(
+      "Watch the in-place writes of this cell (puts the magic autograd_watch on it or takes it off)",
+    ),
     icon: ICON,
     describedBy: { args: { type: "object", properties: {} } },
     isEnabled: () => here() !== null,

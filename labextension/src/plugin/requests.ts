@@ -2,12 +2,12 @@
 
 import { Notification } from "@jupyterlab/apputils";
 import type { CodeMirrorEditor } from "@jupyterlab/codemirror";
-import type { INotebookTracker } from "@jupyterlab/notebook";
+import { NotebookActions, type INotebookTracker } from "@jupyterlab/notebook";
 
 import { REQUEST, tell, type HostState, type Outcome, type RequestDetail } from "../host/protocol";
 import type { Selection } from "../model/selection";
 import type { Fix, Report } from "../report/types";
-import { cellOf, rewrite, sameSource, sourceOf, type Place } from "./cells";
+import { around, cellOf, rewrite, sameSource, sourceOf, type Place } from "./cells";
 import { hasKernel, rewind, sources } from "./kernel";
 import { setActive, shownMarks } from "./marks";
 import { run, warn, type Tools } from "./watching";
@@ -28,14 +28,21 @@ export class Requests {
   /** The last report that each panel showed. */
   private readonly reports = new WeakMap<Element, Report>();
 
+  /** The kernel in which each cell last ran: a fresh one has nothing to put back. */
+  private readonly ranHere = new WeakMap<object, string | undefined>();
+
   constructor(
     private readonly tracker: INotebookTracker,
     private readonly tools: Tools,
     private readonly wishes: Wishes,
   ) {}
 
-  /** Listens to every panel of the page. */
+  /** Listens to every panel of the page, and to what runs. */
   listen(): void {
+    NotebookActions.executed.connect((_, { cell }) => {
+      const place = around(this.tracker, cell.node);
+      if (place !== null) this.ranHere.set(cell.model, place.panel.sessionContext.session?.kernel?.id);
+    });
     document.addEventListener(REQUEST, (event) => {
       const { target } = event;
       if (!(target instanceof Element) || !(event instanceof CustomEvent)) return;
@@ -105,6 +112,7 @@ export class Requests {
       warn(message);
       return { ok: false, message };
     }
+    const kernel = panel.sessionContext.session?.kernel?.id;
     // Sent before the run and answered before it, in the kernel's own order.
     const put = rewind(panel.sessionContext, report.cell?.id ?? cell.model.id);
     const ran = run(place, this.tools);
@@ -119,7 +127,7 @@ export class Requests {
           autoClose: false,
         },
       );
-    } else if (reason !== null) {
+    } else if (reason !== null && this.ranHere.get(cell.model) === kernel) {
       Notification.info(trans.__("Run without putting the state back: %1.", reason), { autoClose: 8000 });
     }
     await ran;

@@ -37,7 +37,7 @@ export async function ensureLoaded(place: Place, tools: Tools): Promise<boolean>
   if (failed === null) return true;
   warn(
     failed.includes("No module named 'jupyter_inplace'")
-      ? trans.__("jupyter_inplace is not installed in this notebook's kernel: %pip install jupyter-inplace")
+      ? trans.__("jupyter_inplace is not installed in this notebook's kernel; pip install jupyter-inplace")
       : trans.__("The kernel could not load jupyter_inplace: %1", short(failed)),
   );
   return false;

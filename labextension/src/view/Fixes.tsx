@@ -10,7 +10,10 @@ import { usePanel } from "./context";
 import { Icon, Sentence } from "./rich";
 
 const ORDER: Record<FixStatus, number> = { passed: 0, proving: 1, unverified: 2, failed: 3 };
-const FAILED_SHOWN = 3;
+/** Up to so many are all shown whole. */
+const FEW = 4;
+/** Of each kind of outcome, where they are more. */
+const SHOWN = 2;
 
 /** The rewrites: proved ones first, each a small diff with its proof and its buttons. */
 export function Fixes(): JSX.Element | null {
@@ -30,9 +33,11 @@ export function Fixes(): JSX.Element | null {
       </section>
     );
   }
-  const good = sorted.filter((fix) => fix.verification.status !== "failed");
-  const failed = sorted.filter((fix) => fix.verification.status === "failed");
-  const shownFailed = all || failed.length <= FAILED_SHOWN ? failed : failed.slice(0, FAILED_SHOWN - 1);
+  const groups = (["passed", "proving", "unverified", "failed"] as const).map((status) =>
+    sorted.filter((fix) => fix.verification.status === status),
+  );
+  const shown = groups.flatMap((group) => (all || sorted.length <= FEW ? group : group.slice(0, SHOWN)));
+  const hidden = sorted.length - shown.length;
   // Of two readings of a refused write neither is put forward.
   const first = sorted.find((fix) => fix.verification.status === "passed" && fix.reading === null);
   return (
@@ -56,23 +61,33 @@ export function Fixes(): JSX.Element | null {
         </p>
       )}
       <ul class="ji-fixes">
-        {[...good, ...shownFailed].map((fix) => (
-          <FixItem key={fix.id} fix={fix} primary={fix === first} />
+        {shown.map((fix) => (
+          <FixItem key={fix.id} fix={fix} primary={fix === first} compact={sorted.length > FEW} />
         ))}
       </ul>
-      {shownFailed.length < failed.length && (
+      {(hidden > 0 || all) && sorted.length > FEW && (
         <button
           type="button"
-          class="ji-link"
+          class="ji-link ji-all"
+          aria-expanded={all}
           onClick={() => {
-            setAll(true);
+            setAll(!all);
           }}
         >
-          {trans.__("show %1 more that fail", failed.length - shownFailed.length)}
+          {all ? trans.__("show fewer") : hiddenText(groups, trans)}
         </button>
       )}
     </section>
   );
+}
+
+function hiddenText(groups: readonly (readonly Fix[])[], trans: Trans): string {
+  const parts = groups.flatMap((group) => {
+    const [fix] = group;
+    const more = group.length - SHOWN;
+    return fix === undefined || more <= 0 ? [] : [`${more} ${statusName(fix.verification.status, trans)}`];
+  });
+  return trans.__("show all: %1 more", parts.join(", "));
 }
 
 /** How far the proofs are; null when all are done. */
@@ -81,7 +96,7 @@ export function proving(report: Report): { done: number; total: number } | null 
   return left === 0 ? null : { done: report.fixes.length - left, total: report.fixes.length };
 }
 
-function FixItem({ fix, primary }: { fix: Fix; primary: boolean }): JSX.Element {
+function FixItem({ fix, primary, compact }: { fix: Fix; primary: boolean; compact: boolean }): JSX.Element {
   const { report, selection, select, host, apply, undo, trans } = usePanel();
   const [outcome, setOutcome] = useState<Outcome | null>(null);
   const [busy, setBusy] = useState(false);
@@ -91,6 +106,8 @@ function FixItem({ fix, primary }: { fix: Fix; primary: boolean }): JSX.Element 
     [report.cell?.source, fix.source],
   );
   const applied = host.applied === fix.id;
+  // Where there are many, what is not offered (yet) says what it is and keeps its difference folded.
+  const folded = compact && (status === "failed" || status === "proving");
   const offered = status === "passed" || status === "unverified";
   const act = (work: () => Promise<Outcome>): void => {
     setBusy(true);
@@ -132,15 +149,27 @@ function FixItem({ fix, primary }: { fix: Fix; primary: boolean }): JSX.Element 
         {statusName(status, trans)}
       </span>
       <div class="ji-fix-body">
-        <Diff lines={lines} />
+        {!folded && <Diff lines={lines} />}
         <p class="ji-fix-text">
-          <b>{fix.title === "" ? kindName(fix.kind, trans) : <Sentence text={fix.title} />}</b>
+          <b>{kindName(fix.kind, trans)}</b>
+          {fix.title !== "" && (
+            <>
+              {" · "}
+              <Sentence text={fix.title} />
+            </>
+          )}
           {fix.reading !== null && <span class="ji-reading"> · {readingName(fix.reading, trans)}</span>}
         </p>
         <p class="ji-fix-text ji-muted" data-ji="proof">
           <Sentence text={proof(fix, trans).join(" · ")} />
         </p>
         {fix.reading !== null && fix.verification.gradients.length > 0 && <ReadingGradients fix={fix} />}
+        {folded && (
+          <details class="ji-fold-diff">
+            <summary>{trans.__("difference")}</summary>
+            <Diff lines={lines} />
+          </details>
+        )}
       </div>
       <div class="ji-actions">
         {applied ? (

@@ -180,7 +180,8 @@ class Analyst:
             return
         if not any(is_python_node(node) for node in graph.nodes) and not session.python.hooks_seen:
             return
-        found = InFlight(session, graph, parts, targets, facts)
+        starts = [(edge, grad) for edge, grad, _ in _starts(call)]
+        found = InFlight(session, graph, starts, parts, targets, facts)
         if found.any:
             session.gradient_written = found.wrote
 

@@ -129,6 +129,11 @@ def is_python_node(node: Node) -> bool:
     return isinstance(node, torch.autograd.function.BackwardCFunction)
 
 
+def runs_user_code(node: Node) -> bool:
+    """Whether the node's backward may be the program's own; the one that carries a module's backward hooks hands on what it gets."""
+    return is_python_node(node) and type(node).__name__ != "BackwardHookFunctionBackward"
+
+
 _saved_attributes: dict[type, tuple[str, ...]] = {}
 
 

@@ -1,32 +1,41 @@
 """Gradients that the engine hands to several nodes at once, and writes to them by hooks and custom backwards.
 
 `a + b` hands one gradient tensor to both branches. A hook on one of them that changes it in place changes what the other
-branch is still to get. Before the engine runs, a walk finds which nodes share a tensor; when one of those tensors is
-written, the nodes that have not run yet get the difference, followed to the leaves by a second walk.
+branch is still to get. Before the engine runs, a walk finds which tensors wait at several edges; when one of those is written,
+the edges where it still waits for others get the difference, followed to the leaves by a second walk.
 """
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import torch
 
 from jupyter_inplace.explain import numbers
 from jupyter_inplace.explain.damage import quiet
+from jupyter_inplace.explain.engine_order import run_order
 from jupyter_inplace.explain.facts import BackwardFacts, CutFact, GradientFact
-from jupyter_inplace.explain.graph import Graph, Node
+from jupyter_inplace.explain.graph import Graph, Node, is_python_node
 from jupyter_inplace.explain.pull import CannotPullError, Edge, ReferenceReading, pull
 from jupyter_inplace.explain.split import Part
-from jupyter_inplace.record.geometry import view_of
+from jupyter_inplace.record import torch_private as private
+from jupyter_inplace.record.geometry import View, view_of
 from jupyter_inplace.record.session import Session
 from jupyter_inplace.record.torch_private import storage_id
 
+Deposit = tuple[Edge, Node]  # where a gradient waits, and the node that sent it (None: a root's own)
+
 
 class _Shared:
-    """One gradient tensor and the edges that it stands on; its value per task."""
+    """One gradient tensor that waits at several edges, and its value per task."""
 
-    def __init__(self, edges: list[Edge], values: dict[str, torch.Tensor]) -> None:
-        self.edges, self.values = edges, values
+    def __init__(self, deposits: list[Deposit], values: dict[str, torch.Tensor]) -> None:
+        self.deposits, self.values = deposits, values
+
+    def at(self, node: Node) -> bool:
+        """Whether the tensor comes to or from a node."""
+        return any(edge[0] is node or sender is node for edge, sender in self.deposits)
 
     def total(self) -> torch.Tensor:
         parts = list(self.values.values())
@@ -37,56 +46,77 @@ class _Shared:
 
 
 class InFlight:
-    """The shared gradients of one backward call."""
+    """The shared gradients of one backward call, which starts from the edges `starts` with the given gradients."""
 
     def __init__(
         self,
         session: Session,
         graph: Graph,
+        starts: list[tuple[Edge, torch.Tensor | None]],
         parts: list[tuple[str, Part]],
         targets: dict[Edge, str],
         facts: BackwardFacts,
     ) -> None:
         self._session, self._graph, self._targets, self._facts = session, graph, targets, facts
         self._shared: list[_Shared] = []
+        self._senders: dict[Edge, list[Node]] = {}
+        self._turns: dict[Node, int] = {}
         self._reference: dict[tuple[str, str], torch.Tensor | None] = {}
         self._as_run: dict[tuple[str, str], torch.Tensor | None] = {}
         self._reading = ReferenceReading(session.python.kept)
-        self._find(parts)
+        try:
+            self._find(starts, parts)
+        except CannotPullError as reason:
+            self._facts.notes.append(f"writes to gradients in flight were not followed: {reason}")
+            self._shared = []
 
     @property
     def any(self) -> bool:
         return bool(self._shared)
 
-    def _find(self, parts: list[tuple[str, Part]]) -> None:
-        groups: dict[tuple[Edge, ...], dict[str, torch.Tensor]] = {}
+    def _find(self, starts: list[tuple[Edge, torch.Tensor | None]], parts: list[tuple[str, Part]]) -> None:
+        whole = self._deposits(starts)[0]
+        memory: dict[Any, list[Deposit]] = {}
+        for deposit, grad in whole:
+            self._senders.setdefault(deposit[0], []).append(deposit[1])
+            if grad.layout is torch.strided:
+                memory.setdefault((storage_id(grad), grad.storage_offset(), tuple(grad.shape)), []).append(deposit)
+        groups = [deposits for deposits in memory.values() if len(deposits) > 1]
+        if not groups:
+            return
+        self._turns = run_order(self._graph, [edge[0] for edge, _ in starts], [node for node, _ in self._targets])
+        values: list[dict[str, torch.Tensor]] = [{} for _ in groups]
         for task, part in parts:
-            seen: dict[tuple[int, int, tuple[int, ...]], list[tuple[Edge, torch.Tensor]]] = {}
-
-            def look(node: Node, incoming: list[torch.Tensor | None], seen: Any = seen) -> None:
-                for nr, grad in enumerate(incoming):
-                    if grad is not None and grad.layout is torch.strided:
-                        seen.setdefault((storage_id(grad), grad.storage_offset(), tuple(grad.shape)), []).append(
-                            ((node, nr), grad)
-                        )
-
-            try:
-                found = pull(
-                    self._graph, [(part.edge, part.grad)], self._targets, self._reading, observe=look, python=False
-                )
-            except CannotPullError as reason:
-                self._facts.notes.append(f"writes to gradients in flight were not followed: {reason}")
-                return
+            handed, found = self._deposits([(part.edge, part.grad)])
+            own = dict(handed)
             for key in self._targets.values():
-                value = found.get(key)
-                if value is not None:
-                    old = self._reference.get((task, key))
-                    self._reference[(task, key)] = value if old is None else old + value
-            for entries in seen.values():
-                if len(entries) > 1:
-                    values = groups.setdefault(tuple(edge for edge, _ in entries), {})
-                    values[task] = entries[0][1] if task not in values else values[task] + entries[0][1]
-        self._shared = [_Shared(list(edges), values) for edges, values in groups.items()]
+                self._add(self._reference, (task, key), found.get(key))
+            for i, deposits in enumerate(groups):
+                for deposit in deposits:
+                    # The start of a part has no sender; in the whole walk it has one.
+                    mine = own.get(deposit, own.get((deposit[0], None)))
+                    if mine is not None:
+                        values[i][task] = values[i][task] + mine if task in values[i] else mine
+                        break
+        self._shared = [_Shared(deposits, v) for deposits, v in zip(groups, values, strict=True) if v]
+
+    def _deposits(
+        self, starts: list[tuple[Edge, torch.Tensor | None]]
+    ) -> tuple[list[tuple[Deposit, torch.Tensor]], dict[Any, Any]]:
+        """Every gradient that a walk hands from one node to another, and those of the targets."""
+        seen: list[tuple[Deposit, torch.Tensor]] = []
+
+        def received(edge: Edge, grad: torch.Tensor, sender: Node | None) -> None:
+            seen.append(((edge, sender), grad))
+
+        found = pull(self._graph, starts, self._targets, self._reading, received=received, python=False)
+        return seen, found
+
+    @staticmethod
+    def _add(table: dict[tuple[str, str], torch.Tensor | None], key: tuple[str, str], value: Any) -> None:
+        if value is not None:
+            old = table.get(key)
+            table[key] = value if old is None else old + value
 
     def wrote(self, write: Any, t: torch.Tensor, before: torch.Tensor, func: Any, args: Any, kwargs: Any) -> None:
         """A hook or a custom backward changed `t`, whose whole storage held `before` (flat)."""
@@ -99,42 +129,75 @@ class InFlight:
 
     def _wrote(self, write: Any, t: torch.Tensor, before: torch.Tensor, func: Any, args: Any, kwargs: Any) -> None:
         view = view_of(t)
-        if view is None:
+        current = private.current_autograd_node()
+        if view is None or current not in self._turns or self._session.python.made_here(t):
             return
-        for shared in self._shared:
+        variable = getattr(current, "variable", None)
+        if variable is not None and variable.grad is not None and storage_id(variable.grad) == storage_id(t):
+            return  # already accumulated: torch copies a gradient that somebody else waits for
+        for shared in sorted(self._shared, key=lambda shared: not shared.at(current)):
             total = shared.total()
             if total.numel() != before.numel() or total.dtype != before.dtype:
                 continue
-            if not torch.allclose(total.reshape(-1), before, rtol=1e-4, atol=0.0, equal_nan=True):
+            if not torch.allclose(total.reshape(-1), before, rtol=1e-4, atol=1e-12, equal_nan=True):
                 continue
-            victims = self._victims(shared)
-            changes: dict[str, torch.Tensor] = {}
-            for task, value in shared.values.items():
-                memory = value.contiguous().clone()
-                target = memory.view(-1).as_strided(view.shape, view.stride, view.offset)
-                try:
-                    func(
-                        *(target if a is t else a for a in args),
-                        **{k: target if a is t else a for k, a in kwargs.items()},
-                    )
-                except (RuntimeError, TypeError):
-                    continue
-                changes[task] = memory - value
-                shared.values[task] = memory
+            if not shared.at(current) and bool((before == before[0]).all()):
+                continue  # a hook may hold on to a gradient from earlier; ones and zeros look like many another tensor
+            changes = self._changes(shared, t, view, func, args, kwargs)
+            own = [edge for edge, _ in shared.deposits if edge[0] is current]
+            victims = self._victims(shared, current)
             for task, change in changes.items():
-                if victims and bool(change.any()):
-                    self._follow(write, task, victims, change)
+                if bool(change.any()):
+                    if own and not is_python_node(current):
+                        self._follow_own(task, own, change)
+                    if victims:
+                        self._follow(write, task, victims, change)
             return
 
-    def _victims(self, shared: _Shared) -> list[Edge]:
-        """The edges of a shared gradient whose node is still to run when the write happens: the engine runs the highest number first."""
-        keys = self._session.python.keys_on_stack()
-        current = self._session.python.current_node()
-        own = [edge for edge in shared.edges if edge[0] is current or _key(edge) in keys]
-        if not own:
-            own = [max(shared.edges, key=lambda edge: edge[0]._sequence_nr())]
-        at = max(edge[0]._sequence_nr() for edge in own)
-        return [edge for edge in shared.edges if edge not in own and edge[0]._sequence_nr() < at]
+    @staticmethod
+    def _changes(
+        shared: _Shared, t: torch.Tensor, view: View, func: Any, args: Any, kwargs: Any
+    ) -> dict[str, torch.Tensor]:
+        """What the write does to each task's part of the gradient."""
+        changes: dict[str, torch.Tensor] = {}
+        for task, value in shared.values.items():
+            memory = value.contiguous().clone()
+            target = memory.view(-1).as_strided(view.shape, view.stride, view.offset)
+            try:
+                func(
+                    *(target if a is t else a for a in args),
+                    **{k: target if a is t else a for k, a in kwargs.items()},
+                )
+            except (RuntimeError, TypeError):
+                continue
+            changes[task] = memory - value
+            shared.values[task] = memory
+        return changes
+
+    def _victims(self, shared: _Shared, current: Node) -> list[Edge]:
+        """Where the very tensor waits for somebody else while `current` runs: handed on before, alone there, and not taken yet."""
+        now = self._turns[current]
+        found: list[Edge] = []
+        for edge, sender in shared.deposits:
+            if self._turns.get(edge[0], -1) <= now or self._sent(sender) >= now:
+                continue
+            if sum(self._sent(other) < now for other in self._senders[edge]) == 1:
+                found.append(edge)
+        return found
+
+    def _sent(self, sender: Node) -> int:
+        return -1 if sender is None else self._turns.get(sender, -1)
+
+    def _follow_own(self, task: str, own: list[Edge], change: torch.Tensor) -> None:
+        """What the write does where it was meant to: the run's gradients and those meant both have it."""
+        with contextlib.suppress(CannotPullError):
+            found = pull(self._graph, [(edge, change) for edge in own], self._targets, self._reading, python=False)
+            for leaf, difference in found.items():
+                key = (task, leaf)
+                if difference is not None and key in self._reference:
+                    if key in self._as_run:
+                        self._add(self._as_run, key, difference)
+                    self._add(self._reference, key, difference)
 
     def _follow(self, write: Any, task: str, victims: list[Edge], change: torch.Tensor) -> None:
         try:
@@ -177,11 +240,3 @@ class InFlight:
                 self._facts.gradients.append(GradientFact(task, leaf, "ok", size, size, 0.0, 1.0 if size else None))
             if reference is not None:
                 self._facts.reference.setdefault((task, leaf), reference)
-
-
-def _key(edge: Edge) -> tuple[str, int, int]:
-    node, nr = edge
-    variable = getattr(node, "variable", None)
-    if variable is not None:
-        return ("AccumulateGrad", id(variable), 0)
-    return (type(node).__name__, node._sequence_nr(), nr)

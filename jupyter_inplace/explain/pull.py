@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from jupyter_inplace.explain.graph import Graph, Node, is_leaf_node, is_python_node
+from jupyter_inplace.explain.graph import Graph, Node, is_leaf_node, is_python_node, runs_user_code
 from jupyter_inplace.explain.undo import undoing
 from jupyter_inplace.record import hooks
 from jupyter_inplace.record.freed import is_gone
@@ -84,16 +84,17 @@ def pull(
     targets: dict[Edge, Any],
     reading: ReferenceReading,
     groups: dict[Edge, dict[Node, int]] | None = None,
-    observe: Callable[[Node, list[torch.Tensor | None]], None] | None = None,
+    received: Callable[[Edge, torch.Tensor, Node | None], None] | None = None,
     python: bool = True,
 ) -> dict[Any, Any]:
     """Gradients of `targets` (edge -> key) for the incoming gradients `starts`; `{key: tensor or None}`.
 
     `groups` asks for the parts of one target by the group of the node that sends them: those come as
-    `{(key, group): tensor}` beside the sum. Raises `CannotPullError` where a node cannot be called. Without `python` the program's
-    own backwards are not run, and the targets that lie behind one are left out.
+    `{(key, group): tensor}` beside the sum. `received` is told of each gradient that one node hands to another. Raises
+    `CannotPullError` where a node cannot be called. Without `python` the program's own backwards are not run, and the targets that
+    lie behind one are left out.
     """
-    walk = _Walk(graph, targets, reading, groups or {}, observe, python)
+    walk = _Walk(graph, targets, reading, groups or {}, received, python)
     hooks.reading, before = reading, hooks.reading
     try:
         with torch.no_grad():
@@ -117,11 +118,11 @@ class _Walk:
         targets: dict[Edge, Any],
         reading: ReferenceReading,
         groups: dict[Edge, dict[Node, int]],
-        observe: Callable[[Node, list[torch.Tensor | None]], None] | None,
+        received: Callable[[Edge, torch.Tensor, Node | None], None] | None,
         python: bool,
     ) -> None:
         self._graph, self._targets, self._reading = graph, targets, reading
-        self._groups, self._observe, self._python = groups, observe, python
+        self._groups, self._received, self._python = groups, received, python
         self._useful = graph.bits({graph.position[node]: 1 for node, _ in targets if node in graph.position})
         self._pending: dict[Node, list[torch.Tensor | None]] = {}
         self._dependencies: dict[Node, int] = {}
@@ -155,6 +156,8 @@ class _Walk:
         if grad is None:
             return
         grad = _fit(grad, node, nr)
+        if self._received is not None:
+            self._received(edge, grad, sender)
         known = buffer[nr]
         buffer[nr] = grad if known is None else known + grad
         if edge in self._groups and sender is not None:
@@ -166,8 +169,6 @@ class _Walk:
         incoming = self._pending.pop(node)
         for nr, key in self._by_node.get(node, ()):
             self.out[key] = incoming[nr] if nr < len(incoming) else None
-        if self._observe is not None:
-            self._observe(node, incoming)
         if is_leaf_node(node):
             return
         self._reading.node = node
@@ -183,8 +184,8 @@ class _Walk:
     def _results(
         self, position: int, node: Node, incoming: list[torch.Tensor | None]
     ) -> tuple[torch.Tensor | None, ...]:
-        if not self._python and (is_python_node(node) or all(grad is None for grad in incoming)):
-            if is_python_node(node):
+        if not self._python and (runs_user_code(node) or all(grad is None for grad in incoming)):
+            if runs_user_code(node):
                 self.stopped[position] = 1
             return (None,) * len(self._graph.next[position])
         try:

@@ -83,6 +83,10 @@ class EnginePatch:
             self._session.blind_spots.setdefault("this torch has no place where backward calls can be seen")
         self._hooks_before = private.hooks_made()
 
+    def hooks_since(self) -> bool:
+        """Whether anybody has registered a hook on a tensor, node or module since the session began."""
+        return private.hooks_made() != self._hooks_before
+
     def remove(self) -> None:
         for replacement in self._held:
             replacement.release()
@@ -127,7 +131,11 @@ class EnginePatch:
         try:
             session.order += 1
             session.optimizers.end_step()
-            site = sites.find_site(3, session.cell_files)
+            frame = _user_frame()
+            if frame is not None and frame.f_code.co_filename in session.cell_files:
+                site: Any = sites.site_key(frame.f_code, frame.f_lasti)
+            else:
+                site = sites.find_site(3, session.cell_files)
             call = Backward(session.order, session.seconds(), site)
             call.roots = (outputs,) if isinstance(outputs, torch.Tensor) else tuple(outputs)
             call.grads = tuple(args[0]) if args and args[0] is not None else ()
@@ -144,7 +152,7 @@ class EnginePatch:
                 isinstance(t, torch.Tensor) and (private.is_transformed(t) or private.is_symbolic(t)) for t in (*call.roots, *call.inputs)
             )
             call.sequence = private.peek_sequence_nr()
-            call.frame = _user_frame()
+            call.frame = frame
             if session.before_backward is not None:
                 session.before_backward(session, call)
             session.backwards.append(call)
@@ -157,7 +165,7 @@ class EnginePatch:
         """Take the mode off for the call where it could learn nothing; returns its place."""
         session = self._session
         try:
-            if session.hooks.others or private.hooks_made() != self._hooks_before:
+            if session.hooks.others or self.hooks_since():
                 return None
             if runs_python(call.roots, call.grads, session.index.holds, call.accumulate and not call.create_graph):
                 return None
@@ -196,6 +204,7 @@ class EnginePatch:
         call.release()
         if not call.nested:
             session.gradient_written = None
+            session.python.backward_ended()
         if call.finished and not call.retain and not call.nested:
             session.graph_floor = call.sequence
             session.unrecorded.forget_before(call.sequence)

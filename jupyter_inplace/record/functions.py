@@ -7,7 +7,6 @@ Tensors kept on `ctx` as plain attributes are saved tensors of which torch knows
 from __future__ import annotations
 
 import functools
-import types
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -22,27 +21,31 @@ if TYPE_CHECKING:
     from jupyter_inplace.record.session import Session
 
 _CALL_IMPL = torch.nn.Module._call_impl.__code__
-_MAX_HOOKS = 4096
 
 Kept = tuple[str, int | None, Saved]  # attribute of ctx, index where it is a list, and the tensor
 
 
 class PythonInBackward:
-    """Wraps `Function.apply` and `Tensor.register_hook` for the time of the session."""
+    """Wraps `Function.apply` for the time of the session."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self.functions_seen = False
-        self.hooks_seen = False
         self.wrote = False  # whether such Python ever wrote to a tensor while the engine ran it
         self.kept: weakref.WeakKeyDictionary[Any, list[Kept]] = weakref.WeakKeyDictionary()
-        self.hooked: dict[types.CodeType, list[tuple[str, int, int]]] = {}
+        # Storages made by the hook or custom backward that runs at present: writes to those hurt nobody.
+        self._made: set[int] = set()
+        self._maker: Any = None
         self._held: list[Replacement] = []
 
     @property
     def seen(self) -> bool:
         """Whether the engine may run Python in this session's graphs."""
         return self.functions_seen or self.hooks_seen
+
+    @property
+    def hooks_seen(self) -> bool:
+        return self._session.engine.hooks_since()
 
     def install(self) -> None:
         self._held = [replacement for replacement in _REPLACEMENTS if replacement.acquire()]
@@ -68,27 +71,29 @@ class PythonInBackward:
             self.functions_seen = True
             regions.end(outer, _node_of(out))
 
-    def registered(self, tensor: Any, hook: Any) -> None:
-        self.hooks_seen = True
-        self._note_hook(tensor, hook)
-
-    def _note_hook(self, tensor: Any, hook: Any) -> None:
+    def made(self, out: Any, args: Any) -> None:
+        """An operation gave `out` while the engine runs: note it where it was Python that the engine runs which made it."""
         try:
-            while isinstance(hook, functools.partial):
-                hook = hook.func
-            function = hook if hasattr(hook, "__code__") else getattr(hook, "__func__", type(hook).__dict__.get("__call__"))
-            code = getattr(function, "__code__", None)
-            if code is None or len(self.hooked) >= _MAX_HOOKS:
+            if not self._session.engine.depth or self._session.engine.made_by_engine():
                 return
-            node = tensor.grad_fn
-            key = (
-                (type(node).__name__, node._sequence_nr(), tensor.output_nr)
-                if node is not None
-                else ("AccumulateGrad", id(tensor), 0)
-            )
-            self.hooked.setdefault(code, []).append(key)
+            node = private.current_autograd_node()
+            if node is not self._maker:
+                self._maker = node
+                self._made.clear()
+            given = {private.storage_id(a) for a in args if isinstance(a, torch.Tensor)}
+            for t in out if isinstance(out, (list, tuple)) else (out,):
+                if isinstance(t, torch.Tensor) and private.storage_id(t) not in given:
+                    self._made.add(private.storage_id(t))
         except Exception as fault:
             self._session.fault(fault)
+
+    def made_here(self, t: torch.Tensor) -> bool:
+        """Whether the Python that runs right now made the memory of `t` itself."""
+        return private.current_autograd_node() is self._maker and private.storage_id(t) in self._made
+
+    def backward_ended(self) -> None:
+        self._maker = None
+        self._made.clear()
 
     def _note(self, out: Any) -> None:
         """Take the tensors on the `ctx` of a Function that was just applied into the index of saved tensors."""
@@ -125,25 +130,6 @@ class PythonInBackward:
         session.index.add(saved)
         return saved
 
-    def keys_on_stack(self) -> list[tuple[str, int, int]]:
-        """The tensors on which the hooks that run right now were registered."""
-        if not self.hooked:
-            return []
-        import sys
-
-        frame: types.FrameType | None = sys._getframe(1)
-        found: list[tuple[str, int, int]] = []
-        while frame is not None:
-            found.extend(self.hooked.get(frame.f_code, ()))
-            frame = frame.f_back
-        return found
-
-    @staticmethod
-    def current_node() -> Any:
-        """The Python node whose backward runs right now, or None."""
-        node = private.current_autograd_node()
-        return node if isinstance(node, torch.autograd.function.BackwardCFunction) else None
-
 
 def _node_of(out: Any) -> Any:
     """The Python node of a Function's output; None where nothing of it needs a gradient."""
@@ -171,21 +157,4 @@ def _noting_applications(original: Any) -> Any:
     return classmethod(apply)
 
 
-def _noting_hooks(original: Any) -> Any:
-    @functools.wraps(original)
-    def register(tensor: Any, hook: Any, *args: Any, **kwargs: Any) -> Any:
-        __tracebackhide__ = True
-        handle = original(tensor, hook, *args, **kwargs)
-        session = session_here()
-        if session is not None:
-            session.python.registered(tensor, hook)
-        return handle
-
-    return register
-
-
-_REPLACEMENTS = (
-    Replacement(torch.autograd.Function, "apply", _noting_applications),
-    Replacement(torch.Tensor, "register_hook", _noting_hooks),
-    Replacement(torch.Tensor, "register_post_accumulate_grad_hook", _noting_hooks),
-)
+_REPLACEMENTS = (Replacement(torch.autograd.Function, "apply", _noting_applications),)

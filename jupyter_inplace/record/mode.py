@@ -55,7 +55,10 @@ class WatchMode(TorchDispatchMode):
         if session.attentive and session.look(args):
             return self._in_region(plan, func, args, kwargs or {})
         if plan is None:
-            return func(*args, **kwargs) if kwargs else func(*args)
+            out = func(*args, **kwargs) if kwargs else func(*args)
+            if session.gradient_written is not None:
+                session.python.made(out, args)
+            return out
         if plan is CUSTOM:
             return self._call_custom(func, args, kwargs or {})
         if plan is ALIAS:

@@ -1,0 +1,5 @@
+"""The shell that the cells here run in."""
+
+from cell_oracle import cells
+
+__all__ = ["cells"]

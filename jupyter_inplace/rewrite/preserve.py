@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from jupyter_inplace.record import torch_private as private
 from jupyter_inplace.record.geometry import byte_range
 from jupyter_inplace.record.schema import Plan, make_plan
+from jupyter_inplace.record.stack import ModeStack
 
 __all__ = ["preserve_saved"]
 
@@ -52,7 +53,7 @@ def preserve_saved() -> Iterator[None]:
     outermost = preserver is None
     if preserver is None:
         preserver = _here.preserver = _Preserver()
-        preserver.mode.__enter__()
+        preserver.stack.put_on()
         preserver.exports.install()
     private.push_saved_tensors_hooks(preserver.pack, _unpack)
     try:
@@ -62,7 +63,7 @@ def preserve_saved() -> Iterator[None]:
         if outermost:
             _here.preserver = None
             preserver.exports.remove()
-            preserver.mode.__exit__(None, None, None)
+            preserver.stack.take_off()
             preserver.close()
 
 
@@ -93,6 +94,7 @@ class _Preserver:
 
     def __init__(self) -> None:
         self.mode = _PreserveMode(self)
+        self.stack = ModeStack(self.mode)  # not by `with`: a watch would take the mode for one of the program's own
         self.exports = _ExportPatch(self)
         self._by_storage: dict[int, list[weakref.ref[_Kept]]] = {}
         self._imported: list[weakref.ref[_Kept]] = []  # on memory that another storage may share

@@ -327,7 +327,7 @@ def out_of_place(w, steps):
         elif kind == "relu":
             new = view.relu()
         else:
-            new = view + (view * c - view).detach()
+            new = (view * c).detach() + (view - view.detach())
         h = torch.slice_scatter(h, new, 0, part.start, part.stop, part.step or 1)
     return total + h.pow(2).sum()
 

@@ -57,7 +57,7 @@ class Instrument:
         self._began = time.perf_counter()
         self._depth = 0
         self._undo: list[Callable[[], None]] = []
-        self.memory: LiveBytes | None = None
+        self.memory = LiveBytes()
         self.derivatives: DerivativeMode | None = None
         self.directions: Mapping[str, int] = {}
         self.peaks: list[int] = []
@@ -118,7 +118,7 @@ class Instrument:
         accumulates = bool(kwargs.get("accumulate_grad"))
         wanted = [leaf for leaf in inputs if isinstance(leaf, torch.Tensor)] or leaves_of(roots)
         names = self._names.of(wanted, sys._getframe(2))
-        self.peaks.append(self.memory.peak if self.memory is not None else 0)
+        self.peaks.append(self.memory.peak)
         values = tuple(self._pack(root) if isinstance(root, torch.Tensor) else None for root in roots)
         if self._only_values:
             self._record(Event(kind="backward" if accumulates else "grad", roots=values, time=self.seconds))

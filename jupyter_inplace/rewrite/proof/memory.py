@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from jupyter_inplace.record import torch_private as private
+
 
 class LiveBytes(TorchDispatchMode):
     """Counts the memory that operations allocate, for as long as it lives.
@@ -36,6 +38,15 @@ class LiveBytes(TorchDispatchMode):
         self._live: dict[int, int] = {}
         self.now = 0
         self.peak = 0
+
+    def put_below(self) -> None:
+        """Have this mode in force for the rest of the process, under all that are in force already.
+
+        A watch leaves saved tensors to torch where other modes are on when it begins, and lifts its own where it is on top.
+        """
+        above = [private.pop_dispatch_mode(None) for _ in range(private.len_dispatch_stack())]
+        for mode in (self, *reversed(above)):
+            private.push_dispatch_mode(mode)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **kwargs) if kwargs else func(*args)

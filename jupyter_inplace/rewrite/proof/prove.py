@@ -148,6 +148,7 @@ class _Prover:
                 source=candidate.source,
                 manner="watched",
                 tasks=self._tasks,
+                gradients=True,
                 stop_after=reference.stop_after,
                 stop_seconds=runner.time_for(),
                 mark_at=len(reference.control.events) if itself else None,

@@ -20,7 +20,6 @@ from jupyter_inplace.rewrite.proof.derivative import DerivativeMode
 from jupyter_inplace.rewrite.proof.events import Ending, Kept
 from jupyter_inplace.rewrite.proof.execute import Cell
 from jupyter_inplace.rewrite.proof.instrument import Instrument
-from jupyter_inplace.rewrite.proof.memory import LiveBytes
 from jupyter_inplace.rewrite.proof.naming import LeafNames
 from jupyter_inplace.rewrite.proof.private_gradients import private_gradients
 from jupyter_inplace.rewrite.proof.values import Packer, Value, number
@@ -42,6 +41,7 @@ class Trial:
     """What to run, and how.
 
     :param tasks: the names that the watch is to tell apart.
+    :param gradients: have the watch work out every gradient, not only where there is damage.
     :param marks: lines of `source`: the run may end three rounds after one of them was reached, if it takes long; and a
         ``differentiated`` run holds nothing constant there.
     :param stop_after: end after this many events.
@@ -55,6 +55,7 @@ class Trial:
     source: str
     manner: Manner
     tasks: tuple[str, ...] = ()
+    gradients: bool = False
     marks: tuple[int, ...] = ()
     stop_after: int | None = None
     stop_seconds: float = 20.0
@@ -98,8 +99,8 @@ class Run:
 
     def run(self) -> None:
         """To the end of the cell, or to where the instrument stops it."""
-        with LiveBytes() as memory, self._around():
-            self._instrument.memory = memory
+        with self._around():
+            self._instrument.memory.put_below()
             self._instrument.install()
             began = time.perf_counter()
             error = self._cell.run()
@@ -114,7 +115,7 @@ class Run:
 
             self._watch = watch(
                 *self._trial.tasks,
-                gradients=True,
+                gradients=True if self._trial.gradients else None,
                 cell=ReportCell(source=self._cell.source),
                 cell_file=self._cell.file or None,
                 namespace=lambda: self._namespace,
@@ -179,13 +180,13 @@ class Run:
         if self._watch is None:
             return None, {}
         window = self._watch._window
+        calls = [call for call in window.session.backwards if call.order >= window.start]  # forgotten when it stops
         report = self._watch.stop(error)
-        return report, self._vectors(window)
+        return report, self._vectors([call.facts for call in calls if call.facts is not None])
 
-    def _vectors(self, window: Any) -> dict[tuple[str, str, int], tuple[Value | None, Value | None]]:
+    def _vectors(self, facts: list[Any]) -> dict[tuple[str, str, int], tuple[Value | None, Value | None]]:
         found: dict[tuple[str, str, int], tuple[Value | None, Value | None]] = {}
-        facts = [call.facts for call in window.session.backwards if call.order >= window.start]
-        for place, fact in enumerate(fact for fact in facts if fact is not None):
+        for place, fact in enumerate(facts):
             for task, leaf in fact.reference.keys() | fact.as_run.keys():
                 as_run, reference = fact.as_run.get((task, leaf)), fact.reference.get((task, leaf))
                 found[task, leaf, place] = (self._packer.pack(as_run), self._packer.pack(reference))

@@ -115,7 +115,8 @@ class Damage:
         if changed_regions:
             judge(self.session, self, facts, self.regions)
         self._saves(facts, set(touched))
-        facts.reference.update({key: g for key in keys if (g := self._reference(key)) is not None})
+        found = {key: g for key in keys if (g := self._reference(key)) is not None}
+        facts.reference = {**found, **facts.reference}  # a counterfactual one goes before
         facts.as_run.update({key: g for key, g in self.as_run.items() if g is not None})
 
     def without_numbers(self, facts: BackwardFacts, touched: list[Saved]) -> None:

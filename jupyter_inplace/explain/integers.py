@@ -57,8 +57,9 @@ def lost_tasks(damage: Damage, facts: BackwardFacts, found: dict[Saved, list[Int
             if saved in damage.reading.reader and task in damage.tasks_through(damage.reading.reader[saved])
         ]
         for saved in read:
-            for kept in found[saved]:
-                instead = _with_values(saved, kept)
+            for place in _suspects(found[saved], damage.session, facts.order):
+                kept = found[saved][place]
+                instead = _without(saved, found[saved][: place + 1])
                 if instead is None:
                     continue
                 targets = {edge: key for edge, key in damage.targets.items() if any(row.leaf == key for row in rows)}
@@ -72,17 +73,34 @@ def lost_tasks(damage: Damage, facts: BackwardFacts, found: dict[Saved, list[Int
                     row.norm_reference = numbers.norm(gradients.get(row.leaf))
                     row.status, row.relative_difference, row.cosine = numbers.compare(None, gradients.get(row.leaf))
                     row.norm_as_run = 0.0
+                    if (gradient := gradients.get(row.leaf)) is not None:
+                        facts.reference[task, row.leaf] = gradient
                 facts.cuts.append(CutFact(kept.write, [task], sorted(row.leaf for row in rows if row.status != "ok")))
                 return
 
 
-def _with_values(saved: Saved, kept: IntegerWrite) -> torch.Tensor | None:
-    """What `saved` would hold had the write not happened."""
+def _suspects(writes: list[IntegerWrite], session: Session, now: int) -> list[int]:
+    """The places of the writes, given the latest first, that may have silenced a task of the backward call at `now`.
+
+    What was written before the last backward call served another task: it is asked before the task's own.
+    """
+    last = max((call.order for call in session.backwards if call.order < now), default=-1)
+    return sorted(range(len(writes)), key=lambda place: writes[place].order > last)
+
+
+def _without(saved: Saved, writes: list[IntegerWrite]) -> torch.Tensor | None:
+    """What `saved` would hold had the last of `writes` (the earliest: they come the latest first) not happened."""
     view: View | None = saved.view or view_of(saved.tensor)
-    if view is None or view.itemsize != kept.view.itemsize or not storages_of(saved.tensor):
+    if view is None or any(view.itemsize != kept.view.itemsize for kept in writes) or not storages_of(saved.tensor):
         return None
-    size = max(v.byte_range[1] // v.itemsize for v in (view, kept.view))
+    size = max(v.byte_range[1] // v.itemsize for v in (view, *(kept.view for kept in writes)))
     memory = torch.zeros(size, dtype=saved.value.dtype, device=saved.value.device)
     memory.as_strided(view.shape, view.stride, view.offset).copy_(saved.value)
-    memory.as_strided(kept.view.shape, kept.view.stride, kept.view.offset).copy_(kept.before)
+    states = [memory]  # backwards in time: before each of the writes
+    for kept in writes:
+        memory = memory.clone()
+        memory.as_strided(kept.view.shape, kept.view.stride, kept.view.offset).copy_(kept.before)
+        states.append(memory)
+    for after, before in zip(states[-3::-1], states[-2::-1], strict=False):
+        memory = torch.where(after != before, after, memory)  # the later writes happen all the same
     return memory.as_strided(view.shape, view.stride, view.offset)

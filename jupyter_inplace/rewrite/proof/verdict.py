@@ -48,7 +48,7 @@ def judge(report: Report, reference: Reference, candidate: Run, differences: Run
         verdict = again.verdict if again is not None else None
         return Judgement(Verification(status="failed", runs=False, verdict=verdict, reason=reason))
     complete = candidate.stopped is None and reference.run.stopped is None and reference.horizon is None
-    wrong_loss = _losses(reference, candidate, complete)
+    wrong_loss = _losses(report, reference, candidate, complete)
     wrong_gradient = _gradients(report, reference, candidate, differences, complete)
     unclean = _unclean(again)
     differing = _differing(reference, candidate)
@@ -78,14 +78,35 @@ def _first_reason(before: Report, after: Report, unclean: str | None, mismatch: 
     return mismatch.words if mismatch is not None else None
 
 
-def _losses(reference: Reference, candidate: Run, complete: bool) -> Mismatch | None:
+def _losses(report: Report, reference: Reference, candidate: Run, complete: bool) -> Mismatch | None:
     if reference.kind == "itself":
         early = agreement.losses(candidate.calls, reference.control.calls, complete=False)
         if early is not None or reference.values is None:
             return early
         return agreement.losses(candidate.calls, reference.values.calls, complete=False)
     base = reference.run if reference.kind == "preserved" else reference.control
-    return agreement.losses(candidate.calls[: reference.horizon], base.calls[: reference.horizon], complete)
+    silenced = _silenced(report, reference)
+    return agreement.losses(candidate.calls[: reference.horizon], base.calls[: reference.horizon], complete, silenced)
+
+
+def _silenced(report: Report, reference: Reference) -> set[int]:
+    """The backward calls whose loss a write to labels or a mask made empty: the loss itself is the damage there."""
+    ending = reference.control.ending
+    if reference.kind != "replayed" or ending is None or not all(map(_of_integers, _harmful(report))):
+        return set()
+    by_place: dict[int, list[bool]] = {}
+    for (_, _, place), (as_run, wanted) in ending.gradients.items():
+        lost = (as_run is None or not as_run.norm) and wanted is not None and wanted.norm > 0
+        by_place.setdefault(place, []).append(lost)
+    return {place for place, lost in by_place.items() if all(lost)}
+
+
+def _harmful(report: Report) -> list[Mutation]:
+    return [mutation for mutation in report.mutations if mutation.verdict in HARMFUL]
+
+
+def _of_integers(mutation: Mutation) -> bool:
+    return mutation.dtype is not None and mutation.dtype.startswith(("int", "uint", "bool"))
 
 
 def _gradients(
@@ -146,7 +167,7 @@ def _own_differences(report: Report, reference: Reference, differences: Run | No
 
 def _unclean(again: Report) -> str | None:
     """What the rewrite's own watch found, as a reason."""
-    left = [m for m in again.mutations if m.verdict in HARMFUL]
+    left = _harmful(again)
     if left:
         return _still(left[0])
     for conflict in again.conflicts:

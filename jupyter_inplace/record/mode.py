@@ -99,10 +99,15 @@ class WatchMode(TorchDispatchMode):
                     pending = session.before_write(plan, targets, func, args, kwargs)
             except Exception as fault:  # nothing of ours may surface inside of the user's operation
                 session.fault(fault)
+        lists = targets or plan.tensors(args, kwargs) if plan.foreach else []
+        shapes = [t.shape for t in lists]
         # A write that the kernel refuses (expanded memory) raises here and is never recorded.
         out = self._call_custom(func, args, kwargs) if plan.custom else func(*args, **kwargs)
-        if plan.foreach:
-            private.increment_version(targets or plan.tensors(args, kwargs))
+        if lists:
+            private.increment_version(lists)
+            resized = [t for t, shape in zip(lists, shapes, strict=True) if t.shape != shape]  # an `out=` made to fit
+            if resized:
+                private.increment_version(resized)
         if pending is not None:
             try:
                 session.after_write(plan, targets, pending, func, args, kwargs)

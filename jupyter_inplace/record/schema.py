@@ -14,7 +14,7 @@ class Plan:
     """What to do around one operator that writes.
 
     `places` are the written arguments as (position, name); `bumps` is whether versions move (fused optimizers and batch
-    norm statistics do not), `foreach` that torch forgets to bump them under a mode, `custom` that its body is Python,
+    norm statistics do not), `foreach` that torch forgets to bump them under a mode (lists of tensors), `custom` that its body is Python,
     `hidden` that autograd does not count the write as in-place, `repeatable` that a call may be made again on copies.
     """
 
@@ -31,9 +31,11 @@ class Plan:
         # An operator that writes an input besides giving its result (`rrelu_with_noise`, `_native_batch_norm_legit`) saves
         # that input before it writes it, and torch bumps no version: its own write is part of its forward.
         self.hidden = when is not None or (namespace == "aten" and not operator.endswith("_") and not _gives_out(func))
-        self.foreach = namespace == "aten" and operator.startswith("_foreach_")
+        # Two list operators go by the memory alone, with and without a mode: fused optimizers and a GradScaler's unscaling.
+        unversioned = operator.startswith(("_fused_", "_amp_"))
+        self.foreach = namespace == "aten" and not unversioned and any(_is_list(func, i) for i, _ in places)
         collective = namespace == _COLLECTIVES
-        self.bumps = not self.hidden and not collective and not operator.startswith("_fused_")
+        self.bumps = not self.hidden and not collective and not unversioned
         self.custom = namespace not in ("aten", "prims", "prim", _COLLECTIVES)
         self.repeatable = not collective  # one more collective on one rank would leave the others waiting
         self.metadata_only = torch.Tag.inplace_view in func.tags
@@ -64,6 +66,10 @@ def _flat(values: Any) -> list[torch.Tensor]:
 
 
 ALIAS: Any = object()  # the plan of an operator that writes nothing itself
+
+
+def _is_list(func: Any, position: int) -> bool:
+    return isinstance(func._schema.arguments[position].type, torch.ListType)
 
 
 def _gives_out(func: Any) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from jupyter_inplace import watch
 from jupyter_inplace.record.schema import ALIAS, make_plan
 
 aten = torch.ops.aten
@@ -152,6 +153,25 @@ def test_operators_that_write_an_input_besides_their_result_bump_no_version():
     assert not make_plan(aten.mul_.Tensor).hidden
     assert not make_plan(aten.add.out).hidden
     assert not make_plan(aten._foreach_add_.Scalar).hidden
+
+
+def test_lists_of_tensors_get_the_versions_that_they_have_unwatched():
+    def program():
+        pair = [torch.ones(2), torch.ones(3)]
+        torch._foreach_mul_(pair, 2.0)
+        torch._amp_foreach_non_finite_check_and_unscale_(pair, torch.zeros(1), torch.ones(1))
+        sized, empty = [torch.empty(2), torch.empty(3)], [torch.empty(0), torch.empty(3)]
+        torch.split_with_sizes_copy(torch.ones(5), [2, 3], out=sized)
+        torch.split_with_sizes_copy(torch.ones(5), [2, 3], out=empty)
+        return [t._version for t in pair + sized + empty]
+
+    plain = program()
+    assert plain == [1, 1, 1, 1, 2, 1]
+    with watch() as report:
+        assert program() == plain
+    rows = [(m.op.partition(".")[2], m.versions) for m in report.mutations]
+    assert ("_foreach_mul_.Scalar", (0, 1)) in rows
+    assert ("_amp_foreach_non_finite_check_and_unscale_.default", (1, 1)) in rows
 
 
 def test_custom_operators_run_their_body_through_us():

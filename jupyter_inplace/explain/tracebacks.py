@@ -6,11 +6,13 @@ import os
 import types
 
 _PACKAGE = __file__.rpartition("explain")[0]
-_MODE = os.path.join("jupyter_inplace", "record", "mode.py")
+# torch's way from a handler of ours into an operator: a step more than unwatched.
 _OPERATORS = os.path.join("torch", "_ops.py")
+# What torch puts around a handler that it keeps from being compiled.
+_AROUND = (os.path.join("torch", "_compile.py"), os.path.join("torch", "_dynamo", "eval_frame.py"))
 
 
-def hide_own_frames(error: BaseException) -> None:
+def hide_own_frames(error: BaseException | None) -> None:
     """Take our frames out of the traceback of an exception, and of those that it was raised from or holds."""
     seen: set[int] = set()
     waiting: list[BaseException | None] = [error]
@@ -26,25 +28,36 @@ def hide_own_frames(error: BaseException) -> None:
 
 
 def without_own_frames(tb: types.TracebackType | None) -> types.TracebackType | None:
-    """Splice out, in place, the entries whose code is this package's; returns the first entry that stays."""
-    first = _after_own(tb)
-    entry = first
+    """Splice out, in place, the entries whose code is this package's, and torch's carriers of them.
+
+    :return: the first entry that stays; the first of all where none would: a fault of our own is to be seen whole.
+    """
+    entries: list[types.TracebackType] = []
+    entry = tb
     while entry is not None:
-        following = _after_own(entry.tb_next)
-        if following is not entry.tb_next:
+        entries.append(entry)
+        entry = entry.tb_next
+    ours = [_file(entry).startswith(_PACKAGE) for entry in entries]
+    kept = [entry for place, entry in enumerate(entries) if not ours[place] and not _carries(entries, ours, place)]
+    if not kept:
+        return tb
+    for entry, following in zip(kept, [*kept[1:], None], strict=True):
+        if entry.tb_next is not following:
             entry.tb_next = following
-        entry = following
-    return first if first is not None else tb
+    return kept[0]
 
 
-def _after_own(tb: types.TracebackType | None) -> types.TracebackType | None:
-    """The first entry that is not ours, nor torch's way from our mode into an operator, which is a step more than unwatched."""
-    ours = False
-    while tb is not None and (_own(tb) or (ours and tb.tb_frame.f_code.co_filename.endswith(_OPERATORS))):
-        ours = tb.tb_frame.f_code.co_filename.endswith(_MODE)
-        tb = tb.tb_next
-    return tb
+def _carries(entries: list[types.TracebackType], ours: list[bool], place: int) -> bool:
+    """Whether an entry exists only because of one of ours beside it."""
+    file = _file(entries[place])
+    if file.endswith(_OPERATORS):
+        return place > 0 and ours[place - 1]
+    if not file.endswith(_AROUND):
+        return False
+    while place < len(entries) and _file(entries[place]).endswith(_AROUND):
+        place += 1
+    return place < len(entries) and ours[place]
 
 
-def _own(tb: types.TracebackType) -> bool:
-    return tb.tb_frame.f_code.co_filename.startswith(_PACKAGE)
+def _file(entry: types.TracebackType) -> str:
+    return entry.tb_frame.f_code.co_filename

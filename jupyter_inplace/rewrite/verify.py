@@ -219,6 +219,9 @@ class Proofs:
             if self._done or not self._version:
                 return  # what has not begun ends by itself, and then there are rewrites, if untried
             self._end(tuple(map(_cancelled, self._report.fixes)))
+            sandbox = self._before.sandbox
+        if sandbox is not None:
+            sandbox.interrupt()
         self._tell()
 
     def release(self) -> None:

@@ -6,7 +6,7 @@ import traceback
 from pathlib import Path
 
 import jupyter_inplace.report
-from jupyter_inplace.magic.traces import hide_own_frames
+from jupyter_inplace.explain.tracebacks import hide_own_frames
 
 OURS = str(Path(jupyter_inplace.report.__file__).with_name("somewhere.py"))
 
@@ -45,6 +45,13 @@ def test_torchs_carrier_of_a_handler_goes_with_it():
     error = raised(function("user.py", "ours()", ours=ours))
     hide_own_frames(error)
     assert files(error) == [__file__, "user.py"]
+    around = function("/env/torch/_compile.py", "ours()", "inner", ours=ours)
+    wrapped = raised(function("user.py", "around()", around=around))
+    hide_own_frames(wrapped)
+    assert files(wrapped) == [__file__, "user.py"]
+    called = raised(function("/env/torch/_ops.py", "ours()", "__call__", ours=ours))  # torch.ops.name() in the program
+    hide_own_frames(called)
+    assert files(called) == [__file__, "/env/torch/_ops.py"]
     alone = raised(function("user.py", "ops()", ops=ops))
     hide_own_frames(alone)
     assert files(alone) == [__file__, "user.py", "/env/torch/_ops.py"]

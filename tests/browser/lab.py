@@ -69,7 +69,8 @@ class Notebook:
                 widget.close();
               }
               await app.serviceManager.sessions.shutdownAll();
-              await app.commands.execute('apputils:dismiss-all-notifications').catch(() => undefined);
+              document.querySelectorAll('.jp-toastContainer .jp-Notification-Toast-Close, .Toastify__close-button')
+                .forEach(button => button.click());
               await app.commands.execute('apputils:change-theme', {theme: 'JupyterLab Light'});
             }"""
         )

@@ -12,6 +12,9 @@ import { hasKernel, rewind, sources } from "./kernel";
 import { setActive, shownMarks } from "./marks";
 import { run, warn, type Tools } from "./watching";
 
+/** Names that one notification can hold. */
+const MANY = 4;
+
 export interface Wishes {
   runAfterApply: () => boolean;
 }
@@ -121,12 +124,11 @@ export class Requests {
       const names = notRestored.map((item) =>
         item.reason === "" ? item.name : `${item.name} (${item.reason})`,
       );
-      Notification.warning(
-        trans.__("Run on what the first run left: not put back were %1.", names.join(", ")),
-        {
-          autoClose: false,
-        },
-      );
+      const shown = names.slice(0, MANY).join("; ");
+      const more = names.length > MANY ? ` ${trans.__("and %1 more", names.length - MANY)}` : "";
+      Notification.warning(trans.__("The state was put back before the run, but for: %1", shown + more), {
+        autoClose: 20_000,
+      });
     } else if (reason !== null && this.ranHere.get(cell.model) === kernel) {
       Notification.info(trans.__("Run without putting the state back: %1.", reason), { autoClose: 8000 });
     }

@@ -11,8 +11,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from jupyter_inplace.record import torch_private as private
+from jupyter_inplace.record.freed import underlying_storage
 from jupyter_inplace.record.geometry import View, view_of
 
 _PER_STORAGE = 8
@@ -83,7 +85,8 @@ class UnrecordedWrites:
     """The identities in view and the cuts that wait for a backward."""
 
     def __init__(self) -> None:
-        self._by_storage: dict[int, list[Identity]] = {}
+        # By storage, with a weak reference to it: addresses are given out again.
+        self._by_storage: dict[int, tuple[StorageWeakRef, list[Identity]]] = {}
         self.cuts: list[Cut] = []
 
     def note_alias(self, t: Any) -> None:
@@ -92,22 +95,33 @@ class UnrecordedWrites:
             return
         identity = identity_of(t)
         if identity is not None:
-            self._add(private.storage_id(t), identity)
+            self._add(t, identity)
 
-    def _add(self, storage: int, identity: Identity) -> None:
-        known = self._by_storage.get(storage)
+    def _add(self, t: torch.Tensor, identity: Identity) -> None:
+        storage = private.storage_id(t)
+        known = self._known(storage)
         if known is None:
             if len(self._by_storage) >= _STORAGES:
                 del self._by_storage[next(iter(self._by_storage))]
-            known = self._by_storage[storage] = []
+            known = []
+            self._by_storage[storage] = (StorageWeakRef(underlying_storage(t)), known)
         if all(other.key != identity.key for other in known):
             known.append(identity)
             del known[:-_PER_STORAGE]
 
+    def _known(self, storage: int) -> list[Identity] | None:
+        found = self._by_storage.get(storage)
+        if found is None:
+            return None
+        if found[0].expired():
+            del self._by_storage[storage]
+            return None
+        return found[1]
+
     def before_write(self, func: Any, t: torch.Tensor, args: Any, kwargs: Any, order: int) -> list[Cut]:
         """The cuts that a write to `t` makes, with copies of what it reads. Empty for nearly every write."""
         storage = private.storage_id(t)
-        known = self._by_storage.get(storage)
+        known = self._known(storage)
         own = identity_of(_base(t)) if t.requires_grad or (t._base is not None and t._base.requires_grad) else None
         if known is None and own is None:
             return []

@@ -169,6 +169,46 @@ def test_both_readings_of_a_refused_write_pass():
         assert wanted.norm() > 0
 
 
+def test_a_refused_write_and_a_silenced_task():
+    right = REJECTED.replace("shared_param.mul_(2)", "with torch.no_grad():\n    shared_param.mul_(2)")
+    found = attempt(
+        REJECTED,
+        *(
+            Rewrite(right.replace(old, new), reading="update")
+            for old, new in (
+                ("loss1 + loss2", "loss1.detach() + loss2"),
+                ("y @ shared_param", "y @ shared_param.detach()"),
+                ("loss1 + loss2", "loss1 + 2 * loss2 - loss2.detach()"),
+            )
+        ),
+        Rewrite(right, reading="copy"),
+    )
+    assert status(found) == ["failed"] * 4
+    assert all(v.runs and v.losses_equal and v.gradients_equal is False for v in found)
+
+
+def test_a_refused_view_is_held_against_the_cell_with_the_write_made():
+    cell = """\
+import torch, torch.nn as nn
+torch.manual_seed(0)
+img = torch.randn(3, 4, requires_grad=True)
+h = img * 2
+for i, plane in enumerate(h.unbind()):
+    plane.mul_(i + 1).add_(1)
+loss = (h * h).sum()
+loss.backward()
+"""
+    line = "plane.mul_(i + 1).add_(1)"
+    right, unrecorded, dropped = attempt(
+        cell,
+        Rewrite(cell.replace("h.unbind()", "(h[0], h[1], h[2])"), reading="copy"),
+        Rewrite(cell.replace(line, "with torch.no_grad():\n        " + line), reading="copy"),
+        Rewrite(cell.replace(line, "plane = plane.mul(i + 1).add(1)"), reading="copy"),
+    )
+    assert status([right, unrecorded, dropped]) == ["passed", "failed", "failed"]
+    assert dropped.losses_equal is False
+
+
 def test_ends_of_the_process_are_failed_proofs():
     crash, abort, leave, hang = attempt(
         BREAKS,

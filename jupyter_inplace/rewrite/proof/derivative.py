@@ -68,6 +68,8 @@ class DerivativeMode(TorchDispatchMode):
     """Carries tangents along with a program on the CPU.
 
     :param names: for the leaves in what `slopes` gives.
+    :param leaves_follow: under `live` a write to a leaf counts like one to any other tensor, as if what is read from
+        then on were a new tensor, made from the leaf.
     """
 
     supports_higher_order_operators = True
@@ -76,8 +78,9 @@ class DerivativeMode(TorchDispatchMode):
     def _should_skip_dynamo(cls) -> bool:
         return False  # else the first operation imports torch._dynamo
 
-    def __init__(self, names: LeafNames) -> None:
+    def __init__(self, names: LeafNames, *, leaves_follow: bool = False) -> None:
         super().__init__()
+        self._leaves_follow = leaves_follow
         self._names = names
         self._memory: dict[int, _Memory] = {}
         self._leaves: list[weakref.ref[torch.Tensor]] = []
@@ -227,7 +230,7 @@ class DerivativeMode(TorchDispatchMode):
             memory = self._memory_of(tensor)
             if memory is None:
                 raise NotDifferentiableError("a result without memory of its own")
-        if memory.leaf:
+        if memory.leaf and not (self._leaves_follow and self._live):
             return  # a leaf's new value moves along the leaf's own direction
         for number in set(memory.by_direction) | set(tangents):
             memory.view(number, tensor).copy_(tangents.get(number, torch.zeros((), dtype=torch.float64)))

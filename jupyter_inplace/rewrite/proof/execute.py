@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 _MAGIC_LINE = re.compile(r"[ \t]*%%autograd_watch\b.*")
+_CAPTURE = re.compile(r"[ \t]*%%capture\b.*")  # it swallows errors, and here nothing is shown anyway
 _PLAIN_FILE = "<cell>"
 
 Mark = Callable[[], None]
@@ -21,9 +22,15 @@ def without_magic(source: str) -> str:
     """The cell with its `%%autograd_watch` line made a comment, so that lines keep their numbers."""
     lines = source.split("\n")
     for place, line in enumerate(lines):
+        if _CAPTURE.fullmatch(line):
+            lines[place] = "#"
+            continue
         if _MAGIC_LINE.fullmatch(line):
             lines[place] = "#"
             below = next((i for i in range(place + 1, len(lines)) if lines[i].strip()), len(lines))
+            if below < len(lines) and _CAPTURE.fullmatch(lines[below]):
+                lines[below] = "#"
+                below += 1
             if below < len(lines) and lines[below].startswith("%%"):
                 from IPython.core.inputtransformer2 import cell_magic
 

@@ -141,6 +141,7 @@ class _Prover:
         return self._try(candidate, runner, self._reference)
 
     def _try(self, candidate: Candidate, runner: Runner, reference: Reference) -> Judgement:
+        reference = reference.for_reading(candidate.reading)
         itself = reference.kind == "itself"
         directions = {leaf: number for call in reference.run.calls for leaf, (number, _) in call.derivatives.items()}
         run = runner.make(

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from jupyter_inplace.report import HARMFUL, Report
+from jupyter_inplace.report import HARMFUL, Reading, Report
 from jupyter_inplace.rewrite.proof import agreement
 from jupyter_inplace.rewrite.proof.runs import Run, Runner
-from jupyter_inplace.rewrite.proof.trial import Trial
+from jupyter_inplace.rewrite.proof.trial import Manner, Trial
 
 #: ``preserved``: gradients of the values that the forward used. ``differentiated``: finite differences of the cell as
-#: run. ``replayed``: the watch's own, of the recorded writes. ``itself``: a write that was refused has no reference.
-Kind = Literal["preserved", "differentiated", "replayed", "itself"]
+#: run. ``replayed``: the watch's own, of the recorded writes. ``permitted``: finite differences of the cell with its
+#: refused writes made, one run for each reading. ``itself``: such a cell, where that run cannot be had.
+Kind = Literal["preserved", "differentiated", "replayed", "permitted", "itself"]
+
+_READINGS: tuple[Manner, Manner] = ("updating", "copying")
 
 _DIGITS = 1e-3  # relative, between the numbers of the report and those of the control run
 
@@ -27,6 +30,7 @@ class Reference:
 
     :param control: watched, as it is.
     :param run: what gradients are compared with; the control itself for ``itself``.
+    :param copying: for refused writes, the run in which they make new tensors; `run` is the one in which they update.
     :param values: for a refused write, the losses of the cell without grad mode.
     :param horizon: engine calls that can be compared; beyond, an optimizer has used a wrong gradient.
     :param stop_after: where the runs were stopped, the events after which candidates are stopped too.
@@ -35,9 +39,17 @@ class Reference:
     kind: Kind
     control: Run
     run: Run
+    copying: Run | None = None
     values: Run | None = None
     horizon: int | None = None
     stop_after: int | None = None
+
+    def for_reading(self, reading: Reading | None) -> Reference:
+        """The reference of one reading of a refused write."""
+        if self.kind != "permitted" or self.copying is None:
+            return self
+        run = self.run if reading == "update" else self.copying
+        return replace(self, run=run, horizon=_horizon(run))
 
     @property
     def in_words(self) -> str:
@@ -46,6 +58,7 @@ class Reference:
             "preserved": "the gradients of the values that the forward used",
             "differentiated": "finite differences of the cell as it ran",
             "replayed": "the gradients with the writes recorded",
+            "permitted": "finite differences of the cell with its writes permitted",
             "itself": "finite differences of the rewritten cell",
         }[self.kind]
 
@@ -70,8 +83,7 @@ def find_reference(source: str, report: Report, runner: Runner) -> Reference:
     verdicts = {mutation.verdict for mutation in report.mutations} & set(HARMFUL)
     stop_after = len(control.events) if control.stopped is not None else None
     if "rejected" in verdicts:
-        values = runner.make(Trial(source=source, manner="valued", stop_seconds=runner.time_for(0.2)))
-        return Reference("itself", control, control, values=values, stop_after=stop_after)
+        return _permitted(source, report, runner, control)
     preserved = runner.make(
         Trial(
             source=source,
@@ -87,6 +99,24 @@ def find_reference(source: str, report: Report, runner: Runner) -> Reference:
     if "cuts" not in verdicts and preserved.clean and _shows_damage(preserved, control):
         return Reference("preserved", control, preserved, stop_after=stop_after)
     return _behind_autograd(source, report, runner, control, preserved, stop_after)
+
+
+def _permitted(source: str, report: Report, runner: Runner, control: Run) -> Reference:
+    """The cell with its refused writes made: each reading of them is a program of its own, with gradients of its own."""
+    lines = harmful_lines(report)
+    runs: list[Run] = []
+    for manner in _READINGS:
+        stop_after = len(runs[0].events) if runs and runs[0].stopped is not None else None
+        trial = Trial(
+            source=source, manner=manner, marks=lines, stop_after=stop_after, stop_seconds=runner.time_for(0.3)
+        )
+        runs.append(runner.make(trial))
+    fit = [run for run in runs if run.clean and run.calls and run.ending is not None and run.ending.problem is None]
+    if len(fit) == len(runs):
+        stop_after = len(runs[0].events) if runs[0].stopped is not None else None
+        return Reference("permitted", control, runs[0], copying=runs[1], stop_after=stop_after)
+    values = runner.make(Trial(source=source, manner="valued", stop_seconds=runner.time_for(0.2)))
+    return Reference("itself", control, control, values=values)
 
 
 def _behind_autograd(

@@ -21,6 +21,7 @@ from jupyter_inplace.rewrite.proof.events import Ending, Kept
 from jupyter_inplace.rewrite.proof.execute import Cell
 from jupyter_inplace.rewrite.proof.instrument import Instrument
 from jupyter_inplace.rewrite.proof.naming import LeafNames
+from jupyter_inplace.rewrite.proof.permit import Permit
 from jupyter_inplace.rewrite.proof.private_gradients import private_gradients
 from jupyter_inplace.rewrite.proof.values import Packer, Value, number
 from jupyter_inplace.rewrite.sandbox.reach import grad_of, namespace_of, walk
@@ -28,8 +29,11 @@ from jupyter_inplace.rewrite.sandbox.worker import Sender
 
 #: ``watched`` is the program as it is, under a full watch; ``preserved`` the same with every saved tensor preserved and
 #: every hook given a gradient of its own; ``differentiated`` preserved, and with derivatives by finite differences;
-#: ``valued`` without grad mode, so that no write is refused: it gives the losses up to the first use of a gradient.
-Manner = Literal["watched", "preserved", "differentiated", "valued"]
+#: ``updating`` and ``copying`` are ``differentiated`` with the marked writes permitted, read as a new value of the leaf
+#: or as a new tensor made from it; ``valued`` is without grad mode, so that no write is refused: it gives the losses up
+#: to the first use of a gradient.
+Manner = Literal["watched", "preserved", "differentiated", "updating", "copying", "valued"]
+_DIFFERENTIATED = ("differentiated", "updating", "copying")
 
 _LIBRARIES = ("torch.", "jupyter_inplace.")  # slow to import, and no state of the program's own
 
@@ -81,8 +85,10 @@ class Run:
         self._packer = Packer(trial.budget)
         self._watch: Any = None
         self._derivatives: DerivativeMode | None = None
-        if trial.manner == "differentiated":
-            self._derivatives = DerivativeMode(LeafNames(self._namespace, trial.ignored))
+        self._permit = Permit() if trial.manner in ("updating", "copying") else None
+        if trial.manner in _DIFFERENTIATED:
+            names = LeafNames(self._namespace, trial.ignored)
+            self._derivatives = DerivativeMode(names, leaves_follow=trial.manner == "copying")
         self._instrument = Instrument(
             LeafNames(self._namespace, trial.ignored),
             send,
@@ -138,8 +144,12 @@ class Run:
         self._instrument.mark()
         if self._derivatives is not None:
             self._derivatives.enter_live()
+        if self._permit is not None:
+            self._permit.__enter__()
 
     def _leave_mark(self) -> None:
+        if self._permit is not None:
+            self._permit.__exit__(None, None, None)
         if self._derivatives is not None:
             self._derivatives.leave_live()
 

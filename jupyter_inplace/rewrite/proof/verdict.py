@@ -84,7 +84,7 @@ def _losses(report: Report, reference: Reference, candidate: Run, complete: bool
         if early is not None or reference.values is None:
             return early
         return agreement.losses(candidate.calls, reference.values.calls, complete=False)
-    base = reference.run if reference.kind == "preserved" else reference.control
+    base = reference.run if reference.kind in ("preserved", "permitted") else reference.control
     silenced = _silenced(report, reference)
     return agreement.losses(candidate.calls[: reference.horizon], base.calls[: reference.horizon], complete, silenced)
 
@@ -122,6 +122,10 @@ def _gradients(
             )
         case "differentiated":
             return agreement.slopes(candidate.calls[:horizon], reference.run.calls[:horizon], complete)
+        case "permitted":
+            return _leaves_lost(report, reference, candidate) or agreement.slopes(
+                candidate.calls[:horizon], reference.run.calls[:horizon], complete
+            )
         case "replayed":
             return _replayed(reference, candidate)
         case "itself":
@@ -156,11 +160,17 @@ def _own_differences(report: Report, reference: Reference, differences: Run | No
     wrong = agreement.slopes(differences.calls, differences.calls, complete=False)
     if wrong is not None:
         return wrong
+    return _leaves_lost(report, reference, differences)
+
+
+def _leaves_lost(report: Report, reference: Reference, candidate: Run) -> Mismatch | None:
+    """Every leaf is still a leaf, and gets a gradient."""
     before = reference.control.ending.leaves if reference.control.ending is not None else frozenset()
-    for leaf in sorted(before - differences.ending.leaves) if differences.stopped is None else ():
+    after = candidate.ending.leaves if candidate.ending is not None else frozenset()
+    for leaf in sorted(before - after) if candidate.stopped is None else ():
         return Mismatch(f"`{leaf}` is no leaf any more, and has no gradient of its own")
     for leaf in dict.fromkeys(leaf for m in report.mutations if m.verdict == "rejected" for leaf in m.leaves):
-        if not any(call.gradients.get(leaf) is not None for call in differences.calls):
+        if not any(call.gradients.get(leaf) is not None for call in candidate.calls):
             return Mismatch(f"`{leaf}` gets no gradient any more")
     return None
 
@@ -203,7 +213,7 @@ def _progress(before: Report, after: Report | None) -> str | None:
 
 
 def _differing(reference: Reference, candidate: Run) -> tuple[str, ...]:
-    if reference.kind == "itself" or reference.horizon is not None or candidate.ending is None:
+    if reference.kind in ("itself", "permitted") or reference.horizon is not None or candidate.ending is None:
         return ()
     base = reference.run if reference.kind == "preserved" else reference.control
     if base.ending is None or not base.ending.kept or not candidate.ending.kept:
@@ -234,7 +244,7 @@ def _rows(before: Report, again: Report, reference: Reference, candidate: Run) -
     for row in again.gradients:
         old = wanted.get((row.task, row.leaf))
         norm = row.norm_reference
-        if old is not None and old.norm_reference is not None and reference.kind != "itself":
+        if old is not None and old.norm_reference is not None and reference.kind not in ("itself", "permitted"):
             norm = old.norm_reference
         relative, cosine = _against(reference, candidate, row.task, row.leaf)
         rows.append(
@@ -255,7 +265,7 @@ def _rows(before: Report, again: Report, reference: Reference, candidate: Run) -
 
 def _against(reference: Reference, candidate: Run, task: str, leaf: str) -> tuple[float | None, float | None]:
     """The relative difference and the cosine between the rewrite's gradient of one task and the unchanged cell's."""
-    if reference.kind == "itself" or candidate.ending is None or reference.control.ending is None:
+    if reference.kind in ("itself", "permitted") or candidate.ending is None or reference.control.ending is None:
         return None, None
     for (name, other, place), (as_run, own) in candidate.ending.gradients.items():
         if (name, other) == (task, leaf):

@@ -163,6 +163,13 @@ class watch:
             frame=frame,
         )
 
+    def go_on_in(self, cell_file: str, label: str) -> None:
+        """From here on the watched cell's code is that of another file; `label` is what people call it."""
+        self._cell_file = cell_file
+        self._labels[cell_file] = label
+        if self._window is not None:
+            self._window.go_on_in(cell_file, label)
+
     @property
     def _running(self) -> bool:
         return self._window is not None or self._steps is not None

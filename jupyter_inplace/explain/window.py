@@ -95,6 +95,16 @@ class Window:
             raise
         return window
 
+    def go_on_in(self, cell_file: str, label: str) -> None:
+        """From here on the watched cell's code is that of another file."""
+        cell, analyst = self.options["cell"], self.analyst
+        analyst.labels[cell_file] = label
+        if cell is not None:
+            analyst.known_files[cell_file] = cell.source
+        self.options["cell_file"] = cell_file
+        self.session.cell_files = frozenset((cell_file,))
+        analyst.wording = ErrorWording(self.session, analyst, cell_file, cell.source if cell is not None else None)
+
     def close(self, error: BaseException | None) -> Report:
         """End the watch. Everything is out of force before anything is worked out; never raises for our own faults."""
         session = self.session

@@ -44,6 +44,15 @@ class Session:
         self._watch: Watch | None = None
         self._arrival: OnArrival | None = None
         self._report: Report | None = None
+        #: What ended a part of the cell that is a cell to IPython.
+        self.swallowed: BaseException | None = None
+
+    def go_on_in(self, file: str, label: str) -> None:
+        """From here on the cell's code is that of another file."""
+        self._file = file
+        self._labels = {**self._labels, file: label}
+        if self._watch is not None:
+            self._watch.go_on_in(file, label)
 
     def begin(self, *, expect_torch: bool) -> None:
         """Start to watch.
@@ -66,7 +75,7 @@ class Session:
             self._arrival.remove()
         if self._report is None:
             nothing = Report(cell=self.cell, summary=_nothing())
-            self._report = nothing if self._watch is None else self._watch.stop(error)
+            self._report = nothing if self._watch is None else self._watch.stop(error or self.swallowed)
         return self._report
 
     def _start(self) -> None:

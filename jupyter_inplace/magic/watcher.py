@@ -54,7 +54,7 @@ class Watcher:
         self._sources: dict[str, str] = {}  # by the front end's id
         self._transformer = MagicLine(
             running=lambda: self._running[0].source if self._running else None,
-            watches_all=lambda: self._following is not None,
+            watches_all=lambda: self._following is not None or self._outer_session() is not None,
         )
         self._events = {
             "pre_run_cell": self._before_cell,
@@ -147,15 +147,22 @@ class Watcher:
                 self._sources[running.id] = info.raw_cell
         else:
             running = _Running(info, outer.source, outer.id, outer.number)
+            session = self._outer_session()
+            if session is not None and outer.source.rstrip().endswith(info.raw_cell.rstrip()):
+                # What stands below ``%%capture`` is a cell to IPython: to the person it is the cell.
+                session.go_on_in(self._file_of(info.raw_cell, self._shell.execution_count), f"In[{outer.number}]")
         self._running.append(running)
         if self._following is not None and outer is None:
-            self._begin(running, self._following, self._file_of(info.raw_cell), automatic=True)
+            self._begin(running, self._following, self._file_of(info.raw_cell, self._number), automatic=True)
 
-    def _file_of(self, source: str) -> str:
-        """The file name that IPython is about to compile a cell under."""
+    def _outer_session(self) -> Session | None:
+        return next((running.session for running in self._running if running.session is not None), None)
+
+    def _file_of(self, source: str, number: int) -> str:
+        """The file name that IPython is about to compile a cell under; `number` is what it counts it as."""
         if source.lstrip().startswith("%%time\n"):
             return "<timed exec>"
-        name: str = self._shell.compile.get_code_name(source, self._shell.transform_cell(source), self._number)
+        name: str = self._shell.compile.get_code_name(source, self._shell.transform_cell(source), number)
         return name
 
     def _after_cell(self, result: Any) -> None:
@@ -166,8 +173,12 @@ class Watcher:
             return  # an empty cell begins without an event
         # An interrupted cell comes without the info that it began with: then it is the innermost one.
         known = [i for i, running in enumerate(self._running) if running.info is info]
+        error = _error_of(result)
         for running in reversed(self._running[known[0] if known else -1 :]):
-            self._finish(running, _error_of(result))
+            outer = self._outer_session()
+            if error is not None and running.session is None and outer is not None:
+                outer.swallowed = error  # unless it ends the outer cell too
+            self._finish(running, error)
         if not self._running:
             self._number = self._shell.execution_count
 

@@ -28,6 +28,10 @@ class FakeWatch:
     def start(self) -> None:
         self.log.append("start")
 
+    def go_on_in(self, file: str, label: str) -> None:
+        self.keywords["cell_file"] = file
+        self.keywords["labels"][file] = label
+
     def stop(self, error: BaseException | None) -> Report:
         self.log.append("stop")
         self.error = error

@@ -133,6 +133,18 @@ class TestProved:
         for fix in passed:
             assert torch.allclose(plainly(fix.source)["w"].grad, 2 * s * (1 - s))
 
+    @pytest.mark.parametrize("below", [True, False])
+    def test_capture(self, cells, below):
+        magic, _, body = BROKEN.partition("\n")
+        heads = [magic, "%%capture shown"] if below else ["%%capture shown", magic]
+        cells.run("\n".join([*heads, body]))
+        report = cells.ns["rep"].report
+        (write,) = [mutation for mutation in report.mutations if mutation.verdict == "breaks"]
+        assert write.site.file == f"In[{report.cell.execution_count}]"
+        assert (write.site.line, write.site.cell_line, write.site.line_text) == (5, 5, "h.mul_(2)")
+        assert report.error.site.cell_line == 7
+        assert "passed" in statuses(cells.ns["rep"])
+
     def test_the_handle_waits(self, cells):
         cells.run(BROKEN)
         handle = cells.ns["rep"]

@@ -3,7 +3,7 @@
 // its reply says whether it worked.
 
 import type { ISessionContext } from "@jupyterlab/apputils";
-import type { Kernel } from "@jupyterlab/services";
+import type { Kernel, KernelMessage } from "@jupyterlab/services";
 
 import type { Sources } from "../host/protocol";
 
@@ -22,11 +22,39 @@ export function hasKernel(context: ISessionContext): boolean {
   return kernelOf(context) !== null;
 }
 
+const TRIES = 20;
+const PAUSE_MS = 150;
+
+/**
+ * Executes silently and gives the reply. When a cell fails, the kernel aborts the requests that wait behind it, ours
+ * among them: those are sent again.
+ */
+async function execute(
+  kernel: Kernel.IKernelConnection,
+  code: string,
+  expressions: Record<string, string> = {},
+): Promise<KernelMessage.IExecuteReplyMsg["content"]> {
+  for (let turn = 1; ; turn += 1) {
+    const request = kernel.requestExecute({
+      code,
+      silent: true,
+      store_history: false,
+      stop_on_error: false,
+      user_expressions: expressions,
+    });
+    const { content } = await request.done;
+    // Older kernels say "aborted", which the types of today's protocol call "abort".
+    const aborted = (content.status as string).startsWith("abort");
+    if (!aborted || turn === TRIES) return content;
+    await new Promise((done) => setTimeout(done, PAUSE_MS));
+  }
+}
+
 /** What went wrong, or null. */
 async function silently(kernel: Kernel.IKernelConnection, code: string): Promise<string | null> {
-  const request = kernel.requestExecute({ code, silent: true, store_history: false, stop_on_error: false });
-  const { content } = await request.done;
-  return content.status === "error" ? `${content.ename}: ${content.evalue}` : null;
+  const content = await execute(kernel, code);
+  if (content.status === "error") return `${content.ename}: ${content.evalue}`;
+  return content.status === "ok" ? null : "the kernel aborted the request";
 }
 
 /** Loads the extension in the kernel. Resolves to what went wrong, or null. */
@@ -45,10 +73,7 @@ export async function watchAll(context: ISessionContext, on: boolean): Promise<s
   return kernel === null ? "no kernel" : silently(kernel, `%autograd_watch ${on ? "on" : "off"}`);
 }
 
-/**
- * Puts back what the watched run of a cell changed. The request is sent at once, so that a run sent next comes after
- * it; the answer arrives when the kernel gets to it.
- */
+/** Puts back what the watched run of a cell changed. Resolves when the kernel got to it. */
 export async function rewind(context: ISessionContext, cellId: string): Promise<Rewound> {
   const kernel = kernelOf(context);
   if (kernel === null) return nothing("no kernel");
@@ -97,14 +122,8 @@ async function evaluate(
   name: string,
   argument: string,
 ): Promise<string | null> {
-  const request = kernel.requestExecute({
-    code: "",
-    silent: true,
-    store_history: false,
-    stop_on_error: false,
-    user_expressions: { answer: `__import__("${module}", fromlist=["_"]).${name}(${literal(argument)})` },
-  });
-  const { content } = await request.done;
+  const call = `__import__("${module}", fromlist=["_"]).${name}(${literal(argument)})`;
+  const content = await execute(kernel, "", { answer: call });
   if (content.status !== "ok") return null;
   const answer = content.user_expressions["answer"] as
     { status?: string; data?: Record<string, unknown> } | undefined;

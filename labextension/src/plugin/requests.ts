@@ -1,6 +1,7 @@
 // Answers what panels ask: apply a rewrite to the right cell, run it, select in the editor.
 
 import { Notification } from "@jupyterlab/apputils";
+import type { CodeCell } from "@jupyterlab/cells";
 import type { CodeMirrorEditor } from "@jupyterlab/codemirror";
 import { NotebookActions, type INotebookTracker } from "@jupyterlab/notebook";
 
@@ -25,6 +26,15 @@ export function stateOf(place: Place, report: Report): HostState {
   const changed = report.cell !== null && !sameSource(source, report.cell.source);
   const applied = changed ? report.fixes.find((fix) => sameSource(fix.source, source)) : undefined;
   return { stale: changed, applied: applied?.id ?? null, canRun: hasKernel(place.panel.sessionContext) };
+}
+
+/** When the cell's own run, if one is under way, is over. */
+async function ended(cell: CodeCell): Promise<void> {
+  try {
+    await cell.outputArea.future.done;
+  } catch {
+    // Never run on this page, or its kernel went away: nothing to wait for.
+  }
 }
 
 export class Requests {
@@ -116,10 +126,9 @@ export class Requests {
       return { ok: false, message };
     }
     const kernel = panel.sessionContext.session?.kernel?.id;
-    // Sent before the run and answered before it, in the kernel's own order.
-    const put = rewind(panel.sessionContext, report.cell?.id ?? cell.model.id);
-    const ran = run(place, this.tools);
-    const { notRestored, reason } = await put;
+    // The watched run may still be showing its proofs; where it failed, its end aborts what waits behind it.
+    await ended(cell);
+    const { notRestored, reason } = await rewind(panel.sessionContext, report.cell?.id ?? cell.model.id);
     if (notRestored.length > 0) {
       const names = notRestored.map((item) =>
         item.reason === "" ? item.name : `${item.name} (${item.reason})`,
@@ -132,7 +141,7 @@ export class Requests {
     } else if (reason !== null && this.ranHere.get(cell.model) === kernel) {
       Notification.info(trans.__("Run without putting the state back: %1.", reason), { autoClose: 8000 });
     }
-    await ran;
+    await run(place, this.tools);
     return { ok: true, message: trans.__("Applied and run.") };
   }
 

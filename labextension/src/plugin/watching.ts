@@ -46,8 +46,8 @@ export async function ensureLoaded(place: Place, tools: Tools): Promise<boolean>
 /** Runs the cell; a watched one finds its magic, in a fresh kernel too. */
 export async function run(place: Place, tools: Tools): Promise<boolean> {
   const { panel, cell } = place;
-  // Not awaited: the kernel takes requests in order, and the run's own error tells where loading failed.
-  if (isWatched(sourceOf(cell)) && hasKernel(panel.sessionContext)) void load(panel.sessionContext);
+  // Where loading fails, the run's own error tells.
+  if (isWatched(sourceOf(cell)) && hasKernel(panel.sessionContext)) await load(panel.sessionContext);
   return NotebookActions.runCells(
     panel.content,
     [cell],

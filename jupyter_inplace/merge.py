@@ -119,13 +119,13 @@ class Merger:
     def _add_mutations(self, report: Report, step: int | None) -> dict[int, int]:
         """Take in the writes; returns what each one's `id` is in the merged report."""
         ids: dict[int, int] = {}
-        seen: dict[Any, int] = {}
         met: set[int] = set()
         for m in report.mutations:
             m = replace(m, note=_own_note(m, report))
-            place = (m.op, _key(m.site), m.module, m.framework, None if m.site is not None else m.tensor)
-            nth = seen[place] = seen.get(place, -1) + 1  # a report keeps rows of one place apart by their storage
-            key = (*place, nth)
+            # A report keeps rows of one place apart by their storage, which is another one in each process and step; the
+            # name of the tensor may go with the step (`losses[17]`), and is the same on all ranks.
+            name = m.tensor if step is None or m.site is None else None
+            key = (m.op, _key(m.site), m.module, m.framework, name)
             found = self._rows.get(key)
             if found is None:
                 if len(self._rows) >= _ROWS:

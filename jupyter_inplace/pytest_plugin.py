@@ -255,7 +255,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     if not found.sites:
         terminalreporter.line(f"autograd watch: {_counted(found.tests, 'test')} watched, no write harms a gradient")
         return
-    terminalreporter.section(f"autograd watch: {_counted(len(found.sites), 'site')} harm gradients")
+    sites, verb = len(found.sites), "harms" if len(found.sites) == 1 else "harm"
+    terminalreporter.section(f"autograd watch: {_counted(sites, 'site')} {verb} gradients")
     for line in found.lines(config.invocation_params.dir):
         terminalreporter.line(line)
 

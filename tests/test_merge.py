@@ -68,9 +68,15 @@ def test_a_site_on_some_ranks_only_is_marked():
     assert "on rank 3 only" in str(merged)
 
 
-def test_rows_of_one_place_that_a_report_keeps_apart_stay_apart():
-    merged = merge([of_rank(r, write(0, 7, "breaks", storage=1), write(1, 7, "cuts", storage=2)) for r in (0, 1)])
-    assert [(m.verdict, m.count) for m in merged.mutations] == [("breaks", 2), ("cuts", 2)]
+def test_rows_that_differ_by_their_storage_alone_are_one():
+    """Which iterations of a loop get the same memory again is another matter in each process."""
+    once = of_rank(0, write(0, 7, "breaks", storage=1, count=2))
+    thrice = of_rank(1, write(0, 7, "breaks", storage=1), write(1, 7, "cuts", storage=2), write(2, 7, tensor="g"))
+    merged = merge([once, thrice])
+    assert [(m.tensor, m.verdict, m.count, m.note) for m in merged.mutations] == [
+        ("h", "breaks", 4, "on both ranks"),
+        ("g", "harmless", 1, "on rank 1 only"),
+    ]
 
 
 def test_numbers_are_the_worst_and_every_reference_holds():

@@ -25,7 +25,16 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["InplaceError", "Report", "__version__", "load", "load_ipython_extension", "preserve_saved", "unload_ipython_extension", "watch"]
+__all__ = [
+    "InplaceError",
+    "Report",
+    "__version__",
+    "load",
+    "load_ipython_extension",
+    "preserve_saved",
+    "unload_ipython_extension",
+    "watch",
+]
 
 _HOMES = {
     "InplaceError": "jupyter_inplace.report",

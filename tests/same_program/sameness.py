@@ -164,9 +164,17 @@ def installed() -> dict[str, Any]:
         "transforms": torch.autograd.graph.disable_saved_tensors_hooks,
         "before steps": list(_optimizer._global_optimizer_pre_hooks.values()),
         "after steps": list(_optimizer._global_optimizer_post_hooks.values()),
-        "tensor methods": {name: value for name, value in vars(torch.Tensor).items() if isinstance(value, types.FunctionType)},
-        "functions": (torch.autograd.Function.__dict__["apply"], "saved_tensors" in vars(torch.autograd.function.BackwardCFunction)),
-        "module hooks": (dict(torch.nn.modules.module._global_forward_hooks), dict(torch.nn.modules.module._global_forward_pre_hooks)),
+        "tensor methods": {
+            name: value for name, value in vars(torch.Tensor).items() if isinstance(value, types.FunctionType)
+        },
+        "functions": (
+            torch.autograd.Function.__dict__["apply"],
+            "saved_tensors" in vars(torch.autograd.function.BackwardCFunction),
+        ),
+        "module hooks": (
+            dict(torch.nn.modules.module._global_forward_hooks),
+            dict(torch.nn.modules.module._global_forward_pre_hooks),
+        ),
         "reading": hooks.reading,
         "wording": message.explain,
         "grad mode": torch.is_grad_enabled(),
@@ -216,7 +224,12 @@ class Freezer:
         if isinstance(value, np.ndarray):
             return ("ndarray", str(value.dtype), value.shape, value.tobytes())
         if isinstance(value, torch.nn.Module):
-            return (type(value).__name__, value.training, self(dict(value.named_parameters())), self(dict(value.named_buffers())))
+            return (
+                type(value).__name__,
+                value.training,
+                self(dict(value.named_parameters())),
+                self(dict(value.named_buffers())),
+            )
         if isinstance(value, (torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler, torch.amp.GradScaler)):
             return (type(value).__name__, self(value.state_dict()))
         if isinstance(value, BaseException):

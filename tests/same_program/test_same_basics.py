@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 from sameness import compare, run, same
-from torch.utils._python_dispatch import TorchDispatchMode
 
 
 def test_a_difference_in_one_bit_is_found():

@@ -23,7 +23,12 @@ class Counting:
         self.graphs = []
 
     def __call__(self, graph, inputs):
-        self.graphs.append([node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "?") for node in graph.graph.nodes])
+        self.graphs.append(
+            [
+                node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "?")
+                for node in graph.graph.nodes
+            ]
+        )
         return graph.forward
 
 

@@ -446,7 +446,9 @@ def test_a_graph_that_outlives_the_watch_gives_its_objects_back():
 
 @pytest.fixture(scope="module")
 def library():
-    scale = torch.library.custom_op("sameness::scale_", lambda x, factor: None, mutates_args=("x",), schema="(Tensor(a!) x, float factor) -> ()")
+    scale = torch.library.custom_op(
+        "sameness::scale_", lambda x, factor: None, mutates_args=("x",), schema="(Tensor(a!) x, float factor) -> ()"
+    )
 
     @torch.library.register_kernel("sameness::scale_", "cpu")
     def _(x, factor):
@@ -457,7 +459,9 @@ def library():
     def sine(x: torch.Tensor) -> torch.Tensor:
         return torch.from_numpy(__import__("numpy").sin(x.detach().numpy()))
 
-    sine.register_autograd(lambda ctx, g: g * ctx.x.cos(), setup_context=lambda ctx, inputs, output: setattr(ctx, "x", inputs[0]))
+    sine.register_autograd(
+        lambda ctx, g: g * ctx.x.cos(), setup_context=lambda ctx, inputs, output: setattr(ctx, "x", inputs[0])
+    )
 
     @torch.library.custom_op("sameness::numpy_fill", mutates_args=("out",))
     def numpy_fill(x: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
@@ -490,14 +494,28 @@ ops = torch.ops
 
 CUSTOM = {
     "plain": lambda x: ops.sameness.scale_(x.detach().clone(), 2.0),
-    "written, then read": lambda x: (t := x.detach().clone(), ops.sameness.scale_(t, 2.0), (t * x).sum().backward(), t)[-1],
-    "saved, then written": lambda x: (t := x.detach().clone(), y := (t * x).sum(), ops.sameness.scale_(t, 2.0), y.backward(), t)[-1],
+    "written, then read": lambda x: (t := x.detach().clone(), ops.sameness.scale_(t, 2.0), (t * x).sum().backward(), t)[
+        -1
+    ],
+    "saved, then written": lambda x: (
+        t := x.detach().clone(),
+        y := (t * x).sum(),
+        ops.sameness.scale_(t, 2.0),
+        y.backward(),
+        t,
+    )[-1],
     "no_grad on a non-leaf": lambda x: _no_grad(lambda t: ops.sameness.scale_(t, 3.0), x * 1),
     "with autograd": lambda x: (y := ops.sameness.sine(x), y.sum().backward(), y)[-1],
     "numpy inside": lambda x: (t := torch.zeros(4), ops.sameness.numpy_fill(x.detach(), t), t),
     "raises": lambda x: ops.sameness.fails(x.detach().clone()),
     "Library": lambda x: (t := x.detach().clone(), ops.sameness.add_one_(t), (t * x).sum().backward(), t),
-    "Library, saved before": lambda x: (t := x.detach().clone(), y := (t * x).sum(), ops.sameness.add_one_(t), y.backward(), t),
+    "Library, saved before": lambda x: (
+        t := x.detach().clone(),
+        y := (t * x).sum(),
+        ops.sameness.add_one_(t),
+        y.backward(),
+        t,
+    ),
     "composite": lambda x: (y := ops.sameness.composite(x), y.sum().backward(), y)[-1],
     "writes what it makes": lambda x: (y := ops.sameness.made_and_written(x.detach()), torch.zeros(2).mul_(3)),
     "a list": lambda x: (ts := [torch.ones(2), torch.ones(3)], ops.sameness.many(ts), ts),

@@ -9,7 +9,12 @@ import pytest
 import torch
 from sameness import same
 from torch import nn
-from torch.autograd.graph import allow_mutation_on_saved_tensors, disable_saved_tensors_hooks, save_on_cpu, saved_tensors_hooks
+from torch.autograd.graph import (
+    allow_mutation_on_saved_tensors,
+    disable_saved_tensors_hooks,
+    save_on_cpu,
+    saved_tensors_hooks,
+)
 from torch.utils.checkpoint import checkpoint, checkpoint_sequential
 
 
@@ -169,7 +174,12 @@ def test_selective_checkpoint():
 
         w = torch.randn(4, 4, requires_grad=True)
         x = torch.randn(4, 4, requires_grad=True)
-        y = checkpoint(lambda x: (x @ w).sin().exp() @ w, x, use_reentrant=False, context_fn=lambda: create_selective_checkpoint_contexts(policy))
+        y = checkpoint(
+            lambda x: (x @ w).sin().exp() @ w,
+            x,
+            use_reentrant=False,
+            context_fn=lambda: create_selective_checkpoint_contexts(policy),
+        )
         y.sum().backward()
         return x, w
 

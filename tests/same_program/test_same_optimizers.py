@@ -191,7 +191,9 @@ def test_schedulers_and_step_hooks():
         optimizer = optim.SGD(net.parameters(), lr=0.1)
         log = []
         optimizer.register_step_pre_hook(lambda o, args, kwargs: log.append(("before", o.param_groups[0]["lr"])))
-        optimizer.register_step_post_hook(lambda o, args, kwargs: log.append(("after", o.param_groups[0]["params"][0]._version)))
+        optimizer.register_step_post_hook(
+            lambda o, args, kwargs: log.append(("after", o.param_groups[0]["params"][0]._version))
+        )
         scheduler = optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.5, total_steps=5)
         averaged = optim.swa_utils.AveragedModel(net, multi_avg_fn=optim.swa_utils.get_ema_multi_avg_fn(0.9))
         for _ in range(3):

@@ -155,7 +155,9 @@ def test_ensembling():
         models = [nn.Linear(3, 2) for _ in range(4)]
         parameters, buffers = torch.func.stack_module_state(models)
         base = nn.Linear(3, 2).to("meta")
-        out = vmap(lambda p, b, x: functional_call(base, (p, b), (x,)), in_dims=(0, 0, None))(parameters, buffers, torch.randn(5, 3))
+        out = vmap(lambda p, b, x: functional_call(base, (p, b), (x,)), in_dims=(0, 0, None))(
+            parameters, buffers, torch.randn(5, 3)
+        )
         out.square().mean().backward()
         return out, parameters
 
@@ -379,7 +381,9 @@ def test_gradient_edges_and_inputs():
         given = torch.autograd.grad(edge, [y, x], torch.ones(3), retain_graph=True)
         torch.autograd.backward(z.sum(), inputs=[y, x], retain_graph=True)
         z.sum().backward(inputs=x)
-        unused = torch.autograd.grad(z.sum(), torch.zeros(2, requires_grad=True), allow_unused=True, materialize_grads=True)
+        unused = torch.autograd.grad(
+            z.sum(), torch.zeros(2, requires_grad=True), allow_unused=True, materialize_grads=True
+        )
         return given, x, unused
 
     same(program)

@@ -13,7 +13,6 @@ from jupyter_inplace.record.schema import ALIAS, Plan, make_plan
 if TYPE_CHECKING:
     from jupyter_inplace.record.session import Session
 
-_UNKNOWN: Any = object()
 CUSTOM: Any = object()  # the plan of an operator that is not torch's own and writes to nothing it is given
 _NOBODY: Any = TorchDispatchMode()
 
@@ -43,40 +42,29 @@ class WatchMode(TorchDispatchMode):
         super().__init__()
         self._session = session
         self._plans: dict[Any, Plan | None] = {}
-        self._plain: dict[Any, Any] = {}  # operators that write to nothing, and what to call for them
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         session = self._session
         if session.fresh:
             session.label_fresh(func)
         session.last_op = func
-        if session.attentive or func not in self._plain:
-            return self._with_care(func, args, kwargs or {})
-        call = self._plain[func]
-        return call(*args, **kwargs) if kwargs else call(*args)
-
-    def _with_care(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """An operator that may write, or any while something is to be looked out for."""
-        session = self._session
-        plan = self._plans.get(func, _UNKNOWN)
-        if plan is _UNKNOWN:
+        try:
+            plan = self._plans[func]
+        except KeyError:
             plan = self._plans[func] = plan_of(func)
-            if plan is None:
-                # What the call of an operator comes down to, without the frame in between.
-                self._plain[func] = func._op if type(func) is torch._ops.OpOverload else func
         if session.attentive and session.look(args):
-            return self._in_region(plan, func, args, kwargs)
+            return self._in_region(plan, func, args, kwargs or {})
         if plan is None:
-            out = func(*args, **kwargs)
+            out = func(*args, **kwargs) if kwargs else func(*args)
             if session.gradient_written is not None:
                 session.python.made(out, args)
             return out
         if plan is CUSTOM:
-            return self._call_custom(func, args, kwargs)
+            return self._call_custom(func, args, kwargs or {})
         if plan is ALIAS:
             session.note_alias(args)
-            return func(*args, **kwargs)
-        return self._write(plan, func, args, kwargs)
+            return func(*args, **kwargs) if kwargs else func(*args)
+        return self._write(plan, func, args, kwargs or {})
 
     def _in_region(self, plan: Any, func: Any, args: Any, kwargs: Any) -> Any:
         """Inside of a checkpointed region: what comes in from outside is read again in backward."""
@@ -177,4 +165,4 @@ def _not_read(plan: Any, args: Any, kwargs: Any) -> list[torch.Tensor]:
 
 def _is_custom(func: Any) -> bool:
     """Whether an operator is not torch's own: its body may be Python, and write to what it makes."""
-    return isinstance(func, torch._ops.OpOverload) and func.namespace not in ("aten", "prims", "prim", "profiler")
+    return isinstance(func, torch._ops.OpOverload) and func.namespace not in ("aten", "prims", "prim")

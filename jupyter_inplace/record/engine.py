@@ -148,20 +148,13 @@ class EnginePatch:
             call.inputs = tuple(args[3]) if len(args) > 3 and args[3] else ()
             call.accumulate = bool(kwargs.get("accumulate_grad", False))
             call.nested = self.depth > 0
-            call.transformed = (
-                private.in_transform()
-                or private.is_tracing()
-                or any(
-                    isinstance(t, torch.Tensor) and (private.is_transformed(t) or private.is_symbolic(t))
-                    for t in (*call.roots, *call.inputs)
-                )
+            call.transformed = private.in_transform() or private.is_tracing() or any(
+                isinstance(t, torch.Tensor) and (private.is_transformed(t) or private.is_symbolic(t)) for t in (*call.roots, *call.inputs)
             )
             call.sequence = private.peek_sequence_nr()
             call.frame = frame
             if session.before_backward is not None:
                 session.before_backward(session, call)
-            if session.gradient_written is not None:
-                session.attentive = True
             session.backwards.append(call)
             return call
         except Exception as fault:
@@ -208,10 +201,10 @@ class EnginePatch:
                 session.after_backward(session, call)
             except Exception as fault:
                 session.fault(fault)
+        call.release()
         if not call.nested:
             session.gradient_written = None
-            session.python.backward_ended(call.roots, freed=call.finished and not call.retain)
-        call.release()
+            session.python.backward_ended()
         if call.finished and not call.retain and not call.nested:
             session.graph_floor = call.sequence
             session.unrecorded.forget_before(call.sequence)

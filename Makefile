@@ -21,7 +21,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 FRONT_END := hatch_build.py install.json $(shell find labextension -type f \
     -not -path '*/node_modules/*' -not -path 'labextension/lib/*' -not -path 'labextension/tests/*')
 
-.PHONY: venv demo test lint front-end-test browser python-test clean
+.PHONY: fuzz venv demo test lint front-end-test browser python-test clean
 
 venv: $(VENV)/.installed-test
 
@@ -47,7 +47,14 @@ browser:
 	    { echo "make: chromium is missing (Debian: apt-get install chromium fonts-dejavu-core)" >&2; exit 1; }
 
 python-test: $(VENV)/.installed-test front-end-test browser
-	@echo "== pytest" && $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+	@for room in tests/same_program tests/channels tests/rewrite tests/browser; do \
+	    echo "== pytest $$room" && $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $$room || exit 1; done
+	@echo "== pytest" && $(BIN)/python -m pytest -n $(JOBS) --dist worksteal --ignore=tests/same_program \
+	    --ignore=tests/channels --ignore=tests/rewrite --ignore=tests/browser --ignore=tests/fuzz
+
+# Random programs, watched as unwatched (EXAMPLES=500). Not part of `make test` yet.
+fuzz: $(VENV)/.installed-test
+	@cd tests/fuzz && FUZZ_EXAMPLES=$${EXAMPLES:-500} $(CURDIR)/$(BIN)/python -m pytest -q -p no:xdist fuzz.py
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis labextension/node_modules

@@ -150,7 +150,11 @@ class Assembly:
                 if name in self.analyst.wanted or name not in sites or table.status(name) != "ok"
             }
         return tuple(
-            Task(name=name, status=cast(TaskStatus, s), site=self.resolver.resolve(sites[name]) if sites.get(name) else None)
+            Task(
+                name=name,
+                status=cast("TaskStatus", s),
+                site=self.resolver.resolve(sites[name]) if sites.get(name) else None,
+            )
             for name, s in status.items()
         )
 

@@ -47,7 +47,7 @@ class GradientTable:
         return Gradient(
             task=row.task,
             leaf=row.leaf,
-            status=cast(GradientStatus, row.status),
+            status=cast("GradientStatus", row.status),
             norm_as_run=row.norm_as_run,
             norm_reference=row.norm_reference,
             relative_difference=row.relative_difference,

@@ -269,7 +269,9 @@ def _call_python(
     if name.startswith("Checkpoint"):
         raise CannotPullError("a checkpointed region would have to be recomputed, which has side effects")
     if is_of_distributed(node):
-        raise CannotPullError("a node of torch.distributed may start a collective, for which the other ranks do not wait")
+        raise CannotPullError(
+            "a node of torch.distributed may start a collective, for which the other ranks do not wait"
+        )
     filled = list(incoming)
     if getattr(node, "_materialize_non_diff_grads", True) is not None:
         for i, meta in enumerate(node._input_metadata):

@@ -148,8 +148,13 @@ class EnginePatch:
             call.inputs = tuple(args[3]) if len(args) > 3 and args[3] else ()
             call.accumulate = bool(kwargs.get("accumulate_grad", False))
             call.nested = self.depth > 0
-            call.transformed = private.in_transform() or private.is_tracing() or any(
-                isinstance(t, torch.Tensor) and (private.is_transformed(t) or private.is_symbolic(t)) for t in (*call.roots, *call.inputs)
+            call.transformed = (
+                private.in_transform()
+                or private.is_tracing()
+                or any(
+                    isinstance(t, torch.Tensor) and (private.is_transformed(t) or private.is_symbolic(t))
+                    for t in (*call.roots, *call.inputs)
+                )
             )
             call.sequence = private.peek_sequence_nr()
             call.frame = frame

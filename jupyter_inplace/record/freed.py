@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 # The method under `Tensor.untyped_storage`, which is replaced meanwhile by one that takes note of whoever asks.
 underlying_storage = torch._C.TensorBase.untyped_storage
-_NOTE = "memory of saved tensors was freed and filled again (sharded or offloaded tensors): what came back is not compared"
+_NOTE = (
+    "memory of saved tensors was freed and filled again (sharded or offloaded tensors): what came back is not compared"
+)
 
 
 class FreedMemory:

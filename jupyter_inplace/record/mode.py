@@ -103,16 +103,17 @@ class WatchMode(TorchDispatchMode):
         shapes = [t.shape for t in lists]
         # A write that the kernel refuses (expanded memory) raises here and is never recorded.
         out = self._call_custom(func, args, kwargs) if plan.custom else func(*args, **kwargs)
-        if lists:
-            private.increment_version(lists)
-            resized = [t for t, shape in zip(lists, shapes, strict=True) if t.shape != shape]  # an `out=` made to fit
-            if resized:
-                private.increment_version(resized)
         if pending is not None:
             try:
                 session.after_write(plan, targets, pending, func, args, kwargs)
             except Exception as fault:
                 session.fault(fault)
+        # Last of all: a view that is asked for its node between this and the end of the operation keeps a node from before it.
+        if lists:
+            private.increment_version(lists)
+            resized = [t for t, shape in zip(lists, shapes, strict=True) if t.shape != shape]  # an `out=` made to fit
+            if resized:
+                private.increment_version(resized)
         return out
 
     @staticmethod

@@ -82,4 +82,7 @@ def _leaving(original: Any) -> Any:
     return __exit__
 
 
-_REPLACEMENTS = (Replacement(TorchDispatchMode, "__enter__", _entering), Replacement(TorchDispatchMode, "__exit__", _leaving))
+_REPLACEMENTS = (
+    Replacement(TorchDispatchMode, "__enter__", _entering),
+    Replacement(TorchDispatchMode, "__exit__", _leaving),
+)

@@ -26,6 +26,7 @@ def session_here() -> Session | None:
 
 
 def set_session_here(session: Session | None) -> None:
+    """Put a session in force on this thread, or none."""
     _here.session = session
 
 

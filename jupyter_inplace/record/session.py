@@ -29,8 +29,8 @@ from jupyter_inplace.record.mode import WatchMode
 from jupyter_inplace.record.optimizers import OptimizerHooks
 from jupyter_inplace.record.other_modes import OtherModes
 from jupyter_inplace.record.patching import set_session_here
-from jupyter_inplace.record.regions import Regions
 from jupyter_inplace.record.processes import Processes
+from jupyter_inplace.record.regions import Regions
 from jupyter_inplace.record.saved import Saved, SavedIndex, storages_of
 from jupyter_inplace.record.schema import Plan
 from jupyter_inplace.record.stack import ModeStack

@@ -88,7 +88,11 @@ def in_transform() -> bool:
 # The modes with which torch traces programs. Their tensors have no values, and reading a size of theirs as a number bakes it into
 # what is traced. Where missing, nothing is taken for traced.
 _tracing_mode = getattr(_C, "_get_dispatch_mode", None)
-_TRACERS = [key for name in ("FAKE", "PROXY", "FUNCTIONAL") if (key := getattr(getattr(_C, "_TorchDispatchModeKey", None), name, None)) is not None]
+_TRACERS = [
+    key
+    for name in ("FAKE", "PROXY", "FUNCTIONAL")
+    if (key := getattr(getattr(_C, "_TorchDispatchModeKey", None), name, None)) is not None
+]
 
 
 def is_tracing() -> bool:
@@ -142,7 +146,7 @@ def version(t: torch.Tensor) -> int | None:
 
 
 def _skipping() -> Any:
-    frames = getattr(getattr(_C, "_dynamo", None), "eval_frame", None)
+    frames: Any = getattr(getattr(_C, "_dynamo", None), "eval_frame", None) or object()
     if hasattr(frames, "skip_code"):
         return frames.skip_code
     if not hasattr(frames, "set_code_exec_strategy"):

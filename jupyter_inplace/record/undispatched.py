@@ -134,7 +134,7 @@ def _acquire() -> None:
     with _lock:
         if _users == 0:
             torch.Tensor.data = property(_get_data, _put_data, doc=_data.__doc__)  # type: ignore[assignment]
-            torch.Tensor.detach_ = _detach_in_place  # type: ignore[method-assign, assignment]
+            torch.Tensor.detach_ = _detach_in_place  # type: ignore[assignment]
         _users += 1
 
 

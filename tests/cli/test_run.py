@@ -17,6 +17,7 @@ from jupyter_inplace.report import VERDICTS, Report
 
 SILENT = """\
 from pathlib import Path
+import os
 import sys
 
 assert "torch" not in sys.modules, "torch came before the script asked for it"

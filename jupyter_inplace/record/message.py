@@ -96,4 +96,6 @@ def _nested_size(sizes: torch.Tensor) -> str:
 def _forward_name(node: str) -> str:
     """`SigmoidBackward0` -> `Sigmoid`, `UnsqueezeBackward1` -> `Unsqueeze1`, as torch's message has it."""
     head, found, tail = node.rpartition("Backward")
+    if found and not (tail == "" or tail.isdigit()):  # torch::autograd::CopyBackwards keeps its whole name
+        return node
     return head + ("" if tail == "0" else tail) if found else node

@@ -85,6 +85,9 @@ class _Rewind:
 
     def run(self) -> Rewound:
         by_address = {entry.address: entry for entry in self._before.tensors}
+        for address, entry in by_address.items():
+            if self._same(entry) is None:  # another object lives there by now, and keeps what it has
+                self._alive.pop(address, None)
         with torch.no_grad():
             for entry in by_address.values():
                 self._find_storage(entry)
@@ -104,7 +107,14 @@ class _Rewind:
     # --- tensors --------------------------------------------------------------------------------------------------
 
     def _same(self, entry: TensorRecord) -> torch.Tensor | None:
-        """The tensor of a record, if it has lived on."""
+        """The tensor of a record, if it has lived on.
+
+        An address alone does not tell: that of a tensor which the cell let go (an old `.grad`) is given to the next one that the
+        cell makes. So the tensor must also stand where it stood; a parameter may have moved, if its memory is the same.
+        """
+        now = self._now.get(entry.address)
+        if now is None or not (now.path == entry.path or (entry.kind == "Parameter" and now.storage == entry.storage)):
+            return None
         tensor = self._alive.get(entry.address)
         if isinstance(tensor, torch.Tensor) and type(tensor).__name__ == entry.kind and tensor.dtype == entry.dtype:
             return tensor

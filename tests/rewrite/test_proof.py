@@ -126,7 +126,7 @@ loss.backward()
     with snapshot:
         (right,) = prove(cell, report, [Rewrite(cell.replace("g.mul_", "g.mul"))], snapshot)
         (wrong,) = prove(cell, report, [Rewrite(cell.replace("g.mul_(0.1)", "g"))], snapshot)
-    assert (right.verification.status, wrong.verification.status) == ("passed", "failed")
+    assert (right.verification.status, wrong.verification.status) == ("passed", "failed"), right.verification
 
 
 REJECTED = """\

@@ -69,6 +69,9 @@ class InFlight:
         except CannotPullError as reason:
             self._facts.notes.append(f"writes to gradients in flight were not followed: {reason}")
             self._shared = []
+        # What the damage to saved tensors made of the rows is where this starts from.
+        self._reference.update(facts.reference)
+        self._as_run.update(facts.as_run)
 
     @property
     def any(self) -> bool:
@@ -198,6 +201,8 @@ class InFlight:
                     if key in self._as_run:
                         self._add(self._as_run, key, difference)
                     self._add(self._reference, key, difference)
+                    if self._row(key) is not None:
+                        self._mark(key)
 
     def _follow(self, write: Any, task: str, victims: list[Edge], change: torch.Tensor) -> None:
         try:
@@ -213,21 +218,30 @@ class InFlight:
             reference = self._reference.get(key)
             old = self._as_run.get(key, reference)
             self._as_run[key] = difference if old is None else old + difference
-            self._mark(task, leaf, self._as_run[key], reference)
+            self._mark(key)
             hit.append(leaf)
         if hit:
             self._facts.cuts.append(CutFact(write, [task], sorted(hit), verdict="corrupts"))
 
-    def _mark(self, task: str, leaf: str, as_run: torch.Tensor | None, reference: torch.Tensor | None) -> None:
-        rows = [row for row in self._facts.gradients if (row.task, row.leaf) == (task, leaf)]
-        if not rows:
-            rows = [GradientFact(task, leaf)]
-            self._facts.gradients.extend(rows)
-        row = rows[0]
+    def _row(self, key: tuple[str, str]) -> GradientFact | None:
+        return next((row for row in self._facts.gradients if (row.task, row.leaf) == key), None)
+
+    def _mark(self, key: tuple[str, str]) -> None:
+        """Work out the row of a task and a leaf anew."""
+        row = self._row(key)
+        if row is None:
+            row = GradientFact(*key)
+            self._facts.gradients.append(row)
         if row.status == "raises":
             return
+        reference = self._reference.get(key)
+        as_run = self._as_run.get(key, reference)
         row.status, row.relative_difference, row.cosine = numbers.compare(as_run, reference)
         row.norm_as_run, row.norm_reference = numbers.norm(as_run), numbers.norm(reference)
+        if reference is not None:
+            self._facts.reference[key] = reference
+        if as_run is not None:
+            self._facts.as_run[key] = as_run
 
     def _rows_for_all(self) -> None:
         """Rows for every task and leaf, once one of them is hit: a table with gaps says less."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from cell_oracle import HEAD, Cell, check
+
+from jupyter_inplace import watch
 
 CELLS = {
     "the other branch of a sum": Cell(
@@ -173,3 +176,24 @@ loss=F.cross_entropy(out(emb(ids)),ids); loss.backward()
 @pytest.mark.parametrize("name", CELLS)
 def test_hooks(cells, name):
     check(cells, CELLS[name])
+
+
+def test_a_hook_s_own_effect_counts_where_every_gradient_is_asked_for():
+    """The table is then there before the hook runs, and what the hook does to its own branch has to reach it."""
+
+    def run(scale):
+        torch.manual_seed(0)
+        a, b = torch.randn(3, requires_grad=True), torch.randn(3, requires_grad=True)
+        p, q = a * 2, b * 2
+        q.register_hook(scale)
+        loss = ((p + q) * 2).sum()
+        loss.backward()
+        return {"a": float(a.grad.double().norm()), "b": float(b.grad.double().norm())}
+
+    as_run, meant = run(lambda g: g.mul_(0.1)), run(lambda g: g * 0.1)
+    with watch(gradients=True) as report:
+        run(lambda g: g.mul_(0.1))
+    rows = {row.leaf: row for row in report.gradients}
+    assert {leaf: row.norm_as_run for leaf, row in rows.items()} == pytest.approx(as_run)
+    assert {leaf: row.norm_reference for leaf, row in rows.items()} == pytest.approx(meant)
+    assert {leaf: row.status for leaf, row in rows.items()} == {"a": "wrong", "b": "ok"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import contextlib
 import gc
 import os
 import threading
@@ -34,12 +35,12 @@ loss2 = (y * shared).sum()
 
 def children():
     """The processes that this one has started and not let go, other threads' too."""
-    return {
-        int(line.split()[0])
-        for task in Path("/proc/self/task").iterdir()
-        for line in [(task / "children").read_text()]
-        if line.strip()
-    }
+    found = set()
+    for task in Path("/proc/self/task").iterdir():
+        # A thread may end between the listing and the reading.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            found.update(int(child) for child in (task / "children").read_text().split())
+    return found
 
 
 def descriptors():

@@ -237,6 +237,8 @@ class Rows:
         # `rows[0] += 1` writes to `rows` or, where that is a list, to its first item: what is in view decides.
         typed = next((name for name in readings if name in self._names.known), readings[0] if readings else None)
         known = self._storage_names.get(write.storage) or self._names.fitting(write.storage, write.shape)
+        if typed is not None and known is not None and known.startswith(f"{typed}["):
+            typed = known  # `op(x, out=pair)` writes to pair[0] and pair[1]
         local = site is not None and site.function not in (None, "<module>")
         if typed is not None and (typed.isidentifier() or known is None) and not typed.startswith("self."):
             name = (

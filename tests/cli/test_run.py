@@ -58,13 +58,13 @@ def test_a_silent_bug(terminal):
     assert ended.status == 3
     assert ended.out == f"grad {[2 * 2.7182817459106445] * 3}\n"  # the program's own output and nothing else
     assert ended.err.startswith(
-        "\ncorrupts: the gradient is wrong for loss and nothing raises: h.data.mul_(2) (train.py:11)"
+        "\ncorrupts: the gradient is wrong for loss and nothing raises: h.data.mul_(2) (train.py:12)"
     )
     assert ended.err.rstrip().endswith(f"report: {Path('reports') / 'train.json'}")
     report = load(terminal.folder / "reports" / "train.json")
     assert (report.verdict, report.rank, report.cell, report.error) == ("corrupts", None, None, None)
     (mutation,) = [m for m in report.mutations if m.verdict == "corrupts"]
-    assert (mutation.site.line, mutation.site.text, mutation.tensor) == (11, "h.data.mul_(2)", "h")
+    assert (mutation.site.line, mutation.site.text, mutation.tensor) == (12, "h.data.mul_(2)", "h")
     assert [p.name for p in (terminal.folder / "reports").iterdir()] == ["train.json"]
 
 

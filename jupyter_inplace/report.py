@@ -13,7 +13,10 @@ import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from jupyter_inplace.show.panel import Panel
 
 __all__ = [
     "HARMFUL",
@@ -381,6 +384,15 @@ class Report:
         from jupyter_inplace.apply import apply
 
         return apply(self, fix_id)
+
+    def panel(self) -> Panel:
+        """The panel as a widget, to show by itself or to compose with other ipywidgets.
+
+        :raises ImportError: ipywidgets and anywidget are not installed.
+        """
+        from jupyter_inplace.show.panel import Panel
+
+        return Panel(self)
 
     def raise_for_verdict(self, at: Verdict = "corrupts") -> None:
         """Do nothing where the verdict is better than `at`.

@@ -16,6 +16,7 @@ from jupyter_inplace.report import Cell, Report
 if TYPE_CHECKING:
     from jupyter_inplace.rewrite.rewind import Rewound
     from jupyter_inplace.rewrite.verify import Before, Proofs
+    from jupyter_inplace.show.panel import Panel
     from jupyter_inplace.steps import Steps
 
 Item = TypeVar("Item")
@@ -247,6 +248,23 @@ class watch:
                 else "no copy of the state from before is kept where no harmful write was found"
             )
         return self._proofs.rewind(self._names())
+
+    def panel(self) -> Panel:
+        """The report as a widget; proofs that are still to come arrive in it.
+
+        :raises RuntimeError: the block is still running, or never ran.
+        """
+        report = self.report
+        if report is None:
+            raise RuntimeError("the watch has no panel yet: its block is still running, or never ran")
+        panel = report.panel()
+        if self._proofs is not None:
+
+            def show(newer: Report) -> None:
+                panel.report = newer
+
+            self._proofs.follow(show)
+        return panel
 
     # --- a long loop --------------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import math
 import threading
 import time
@@ -145,7 +146,7 @@ class Proofs:
         #: Nobody waits for proofs any more.
         self.stopped = False
         self._released = False
-        self._follower: Callable[[Report], None] | None = None
+        self._followers: list[Callable[[Report], None]] = []
         self._thread = threading.Thread(target=self._work, name="jupyter_inplace proofs", daemon=True)
 
     @classmethod
@@ -207,7 +208,7 @@ class Proofs:
     def follow(self, follower: Callable[[Report], None]) -> None:
         """Have `follower` called, in another thread, with each report to come, and now where none will."""
         with self._changed:
-            self._follower = follower
+            self._followers.append(follower)
             done = self._done
         if done:
             follower(self._report)
@@ -301,9 +302,10 @@ class Proofs:
         with self._changed:
             self._version += 1
             self._changed.notify_all()
-            follower = self._follower
-        if follower is not None:
-            follower(self._report)
+            followers = list(self._followers)
+        for follower in followers:
+            with contextlib.suppress(Exception):  # what somebody does with a report is not to end the proofs
+                follower(self._report)
 
 
 class _CancelledError(Exception):

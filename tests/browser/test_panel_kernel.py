@@ -197,8 +197,7 @@ def test_a_composed_widget_changes_the_watched_cell(server, lab, samples):
     (server.notebooks / "report.json").write_text(json.dumps(report.to_dict()))
     watched = code_cell(report.cell.source.rstrip("\n"), [displayed(mimebundle(report))], report.cell.id)
     compose = code_cell(
-        "import json, ipywidgets\nfrom jupyter_inplace.report import Report\nfrom jupyter_inplace.show.panel import Panel\n"
-        "panel = Panel(Report.from_dict(json.load(open('report.json'))))\n"
+        "import ipywidgets, jupyter_inplace\npanel = jupyter_inplace.load('report.json').panel()\n"
         "ipywidgets.VBox([panel, ipywidgets.Label('beside')])",
         identity="cell-2",
     )

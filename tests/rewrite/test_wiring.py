@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from jupyter_inplace import watch
 from jupyter_inplace.report import Fix, Report, Verification
 from jupyter_inplace.rewrite.rewind import RewindError
 from jupyter_inplace.rewrite.sandbox import available
@@ -251,6 +252,20 @@ class TestShown:
         from jupyter_inplace.report import load
 
         assert "passed" in statuses(load(tmp_path / "report.json"))
+
+    def test_in_a_widget_as_they_arrive(self, cells):
+        cells.run(BROKEN)
+        panel = cells.ns["rep"].panel()
+        fixes = cells.ns["rep"].fixes  # waits for every proof
+        deadline = time.monotonic() + 10  # the widget hears of the last one right after
+        while panel.report.fixes != fixes and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert panel.report.fixes == fixes
+        assert "passed" in statuses(panel.report)
+
+    def test_no_widget_before_there_is_a_report(self):
+        with watch() as report, pytest.raises(RuntimeError, match=r"^the watch has no panel yet: "):
+            report.panel()
 
 
 class TestApplied:

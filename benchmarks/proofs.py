@@ -25,7 +25,9 @@ from jupyter_inplace.report import HARMFUL, Cell, Fix, Report
 from jupyter_inplace.rewrite.candidates import candidates
 from jupyter_inplace.rewrite.proof import prove
 from jupyter_inplace.rewrite.proof.events import Ending
-from jupyter_inplace.rewrite.sandbox import Limits, Outcome, Snapshot
+from jupyter_inplace.rewrite.proof.runs import Sandbox
+from jupyter_inplace.rewrite.sandbox import Limits, Outcome
+from jupyter_inplace.rewrite.verify import Before
 from jupyter_inplace.watch import watch
 
 TARGET = 0.100  # seconds a proof may take besides the worker's run of the cell
@@ -36,7 +38,7 @@ _NOTEBOOK = Path(__file__).parent.parent / "examples" / "03_multi_task_digits.ip
 class Timed:
     """A sandbox that notes how long the cell took in each run."""
 
-    def __init__(self, sandbox: Snapshot) -> None:
+    def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
         self.runs: list[tuple[str, float]] = []  # manner, seconds of the cell in the worker
 
@@ -60,12 +62,12 @@ def cells_of(notebook: Path) -> list[str]:
     return before + [source for source in sources[first:] if source.startswith(_MAGIC)]
 
 
-def watched(source: str, names: dict[str, Any], number: int) -> tuple[Report, Snapshot, float]:
+def watched(source: str, names: dict[str, Any], number: int) -> tuple[Report, Before, float]:
     """Run a cell under the watch; its report, the state from before it, and its seconds."""
     file = f"<cell {number}>"
     linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
     body = compile("\n" + source.partition("\n")[2], file, "exec")
-    snapshot = Snapshot.take(names)
+    before = Before.keep(names, source)
     watching = watch(cell=Cell(source=source), cell_file=file, namespace=lambda: names)
     began = time.perf_counter()
     watching.start()
@@ -75,12 +77,12 @@ def watched(source: str, names: dict[str, Any], number: int) -> tuple[Report, Sn
     except Exception as error:  # noqa: BLE001  what a broken cell raises
         raised = error
     report = watching.stop(raised)
-    return report, snapshot, time.perf_counter() - began
+    return report, before, time.perf_counter() - began
 
 
-def prove_all(source: str, report: Report, snapshot: Snapshot, seconds: float) -> list[tuple[Fix, float, float]]:
+def prove_all(source: str, report: Report, sandbox: Sandbox, seconds: float) -> list[tuple[Fix, float, float]]:
     """Each fix with the seconds of its proof and of the worker's run in it; the first one's hold the references too."""
-    timed = Timed(snapshot)
+    timed = Timed(sandbox)
     rows: list[tuple[Fix, float, float]] = []
     mark = time.perf_counter()
 
@@ -110,11 +112,12 @@ def main(arguments: list[str] | None = None) -> int:
         if not source.startswith(_MAGIC):
             exec(compile(source, f"<cell {number}>", "exec"), names)  # noqa: S102  the notebook's own cell
             continue
-        report, snapshot, seconds = watched(source, names, number)
-        with snapshot:
-            if report.verdict not in HARMFUL:
-                continue
-            tries = [prove_all(source, report, snapshot, seconds) for _ in range(options.repeat)]
+        report, before, seconds = watched(source, names, number)
+        if report.verdict not in HARMFUL or before.sandbox is None:
+            before.drop()
+            continue
+        tries = [prove_all(source, report, before.sandbox, seconds) for _ in range(options.repeat)]
+        before.drop()
         print(
             f"\n{report.summary}\ncell {seconds * 1e3:.0f} ms; control and references {_first(tries) * 1e3:.0f} ms, once"
         )

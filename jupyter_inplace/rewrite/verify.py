@@ -337,6 +337,9 @@ def _cancelled(fix: Fix) -> Fix:
 
 
 def _bring() -> None:
-    """Import what every run will need, so that the copy has it."""
+    """Do here, once, what every run would do again: the imports, and the marks that keep Dynamo out of them."""
     import jupyter_inplace.explain.window
     import jupyter_inplace.rewrite.proof.trial  # noqa: F401
+    from jupyter_inplace.record.dynamo import keep_out
+
+    keep_out()

@@ -5,10 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import pytest
-
-pytest.importorskip("ipyparallel", reason="ipyparallel is not installed: pip install 'jupyter-inplace[parallel]'")
-
 SESSION = """\
 import ipyparallel
 from IPython.core.interactiveshell import InteractiveShell

@@ -21,6 +21,7 @@ from jupyter_inplace.explain.mixes import find_mixes
 from jupyter_inplace.explain.names import Names, namespaces, user_frame
 from jupyter_inplace.explain.pull import CannotPullError, Edge, ReferenceReading, pull
 from jupyter_inplace.explain.repair import Repair
+from jupyter_inplace.explain.root_names import root_name
 from jupyter_inplace.explain.split import Part, split
 from jupyter_inplace.explain.wording import ErrorWording
 from jupyter_inplace.record import hooks
@@ -123,6 +124,8 @@ class Analyst:
             names = Names(namespaces(call.frame, self.namespace() if self.namespace is not None else None))
         starts = _starts(call)
         graph = Graph(node for (node, _), _, _ in starts)
+        # What another graph holds (that of a cell that raised, say) is none of this call's concern.
+        touched = [saved for saved in touched if graph.may_hold(saved.sequence)]
         reading, hooks.reading = hooks.reading, ReferenceReading()
         try:
             parts = self._parts(graph, starts, names, call, given)
@@ -204,7 +207,8 @@ class Analyst:
             if given is not None:
                 name = next(iter(given))
             elif root is not None:
-                name = self._root_name(root, names)
+                file = call.frame.f_code.co_filename if call.frame is not None else None
+                name = root_name(root, names, self._text(call), file)
             parts_of_root = split(edge, grad, name, by_node)
             unnamed = sum(part.name is None for part in parts_of_root)
             texts: list[str] = []
@@ -220,9 +224,13 @@ class Analyst:
         return out
 
     def _texts(self, call: Backward, count: int) -> list[str]:
-        site = self.wording.resolver.resolve(call.site) if self.wording is not None and call.site is not None else None
-        texts = addend_texts(site.text) if site is not None else []
+        texts = addend_texts(self._text(call))
         return texts if len(texts) == count else []
+
+    def _text(self, call: Backward) -> str:
+        """The source of the call itself."""
+        site = self.wording.resolver.resolve(call.site) if self.wording is not None and call.site is not None else None
+        return site.text if site is not None else ""
 
     def word(self, saved: Saved) -> str:
         """What to add to torch's message about `saved`, from the analysis that ran right before the engine did."""
@@ -251,19 +259,6 @@ class Analyst:
             more = self.wording.sentence(seen, first.node, first.saved_as, first.saved_site)
             if more and more not in error.args[0]:
                 error.args = (f"{error.args[0]}\n\n{more}", *error.args[1:])
-
-    @staticmethod
-    def _root_name(root: torch.Tensor, names: Names) -> str | None:
-        """The name of a root. An item of a container that holds several roots tells more than the loop variable does."""
-        own = names.of(root)
-        items = [name for name, t in names.tensors if t is root and name.endswith("]")]
-        if own is not None and not own.endswith("]"):
-            for item in items:
-                container = item.rpartition("[")[0]
-                others = [t for name, t in names.tensors if name.rpartition("[")[0] == container and t is not root]
-                if any(t.numel() == 1 and t.requires_grad for t in others):
-                    return item
-        return own
 
     def _wanted_parts(self, graph: Graph, starts: Any, names: Names) -> list[tuple[str, Part]]:
         """The tasks that the user named, each with the gradient that reaches it from the roots of this call."""

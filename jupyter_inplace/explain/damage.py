@@ -19,7 +19,7 @@ from jupyter_inplace.explain.graph import Graph, Node, is_python_node, saved_slo
 from jupyter_inplace.explain.integers import lost_tasks
 from jupyter_inplace.explain.names import Names
 from jupyter_inplace.explain.pull import AsRunReading, CannotPullError, Edge, ReferenceReading, is_of_distributed, pull
-from jupyter_inplace.explain.recomputed import as_it_was, changed_reads, holds_recomputation, judge, nodes_of
+from jupyter_inplace.explain.recomputed import holds_recomputation, judge, reads_again
 from jupyter_inplace.explain.repair import Repair, WriteNode
 from jupyter_inplace.explain.split import Part
 from jupyter_inplace.explain.undo import undoing
@@ -71,14 +71,16 @@ class Damage:
         self.missing: set[str] = set()
         self.unrepaired: set[str] = set()
         self._refusing: set[Node] = set()
+        self._again: dict[Node, list[Saved]] = {}
         self._scale: dict[str, float] = {}
         self._leaf_bits: list[int] | None = None
 
     def run(self, facts: BackwardFacts, touched: list[Saved], groups: dict[Edge, dict[Node, int]]) -> None:
-        changed_regions = [r for owner, r in self.regions if nodes_of(self.graph, r, owner) and changed_reads(r)]
+        self._again = reads_again(self.graph, self.regions)
+        self.reading.again = self._again
         if holds_recomputation(self.graph):
             facts.notes.append("a checkpointed region was recomputed once more for the gradients, its writes undone")
-            with undoing(), as_it_was(changed_regions):
+            with undoing():
                 self._pull_untouched(facts, groups)
         else:
             self._pull_untouched(facts, groups)
@@ -88,13 +90,14 @@ class Damage:
             s: numbers.same_values(s.value, s.tensor) is False for s in touched if s.clone is not None
         }
         silent = [saved for saved in touched if not saved.overwritten and changed.get(saved)]
-        if silent or changed_regions:
-            with undoing() if changed_regions else contextlib.nullcontext():
+        if silent or self._again:
+            with undoing() if self._again else contextlib.nullcontext():
                 self._pull_as_run(facts)
             raising += [saved for saved in silent if self.reading.reader[saved] in self._refusing]
         cuts: list[WriteNode] = []
         if self.repair is not None:
-            self._pull_recorded(facts)
+            with undoing() if self._again else contextlib.nullcontext():
+                self._pull_recorded(facts)
             cuts = [write for write in self.repair.writes if write.changed or not write.cut.replayable]
         broken = self._bits_of(raising)
         keys = dict.fromkeys((*self.untouched, *self.recorded))
@@ -112,7 +115,7 @@ class Damage:
                 facts.conflicts.append(fact)
         for write in cuts:
             self._cut(write, facts)
-        if changed_regions:
+        if self._again:
             judge(self.session, self, facts, self.regions)
         self._saves(facts, set(touched))
         found = {key: g for key in keys if (g := self._reference(key)) is not None}
@@ -179,6 +182,7 @@ class Damage:
     def _pull_recorded(self, facts: BackwardFacts) -> None:
         assert self.repair is not None
         reading = ReferenceReading(self.session.python.kept)
+        reading.again = self._again
         for task, part in self.parts:
             if task in self.missing:
                 continue

@@ -44,6 +44,9 @@ VIEW_NODES = frozenset(
 )
 
 
+_SLACK = 16  # of sequence numbers
+
+
 class Graph:
     """Everything reachable from some root nodes, in an order in which each node stands before those it leads to.
 
@@ -58,7 +61,7 @@ class Graph:
         self.next: list[tuple[tuple[Node, int], ...]] = []
         self._rewired = rewired or {}
         self._walk([node for node in roots if node is not None])
-        self._leaf_bits: list[int] | None = None
+        self._span: tuple[int, int] | None = None
         self.leaves: list[int] = [i for i, node in enumerate(self.nodes) if is_leaf_node(node)]
 
     def _walk(self, roots: list[Node]) -> None:
@@ -102,6 +105,16 @@ class Graph:
                     bits |= out[self.position[child]]
             out[i] = bits
         return out
+
+    def may_hold(self, sequence: int) -> bool:
+        """Whether something saved when the node with number `sequence` was made can belong to a node of this graph.
+
+        By number alone: regenerated nodes of views and nodes inside of others differ by a few from what was seen at the save.
+        """
+        if self._span is None:
+            numbers = [node._sequence_nr() for node in self.nodes if not is_leaf_node(node)]
+            self._span = (min(numbers) - _SLACK, max(numbers) + _SLACK) if numbers else (0, -1)
+        return self._span[0] <= sequence <= self._span[1]
 
     def readers(self, target: Node) -> list[Node]:
         """The nodes that read the value of a leaf: its consumers, those of its views in place of the views."""

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import heapq
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
 from jupyter_inplace.explain.graph import Graph, Node, is_leaf_node, is_python_node, runs_user_code
+from jupyter_inplace.explain.held import holding
 from jupyter_inplace.explain.undo import undoing
 from jupyter_inplace.record import hooks
 from jupyter_inplace.record.freed import is_gone
@@ -36,6 +37,7 @@ class ReferenceReading(hooks.Reading):
     def __init__(self, kept: Mapping[Any, list[Any]] | None = None) -> None:
         self.node: Node = None
         self.kept = kept
+        self.again: dict[Node, list[Saved]] = {}  # what a node's checkpointed region reads again
         self.reader: dict[Saved, Node] = {}
 
     def value(self, saved: Saved) -> torch.Tensor:
@@ -43,26 +45,13 @@ class ReferenceReading(hooks.Reading):
             self.reader.setdefault(saved, self.node)
         return _present(saved.value)
 
-    @contextlib.contextmanager
-    def attributes(self, node: Node) -> Iterator[None]:
-        """For the time of a custom backward, let the tensors that `ctx` keeps as plain attributes read as `value` says."""
-        kept = self.kept.get(node, []) if self.kept is not None else []
-        own: dict[str, Any] = node.__dict__ if kept else {}
-        before = {name: own[name] for name, _, _ in kept if name in own}
-        try:
-            for name, index, saved in kept:
-                value = self.value(saved)
-                if name not in own or value is saved.tensor:
-                    continue
-                if index is None:
-                    own[name] = value
-                else:
-                    items = list(own[name])
-                    items[index] = value
-                    own[name] = type(before[name])(items)
-            yield
-        finally:
-            own.update(before)
+    def memory(self, node: Node) -> contextlib.AbstractContextManager[None]:
+        """While a node runs, let what Python can read there besides saved tensors hold what `value` says."""
+        known = self.again.get(node, [])
+        if self.kept is not None and is_python_node(node):
+            known = [*known, *self.kept.get(node, ())]
+        values = [(saved.tensor, self.value(saved)) for saved in known]
+        return holding((t, value) for t, value in values if value is not t)
 
 
 class AsRunReading(ReferenceReading):
@@ -249,7 +238,8 @@ def _call(
     if is_python_node(node):
         return _call_python(node, incoming, reading)
     try:
-        result = node(*incoming)
+        with reading.memory(node) if node in reading.again else contextlib.nullcontext():
+            result = node(*incoming)
     except (RuntimeError, TypeError, NotImplementedError) as error:
         raise CannotPullError(f"{node.name()} could not be run once more: {str(error).splitlines()[0]}") from None
     return result if isinstance(result, tuple) else (result,)
@@ -278,7 +268,7 @@ def _call_python(
             if i < len(filled) and filled[i] is None:
                 filled[i] = torch.zeros(meta.shape, dtype=meta.dtype, device=meta.device)
     try:
-        with reading.attributes(node), undoing():
+        with reading.memory(node), undoing():
             result = node.apply(*filled)
     except Exception as error:  # the user's own backward: anything may come
         raise CannotPullError(

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
-
-import torch
-from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 
 from jupyter_inplace.explain import numbers
 from jupyter_inplace.explain.facts import BackwardFacts, ConflictFact, GradientFact
@@ -59,23 +54,14 @@ def changed_reads(region: Region) -> list[Saved]:
     ]
 
 
-@contextlib.contextmanager
-def as_it_was(regions: list[Region]) -> Iterator[None]:
-    """For the time of the block the tensors that regions read hold what they held in the forward. Versions stay."""
-    swapped: list[tuple[torch.Tensor, torch.Tensor]] = []
-    try:
-        for region in regions:
-            for saved in changed_reads(region):
-                alias = saved.tensor.detach()
-                now = alias.clone()
-                with _unsafe_preserve_version_counter(alias):
-                    alias.copy_(saved.clone)  # type: ignore[arg-type]
-                swapped.append((alias, now))
-        yield
-    finally:
-        for alias, now in reversed(swapped):
-            with _unsafe_preserve_version_counter(alias):
-                alias.copy_(now)
+def reads_again(graph: Graph, found: list[tuple[Any, Region]]) -> dict[Node, list[Saved]]:
+    """For each node that asks for the recomputation of a region what that would read differently now."""
+    out: dict[Node, list[Saved]] = {}
+    for owner, region in found:
+        changed = changed_reads(region)
+        for node in nodes_of(graph, region, owner) if changed else ():
+            out.setdefault(node, []).extend(changed)
+    return out
 
 
 def judge(session: Session, damage: Damage, facts: BackwardFacts, found: list[tuple[Any, Region]]) -> None:

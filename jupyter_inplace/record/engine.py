@@ -160,6 +160,8 @@ class EnginePatch:
             call.frame = frame
             if session.before_backward is not None:
                 session.before_backward(session, call)
+            if session.gradient_written is not None:
+                session.attentive = True
             session.backwards.append(call)
             return call
         except Exception as fault:
@@ -206,10 +208,10 @@ class EnginePatch:
                 session.after_backward(session, call)
             except Exception as fault:
                 session.fault(fault)
-        call.release()
         if not call.nested:
             session.gradient_written = None
-            session.python.backward_ended()
+            session.python.backward_ended(call.roots, freed=call.finished and not call.retain)
+        call.release()
         if call.finished and not call.retain and not call.nested:
             session.graph_floor = call.sequence
             session.unrecorded.forget_before(call.sequence)

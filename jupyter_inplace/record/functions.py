@@ -1,13 +1,14 @@
 """Python inside of backward: custom Functions and hooks, which may write to what the engine hands around.
 
 Both make the engine run the user's code, so the dispatch mode must stay in force there, and gradients in flight must be looked at.
-Tensors kept on `ctx` as plain attributes are saved tensors of which torch knows nothing; they are noted here as such.
+Tensors kept on `ctx` as plain attributes, captured or global are saved tensors of which torch knows nothing; they are noted here as such.
 """
 
 from __future__ import annotations
 
 import functools
 import weakref
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,14 +16,13 @@ import torch
 from jupyter_inplace.record import sites
 from jupyter_inplace.record import torch_private as private
 from jupyter_inplace.record.patching import Replacement, session_here
+from jupyter_inplace.record.reachable import reachable_tensors
 from jupyter_inplace.record.saved import Saved
 
 if TYPE_CHECKING:
     from jupyter_inplace.record.session import Session
 
 _CALL_IMPL = torch.nn.Module._call_impl.__code__
-
-Kept = tuple[str, int | None, Saved]  # attribute of ctx, index where it is a list, and the tensor
 
 
 class PythonInBackward:
@@ -32,7 +32,7 @@ class PythonInBackward:
         self._session = session
         self.functions_seen = False
         self.wrote = False  # whether such Python ever wrote to a tensor while the engine ran it
-        self.kept: weakref.WeakKeyDictionary[Any, list[Kept]] = weakref.WeakKeyDictionary()
+        self.kept: weakref.WeakKeyDictionary[Any, list[Saved]] = weakref.WeakKeyDictionary()
         # Storages made by the hook or custom backward that runs at present: writes to those hurt nobody.
         self._made: set[int] = set()
         self._maker: Any = None
@@ -91,12 +91,29 @@ class PythonInBackward:
         """Whether the Python that runs right now made the memory of `t` itself."""
         return private.current_autograd_node() is self._maker and private.storage_id(t) in self._made
 
-    def backward_ended(self) -> None:
+    def backward_ended(self, roots: Iterable[Any], freed: bool) -> None:
+        """A backward call is over; where it freed its graph, nobody will read what those custom Functions can reach."""
         self._maker = None
         self._made.clear()
+        if freed and self.kept:
+            try:
+                self._forget(roots)
+            except Exception as fault:
+                self._session.fault(fault)
+
+    def _forget(self, roots: Iterable[Any]) -> None:
+        seen: set[Any] = set()
+        stack = [root.grad_fn if isinstance(root, torch.Tensor) else root[0] for root in roots]
+        while stack:
+            node = stack.pop()
+            if node is not None and node not in seen:
+                seen.add(node)
+                if isinstance(node, torch.autograd.function.BackwardCFunction):
+                    self.kept.pop(node, None)
+                stack.extend(child for child, _ in node.next_functions)
 
     def _note(self, out: Any) -> None:
-        """Take the tensors on the `ctx` of a Function that was just applied into the index of saved tensors."""
+        """Take what the backward of a Function that was just applied can read into the index of saved tensors."""
         session = self._session
         if session.muted or not session.installed:
             return
@@ -104,14 +121,12 @@ class PythonInBackward:
             node = _node_of(out)
             if node is None or node in self.kept:
                 return
-            found: list[Kept] = []
-            for name, value in list(vars(node).items()):
-                if isinstance(value, torch.Tensor):
-                    found.append((name, None, self._saved(value, node)))
-                elif isinstance(value, (list, tuple)):
-                    found.extend(
-                        (name, i, self._saved(v, node)) for i, v in enumerate(value) if isinstance(v, torch.Tensor)
-                    )
+            own, named = reachable_tensors(node)
+            with private.DisableTorchDispatch():
+                # What only a name holds may be let go: of that the memory is kept, as long as the graph lives. Of what was computed
+                # too, which may lead back to this node and keep it alive.
+                held = [t if _is_input(t) else t.detach() for t in own] + [t.detach() for t in named]
+            found = [self._saved(t, node) for t in held]
             if found:
                 self.kept[node] = found
         except Exception as fault:
@@ -120,7 +135,7 @@ class PythonInBackward:
     def _saved(self, t: torch.Tensor, node: Any) -> Saved:
         session = self._session
         saved = Saved()
-        saved.tensor = t.detach() if t.grad_fn is node else t
+        saved.tensor = t
         # No version: torch makes no check here.
         saved.sequence = node._sequence_nr()
         session.order += 1
@@ -129,6 +144,13 @@ class PythonInBackward:
         saved.module = weakref.ref(module) if module is not None else None
         session.index.add(saved)
         return saved
+
+
+def _is_input(t: torch.Tensor) -> bool:
+    try:
+        return t.grad_fn is None
+    except RuntimeError:  # a view whose base was written
+        return False
 
 
 def _node_of(out: Any) -> Any:

@@ -7,7 +7,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from jupyter_inplace.rewrite.proof import values
 from jupyter_inplace.rewrite.proof.values import Packer, compare, number
 
 
@@ -79,3 +81,35 @@ def test_kinds_of_tensors_and_numbers():
     assert number("text") is None
     assert number(10**400) is None
     assert compare(number(torch.arange(3).numpy()), pack(torch.arange(3))).equal
+
+
+def test_a_large_tensor_is_looked_at_block_by_block():
+    """An exact copy of it whole would take twice its memory, in a process that may take little."""
+    count = 3 * values._BLOCK + 17
+    tensor = torch.randn(count, generator=torch.Generator().manual_seed(0))
+    tensor[5] = float("nan")
+    made = []
+
+    class Sizes(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            if isinstance(out, torch.Tensor) and out.dtype == torch.float64:
+                made.append(out.numel())
+            return out
+
+    with Sizes():
+        packed = Packer(0).pack(tensor)
+    assert max(made) <= values._BLOCK
+    assert (packed.odd, packed.data) == (1, None)
+    finite = tensor.nan_to_num(0.0).double()
+    assert packed.norm == pytest.approx(float(finite.norm()), rel=1e-12)
+    rows = finite.new_zeros(-(-count // values._BINS) * values._BINS)
+    rows[:count] = finite
+    generator = torch.Generator().manual_seed(len(rows) // values._BINS)
+    draw = {"generator": generator, "dtype": torch.float64}
+    signs = torch.randint(0, 2, (len(rows) // values._BINS, 1), **draw) * 2 - 1
+    columns = torch.randint(0, 2, (values._BINS,), **draw) * 2 - 1
+    expected = (rows.view(-1, values._BINS) * signs).sum(0) * columns
+    torch.testing.assert_close(packed.elements(), expected)
+    assert not compare(packed, Packer(0).pack(tensor * 1.001)).equal
+    assert compare(packed, Packer(0).pack(tensor.clone())).equal

@@ -15,6 +15,7 @@ import torch
 
 _BINS = 4096
 _SMALL = 4096  # elements: below, a sketch would be no smaller
+_BLOCK = 256 * _BINS  # elements looked at in one go
 
 # Relative differences up to which two computations of the same number agree, by dtype.
 _AGREE = {torch.float64: 1e-8, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 3e-2}
@@ -71,20 +72,34 @@ class Packer:
             flat = _flat(tensor)
         except (RuntimeError, NotImplementedError):
             return None
-        finite = flat.isfinite()
-        odd = int(flat.numel() - int(finite.sum()))
-        calm = torch.where(finite, flat, 0.0) if odd else flat
-        norm = float(torch.linalg.vector_norm(calm)) if flat.numel() else 0.0
         size = flat.numel() * 8
-        if flat.numel() <= _SMALL or size <= self._left:
+        in_full = flat.numel() <= _SMALL or size <= self._left
+        odd, squares = 0, 0.0
+        sketching = None if in_full else _Sketching(flat.numel())
+        whole = []
+        for block in flat.split(_BLOCK):
+            exact = block.to(torch.float64)
+            finite = exact.isfinite()
+            lost = int(exact.numel() - int(finite.sum()))
+            calm = torch.where(finite, exact, 0.0) if lost else exact
+            odd += lost
+            squares += float(calm @ calm)
+            if sketching is None:
+                whole.append(exact.numpy().tobytes())
+            else:
+                sketching.add(calm)
+        data = sketched = None
+        if sketching is None:
             self._left -= size
-            data, sketched = flat.numpy().tobytes(), None
+            data = b"".join(whole)
         else:
-            data, sketched = None, sketch(calm).numpy().tobytes()
-        return Value(str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), data, sketched, norm, odd)
+            sketched = sketching.result().numpy().tobytes()
+        name = str(tensor.dtype).removeprefix("torch.")
+        return Value(name, tuple(tensor.shape), data, sketched, math.sqrt(squares), odd)
 
 
 def _flat(tensor: torch.Tensor) -> torch.Tensor:
+    """The elements in a row, of their own type: a large tensor is made exact block by block."""
     with torch.no_grad():
         t = tensor.detach()
         if t.layout is not torch.strided:
@@ -92,18 +107,40 @@ def _flat(tensor: torch.Tensor) -> torch.Tensor:
         t = t.resolve_conj().resolve_neg().cpu()
         if t.is_complex():
             t = torch.view_as_real(t)
-        return t.to(torch.float64).reshape(-1).contiguous()
+        if t.is_quantized:
+            t = t.dequantize()
+        return t.reshape(-1)
+
+
+class _Sketching:
+    """A sketch under way; blocks come in order, all but the last one a multiple of the bins long."""
+
+    def __init__(self, count: int) -> None:
+        rows = math.ceil(count / _BINS)
+        generator = torch.Generator().manual_seed(rows)
+        self._signs = torch.randint(0, 2, (rows, 1), generator=generator, dtype=torch.float64) * 2 - 1
+        self._columns = torch.randint(0, 2, (_BINS,), generator=generator, dtype=torch.float64) * 2 - 1
+        self._sum = torch.zeros(_BINS, dtype=torch.float64)
+        self._row = 0
+
+    def add(self, block: torch.Tensor) -> None:
+        rows = math.ceil(block.numel() / _BINS)
+        if block.numel() < rows * _BINS:
+            block = torch.nn.functional.pad(block, (0, rows * _BINS - block.numel()))
+        signs = self._signs[self._row : self._row + rows]
+        self._sum += (block.view(rows, _BINS) * signs).sum(0)
+        self._row += rows
+
+    def result(self) -> torch.Tensor:
+        return self._sum * self._columns
 
 
 def sketch(flat: torch.Tensor) -> torch.Tensor:
     """The sketch of a flat float64 tensor, the same for equal tensors in every process."""
-    rows = math.ceil(flat.numel() / _BINS)
-    padded = torch.zeros(rows * _BINS, dtype=torch.float64)
-    padded[: flat.numel()] = flat
-    generator = torch.Generator().manual_seed(rows)
-    signs = torch.randint(0, 2, (rows, 1), generator=generator, dtype=torch.float64) * 2 - 1
-    columns = torch.randint(0, 2, (_BINS,), generator=generator, dtype=torch.float64) * 2 - 1
-    return (padded.view(rows, _BINS) * signs).sum(0) * columns
+    sketching = _Sketching(flat.numel())
+    for block in flat.split(_BLOCK):
+        sketching.add(block)
+    return sketching.result()
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,4 +64,5 @@ class Outcome:
             case "cancelled":
                 return "was cancelled"
             case _:
-                return f"was lost: {self.detail}"
+                last = self.detail.strip().rpartition("\n")[2]  # of a traceback, what was raised
+                return f"was lost: {last}"

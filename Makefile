@@ -1,5 +1,7 @@
 # make demo    install into .venv, run the multi-task example, show what was found (LAB=0: without JupyterLab)
 # make test    install into .venv, run everything that has to pass
+# make examples  run every example notebook, leave them as HTML with their reports in build/examples
+# make docs    build the documentation into build/docs; warnings are errors
 # make lint    ruff and mypy alone
 # make clean   remove what the other targets made
 #
@@ -21,7 +23,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 FRONT_END := hatch_build.py install.json $(shell find labextension -type f \
     -not -path '*/node_modules/*' -not -path 'labextension/lib/*' -not -path 'labextension/tests/*')
 
-.PHONY: fuzz venv demo test lint front-end-test browser python-test clean
+.PHONY: fuzz venv demo examples docs test lint front-end-test browser python-test clean
 
 venv: $(VENV)/.installed-test
 
@@ -31,6 +33,13 @@ $(VENV)/.installed-%: pyproject.toml constraints.txt tools/make_venv.sh $(FRONT_
 
 demo: $(VENV)/.installed-demo
 	@$(BIN)/python examples/run_demo.py --output build/demo $(if $(filter 0,$(LAB)),,--lab)
+
+examples: $(VENV)/.installed-demo
+	@$(BIN)/python examples/run_all.py --output build/examples
+
+docs: $(VENV)/.installed-docs
+	@$(BIN)/python -m mkdocs build --strict --quiet --site-dir build/docs
+	@echo "the documentation: build/docs/index.html"
 
 # The suites stand in the order of their cost; each says its own name.
 test: lint front-end-test python-test

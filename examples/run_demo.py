@@ -11,13 +11,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import nbformat
-from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
-from nbconvert import HTMLExporter
+from notebooks import FOLDER, bundles, code_cells, read, run, write_page
 
-NOTEBOOK = Path(__file__).with_name("03_multi_task_digits.ipynb")
-REPORT = "application/vnd.jupyter-inplace.v1+json"
+NOTEBOOK = FOLDER / "03_multi_task_digits.ipynb"
 
 
 class Progress:
@@ -40,30 +37,6 @@ class Progress:
         print(f" {time.monotonic() - self._began:.1f} s", flush=True)
 
 
-def run(notebook: Any) -> None:
-    """Run all cells in a kernel of this very environment.
-
-    :raises CellExecutionError: a cell failed that should not.
-    """
-    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # a kernel of the same name in the home directory has none of ours
-    progress = Progress(sum(cell.cell_type == "code" for cell in notebook.cells))
-    client = NotebookClient(
-        notebook,
-        kernel_name="python3",
-        extra_arguments=["--log-level=ERROR"],
-        timeout=300,
-        on_cell_execute=lambda cell, **_: progress.start(cell) if cell.cell_type == "code" else None,
-        on_cell_executed=lambda **_: progress.finish(),
-    )
-    client.execute()
-
-
-def reports(notebook: Any) -> list[str]:
-    """The text of every report in the notebook's outputs."""
-    bundles = [output.data for cell in notebook.cells for output in cell.get("outputs", ()) if "data" in output]
-    return [data["text/plain"] for data in bundles if REPORT in data]
-
-
 def main() -> int:
     """Run, print, save; then open JupyterLab where somebody is there to see it."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -71,19 +44,19 @@ def main() -> int:
     parser.add_argument("--lab", action="store_true", help="open JupyterLab on the notebook afterwards (on a terminal)")
     options = parser.parse_args()
 
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    notebook = read(NOTEBOOK)
+    progress = Progress(len(code_cells(notebook)))
     print(f"== running {NOTEBOOK.name} in a kernel")
     try:
-        run(notebook)
+        run(notebook, progress.start, progress.finish)
     except CellExecutionError as error:
         print(f"\nthe demo failed:\n{error}", file=sys.stderr)
         return 1
-    for text in reports(notebook):
-        print(f"\n{'-' * 100}\n{text}")
+    for bundle in bundles(notebook):
+        print(f"\n{'-' * 100}\n{bundle['text/plain']}")
 
-    options.output.mkdir(parents=True, exist_ok=True)
     page = options.output / NOTEBOOK.with_suffix(".html").name
-    page.write_text(HTMLExporter().from_notebook_node(notebook)[0], encoding="utf-8")
+    write_page(notebook, page)
     # JupyterLab saves what it opens: it gets a copy, so that the example stays as it is.
     copy = options.output / NOTEBOOK.name
     shutil.copyfile(NOTEBOOK, copy)

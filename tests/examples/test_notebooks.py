@@ -1,0 +1,81 @@
+"""Every example runs as it stands, and what its text claims is so: `claims/NAME.py` runs as its last cell."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from jupyter_inplace.report import Report
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+CLAIMS = Path(__file__).parent / "claims"
+NOTEBOOKS = sorted(EXAMPLES.glob("[0-9]*.ipynb"))
+NEEDS = {"09_tensorflow_tape": "tensorflow"}
+
+sys.path.insert(0, str(EXAMPLES))
+import notebooks  # noqa: E402
+
+
+def prompt(cell) -> str:
+    return cell.source.splitlines()[0]
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_runs_and_keeps_its_word(path):
+    need = NEEDS.get(path.stem)
+    if need is not None and importlib.util.find_spec(need) is None:
+        pytest.skip(f"{need} is not installed")
+    notebook = notebooks.read(path)
+    claims = CLAIMS / f"{path.stem}.py"
+    if claims.exists():
+        notebook.cells.append(nbformat.v4.new_code_cell(claims.read_text(encoding="utf-8")))
+    notebooks.run(notebook)
+    for cell in notebooks.code_cells(notebook):
+        failed = any(output.output_type == "error" for output in cell.outputs)
+        assert failed == ("raises-exception" in cell.metadata.get("tags", [])), prompt(cell)
+    for bundle in notebooks.bundles(notebook):
+        Report.from_dict(bundle[notebooks.REPORT])
+        assert bundle["text/html"]
+
+
+@pytest.mark.kernel
+def test_one_click_makes_the_first_cell_green():
+    notebook = notebooks.read(EXAMPLES / "00_start_here.ipynb")
+    notebooks.run(notebook)
+    (bundle,) = notebooks.bundles(notebook)
+    broken = Report.from_dict(bundle[notebooks.REPORT])
+    assert broken.verdict == "breaks"
+    assert {task.name: task.status for task in broken.tasks} == {"class_loss": "raises", "size_loss": "ok"}
+    first = broken.fixes[0]
+    assert (first.verification.status, first.verification.losses_equal) == ("passed", True)
+
+    (cell,) = (cell for cell in notebooks.code_cells(notebook) if "raises-exception" in cell.metadata.get("tags", []))
+    cell.source = first.source
+    del cell.metadata["tags"]
+    notebooks.run(notebook)
+    (bundle,) = notebooks.bundles(notebook)
+    assert Report.from_dict(bundle[notebooks.REPORT]).verdict == "harmless"
+    assert "tensor(" in notebooks.code_cells(notebook)[-1].outputs[-1].data["text/plain"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_is_committed_clean(path):
+    notebook = notebooks.read(path)
+    nbformat.validate(notebook)
+    cells = notebooks.code_cells(notebook)
+    assert 2 <= len(cells) <= 15
+    assert all(cell.outputs == [] and cell.execution_count is None for cell in cells)
+    assert notebook.cells[0].source.startswith("# ")
+
+
+def test_the_way_through_them_names_each():
+    text = "\n".join(cell.source for cell in notebooks.read(EXAMPLES / "00_start_here.ipynb").cells)
+    named = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
+    assert named == sorted(named)
+    assert {path.stem for path in NOTEBOOKS[1:]} <= set(named)

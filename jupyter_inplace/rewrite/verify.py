@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import math
+import re
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -238,6 +239,7 @@ class Proofs:
 
         :raises RewindError: nothing was put back; it says why.
         """
+        from jupyter_inplace.rewrite.bound_anew import bound_anew
         from jupyter_inplace.rewrite.rewind import RewindError, rewind
         from jupyter_inplace.rewrite.sandbox import Copy
 
@@ -248,7 +250,10 @@ class Proofs:
             raise RewindError(why or "the copy of the state from before the cell was let go: another cell was watched")
         if isinstance(sandbox, Copy):
             raise RewindError("the names that the cell reads were copied: what it changed is put back from a fork only")
-        return rewind(sandbox, namespace)
+        done = rewind(sandbox, namespace)
+        # What the cell binds anew before it reads it is no loss to its next run: `loss`, and the graph that it had.
+        anew = bound_anew(self._cell)
+        return replace(done, left=tuple(path for path in done.left if re.split(r"\W", path, maxsplit=1)[0] not in anew))
 
     def _leave(self) -> None:
         self.cancel()

@@ -316,6 +316,16 @@ class TestRewound:
         assert torch.equal(torch.get_rng_state(), numbers)
         assert "model.weight" in done.restored
 
+    def test_what_the_cell_binds_anew_is_no_loss(self, cells):
+        cells.run("w = torch.ones(3, requires_grad=True)\nh = w.exp()\nkept = w.exp()")
+        cells.run(
+            "%%autograd_watch -q -r rep\nh = w.sigmoid()\nkept.add_(h)\nh.mul_(2)\nloss = h.sum()\nloss.backward()"
+        )
+        assert cells.ns["rep"].verdict == "breaks"
+        left = cells.ns["rep"].rewind().left
+        assert [path for path in left if path.startswith("h")] == []
+        assert [path for path in left if path.startswith("kept")] == ["kept (its autograd graph, from an earlier cell)"]
+
     def test_nothing_is_kept_of_a_clean_cell(self, cells):
         cells.run("%%autograd_watch -q -r rep\nx = torch.ones(2).mul_(2)")
         with pytest.raises(RewindError, match="no harmful write was found"):

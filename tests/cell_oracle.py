@@ -77,6 +77,8 @@ class Cell:
     :param leaves: the leaves that are hit, separated by spaces. All of them and no others.
     :param repair: what to replace in the source, and by what, such that it computes the gradients that were meant. Empty:
         the source itself, with copies of what is saved.
+    :param derivative: whether the gradient that was meant is the derivative of what the tasks' values were; not where a value depends
+        on a leaf also through an optimizer's step or a hook.
     :param probe: whether torch is asked for each row's gradient; not where a backward has side effects.
     """
 
@@ -88,6 +90,7 @@ class Cell:
     leaves: str = ""
     repair: tuple[tuple[str, str], ...] = ()
     probe: bool = True
+    derivative: bool = True
 
     @property
     def statuses(self) -> dict[str, str]:
@@ -122,7 +125,7 @@ def check(shell: OneShell, cell: Cell) -> dict[str, Any]:
     assert not [
         note for note in report["blind_spots"] if "recorder failed" in note or "could not be worked out" in note
     ]
-    if cell.probe and cell.verdict not in ("harmless", "mixes", "rejected"):
+    if cell.probe and cell.tasks and cell.verdict != "rejected":
         compare(report, cell)
     return report
 

@@ -51,6 +51,26 @@ AutoDispatchBelowAutograd = getattr(_C, "_AutoDispatchBelowAutograd", None)
 after_ADInplaceOrView_keyset = getattr(_C, "_after_ADInplaceOrView_keyset", None)
 dispatch_keys = getattr(_C, "_dispatch_keys", None)
 
+# The dispatch keys that are switched on and off on this thread. Below autograd, where a mode sees an operation, a leaf that nobody
+# has read yet cannot be asked for its node: all keys are put back for that. Where missing, such an operand has no node.
+_force_keys = getattr(_C, "_ForceDispatchKeyGuard", None)
+_included_keys = getattr(_C, "_dispatch_tls_local_include_set", None)
+_excluded_keys = getattr(_C, "_dispatch_tls_local_exclude_set", None)
+
+
+def gradient_edge(t: torch.Tensor) -> tuple[Any, int] | None:
+    """The node and output number of a tensor that needs a gradient, asked from within a dispatch; None where it cannot be had."""
+    node = t.grad_fn
+    if node is not None:
+        return node, t.output_nr
+    if _force_keys is None or _included_keys is None or _excluded_keys is None:
+        return None
+    included, excluded = _included_keys(), _excluded_keys()
+    with _force_keys(included - included, excluded - excluded), DisableTorchDispatch():
+        edge = torch.autograd.graph.get_gradient_edge(t)
+    return edge[0], edge[1]
+
+
 # The node that the engine (or a direct call of a node) executes on this thread. Names the reader in an error.
 current_autograd_node = getattr(_C, "_current_autograd_node", lambda: None)
 

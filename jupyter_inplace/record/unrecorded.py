@@ -199,8 +199,10 @@ def _keep_call(
             if room < 0:
                 raise MemoryError
             if value.requires_grad:
-                edge = torch.autograd.graph.get_gradient_edge(value)
-                edges[place] = (edge[0], edge[1])
+                edge = private.gradient_edge(value)
+                if edge is None:
+                    raise RuntimeError("the operand has no node")
+                edges[place] = edge
             with private.DisableTorchDispatch(), torch.no_grad():
                 return value.detach().clone()
         if isinstance(value, (list, tuple)):

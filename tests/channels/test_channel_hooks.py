@@ -40,6 +40,7 @@ loss_b=hb(torch.tanh(h.detach())).abs().sum()
         tasks="loss_a:wrong loss_b:ok",
         leaves="enc.weight enc.bias",
         repair=(("g.mul_(.1)", "g.mul(.1)"),),
+        derivative=False,  # the hook scales its own branch, as meant
     ),
     "a leaf's hook, and another leaf": Cell(
         HEAD
@@ -67,6 +68,7 @@ loss.backward()
         line="for p in (a,b): p.register_hook(lambda g: g.mul_(.5))",
         tasks="loss:wrong",
         leaves="b",
+        derivative=False,  # each leaf's own hook counts
         probe=False,  # autograd.grad hands out what it gave the hook: there a would be hit too
     ),
     "a hook on the node": Cell(

@@ -1,0 +1,141 @@
+"""Channel 7: a gradient kept under a name, while `.grad` goes on in the same memory."""
+
+from __future__ import annotations
+
+import pytest
+from cell_oracle import HEAD, Cell, check, watched
+
+NET = """
+enc=nn.Linear(3,2,bias=False); x=torch.randn(4,3)
+h=enc(x)
+loss_a=h.pow(2).mean(); loss_b=h.exp().mean()
+loss_a.backward(retain_graph=True)
+"""
+# The rows are of `.grad`'s memory by then, not of a backward: torch is asked by the tests below, not row by row.
+CELLS = {
+    "the second backward adds to it": Cell(
+        HEAD
+        + NET
+        + """
+g1=enc.weight.grad
+loss_b.backward()
+conflict=(g1*enc.weight.grad).sum()
+""",
+        verdict="corrupts",
+        line="loss_b.backward()",
+        leaves="enc.weight",
+        tasks="loss_a:wrong loss_b:ok",
+        probe=False,
+    ),
+    "a dictionary of gradients per task": Cell(
+        HEAD
+        + """
+enc=nn.Linear(3,2,bias=False); x=torch.randn(4,3)
+h=enc(x)
+losses={"a":h.pow(2).mean(),"b":h.exp().mean()}
+per_task={}
+for name,loss in losses.items():
+    loss.backward(retain_graph=True)
+    per_task[name]=enc.weight.grad
+cos=F.cosine_similarity(per_task["a"].flatten(),per_task["b"].flatten(),dim=0)
+""",
+        verdict="corrupts",
+        line="loss.backward(retain_graph=True)",
+        leaves="enc.weight",
+        tasks='losses["a"]:wrong losses["b"]:ok',
+        probe=False,
+        derivative=False,
+    ),
+    "cleared by zero_grad": Cell(
+        HEAD
+        + NET
+        + """
+g1=enc.weight.grad
+enc.zero_grad(set_to_none=False)
+norm=g1.norm()
+loss_b.backward()
+""",
+        verdict="corrupts",
+        line="enc.zero_grad(set_to_none=False)",
+        leaves="enc.weight",
+        tasks="loss_a:lost loss_b:ok",
+        probe=False,
+    ),
+    "clipped": Cell(
+        HEAD
+        + NET
+        + """
+grads=[p.grad for p in enc.parameters()]
+torch.nn.utils.clip_grad_norm_(enc.parameters(),1e-3)
+size=sum(g.pow(2).sum() for g in grads)
+loss_b.backward()
+""",
+        verdict="corrupts",
+        line="torch.nn.utils.clip_grad_norm_(enc.parameters(),1e-3)",
+        leaves="enc.weight",
+        tasks="loss_a:wrong loss_b:ok",
+        probe=False,
+    ),
+    "harmless: a clone is kept": Cell(
+        HEAD
+        + NET
+        + """
+g1=enc.weight.grad.clone()
+loss_b.backward()
+conflict=(g1*enc.weight.grad).sum()
+""",
+        tasks="loss_a:ok loss_b:ok",
+    ),
+    "harmless: kept and never read": Cell(
+        HEAD
+        + NET
+        + """
+g1=enc.weight.grad
+loss_b.backward()
+total=enc.weight.grad.norm()
+""",
+        tasks="loss_a:ok loss_b:ok",
+    ),
+    "harmless: read before it changes": Cell(
+        HEAD
+        + NET
+        + """
+g1=enc.weight.grad
+norm=g1.norm()
+enc.zero_grad(set_to_none=True)
+loss_b.backward()
+conflict=(g1*enc.weight.grad).sum()
+""",
+        tasks="loss_a:ok loss_b:ok",
+    ),
+    "harmless: the ordinary loop": Cell(
+        HEAD
+        + """
+net=nn.Linear(3,1); opt=torch.optim.SGD(net.parameters(),lr=.1)
+for i in range(3):
+    opt.zero_grad(set_to_none=False)
+    loss=net(torch.randn(4,3)).pow(2).mean(); loss.backward()
+    torch.nn.utils.clip_grad_norm_(net.parameters(),.1)
+    norms=[p.grad.norm() for p in net.parameters()]
+    opt.step()
+""",
+        tasks="loss:ok",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_gradient_aliases(cells, name):
+    check(cells, CELLS[name])
+
+
+def test_both_norms_are_those_of_the_kept_memory(cells):
+    """As run is what the name holds when it is read, the reference what it held when it was bound."""
+    report = watched(cells, CELLS["the second backward adds to it"].source)
+    enc = cells.ns["enc"]
+    total = enc.weight.grad.norm().item()
+    enc.zero_grad()
+    cells.ns["enc"](cells.ns["x"]).pow(2).mean().backward()
+    row = next(row for row in report["gradients"] if row["status"] == "wrong")
+    assert row["norm_as_run"] == pytest.approx(total)
+    assert row["norm_reference"] == pytest.approx(enc.weight.grad.norm().item())

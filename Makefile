@@ -55,7 +55,12 @@ browser:
 	    apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium fonts-dejavu-core; } || \
 	    { echo "make: chromium is missing (Debian: apt-get install chromium fonts-dejavu-core)" >&2; exit 1; }
 
-python-test: $(VENV)/.installed-test front-end-test browser
+# What Google Colab pins, in a folder of its own: a test puts it before the rest.
+$(VENV)/ipython-7.34: $(VENV)/.installed-test constraints-colab.txt
+	@echo "== installing the versions of Google Colab beside" && rm -rf $@ && \
+	    $(BIN)/python -m pip install --quiet --no-deps --target $@ --requirement constraints-colab.txt && touch $@
+
+python-test: $(VENV)/.installed-test $(VENV)/ipython-7.34 front-end-test browser
 	@for room in tests/same_program tests/channels tests/rewrite tests/browser; do \
 	    echo "== pytest $$room" && $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $$room || exit 1; done
 	@echo "== pytest" && $(BIN)/python -m pytest -n $(JOBS) --dist worksteal --ignore=tests/same_program \

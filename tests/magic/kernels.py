@@ -49,9 +49,10 @@ class Ran:
 class Kernel:
     """One kernel process."""
 
-    def __init__(self) -> None:
+    def __init__(self, env: dict[str, str] | None = None) -> None:
         self._loop = asyncio.new_event_loop()
-        self._manager, self._client = self._wait(start_new_async_kernel(kernel_name="python3"))
+        options = {} if env is None else {"env": env}
+        self._manager, self._client = self._wait(start_new_async_kernel(kernel_name="python3", **options))
 
     def _wait(self, coming: Awaitable[Any]) -> Any:
         return self._loop.run_until_complete(coming)

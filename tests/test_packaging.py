@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -85,3 +86,11 @@ def test_no_registry_host_stands_in_the_lock_file():
     text = (ROOT / "labextension" / "package-lock.json").read_text()
     assert '"resolved"' not in text
     assert "//registry" not in text
+
+
+def test_jupyterlab_lists_the_extension():
+    command = [str(Path(sys.executable).parent / "jupyter"), "labextension", "list"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env={**os.environ, "NO_COLOR": "1"})
+    assert done.returncode == 0, done.stderr
+    listed = re.sub(r"\x1b\[\d*m", "", done.stdout + done.stderr)
+    assert re.search(r"^\s*jupyter-inplace v\S+ enabled OK \(python, jupyter-inplace\)$", listed, re.MULTILINE), listed

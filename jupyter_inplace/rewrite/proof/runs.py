@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -75,8 +76,8 @@ class Run:
             return self.outcome.in_words()
         if self.ending.error is not None:
             kind, text = self.ending.error
-            first = text.strip().partition("\n")[0]
-            return f"raises {kind}: {first[:200]}" if first else f"raises {kind}"
+            first = text.strip().partition("\n")[0].partition(" Hint: ")[0]
+            return f"raises {kind}: {textwrap.shorten(first, 240, placeholder=' …')}" if first else f"raises {kind}"
         return "ran to its end"
 
 

@@ -1,4 +1,4 @@
-"""Programs that bring torch themselves: the watch begins in the moment that its import is done, not before.
+"""Programs that bring their framework themselves: the watch begins in the moment that its import is done, not before.
 
 A script may set environment variables for torch ahead of its import, and a program without torch should not pay for it.
 """
@@ -14,8 +14,12 @@ from types import ModuleType
 from typing import Any
 
 from jupyter_inplace._rank import stamped
+from jupyter_inplace.companions import COMPANIONS
 from jupyter_inplace.report import Report
 from jupyter_inplace.watch import watch
+
+#: The modules whose import says that there is something to watch: torch, and those that have a companion.
+FRAMEWORKS = ("torch", *COMPANIONS)
 
 
 class OnArrival:
@@ -85,25 +89,25 @@ class WatchOnArrival:
 
     def __init__(self, made: watch) -> None:
         self._watch = made
-        self._arrival: OnArrival | None = None
+        self._arrivals: list[OnArrival] = []
         self._began = False
         self.fault: Exception | None = None
 
     def begin(self) -> None:
         """Start to watch, or to wait. A watch that cannot start leaves its reason in `fault`."""
-        if "torch" in sys.modules:
+        if any(name in sys.modules for name in FRAMEWORKS):
             self._start()
         else:
-            self._arrival = OnArrival("torch", self._start)
-            self._arrival.install()
+            self._arrivals = [OnArrival(name, self._start) for name in FRAMEWORKS]
+            for arrival in self._arrivals:
+                arrival.install()
 
     def end(self, error: BaseException | None = None) -> Report:
         """Take everything away and say what happened.
 
         :param error: the exception that ended the program, if one did.
         """
-        if self._arrival is not None:
-            self._arrival.remove()
+        self._stop_waiting()
         if self._began:
             return self._watch.stop(error)
         from jupyter_inplace import __version__
@@ -114,7 +118,12 @@ class WatchOnArrival:
             return stamped(Report(tool=__version__, summary=f"{note}.", blind_spots=(note,)))
         return stamped(Report(tool=__version__, summary=build_summary((), framework_used=False)))
 
+    def _stop_waiting(self) -> None:
+        for arrival in self._arrivals:
+            arrival.remove()
+
     def _start(self) -> None:
+        self._stop_waiting()
         try:
             self._watch.start()
             self._began = True

@@ -42,7 +42,7 @@ Namespace = Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None
 
 
 class watch:
-    """Watch a block of PyTorch code for in-place writes and what they do to its gradients.
+    """Watch a block of PyTorch (or TensorFlow) code for in-place writes and what they do to its gradients.
 
     ```python
     with watch("loss1", "loss2") as report:
@@ -70,6 +70,8 @@ class watch:
     :param verify: True: make the rewrites of a `cell` that has harmful writes, and try each on a copy of the state from
         before it. A `jupyter_inplace.rewrite.verify.Before` says what copy there is.
     :param verify_seconds: that all proofs of the cell share.
+    :param run_eagerly: TensorFlow's functions run their Python while the watch is open, many times slower, so that what
+        happens inside of a `tf.function` is seen whole.
 
     The object is a handle from the first line on: once the block is over its attributes are those of the newest `Report`.
     Raises nothing of its own while the block runs; an exception of the block's passes through unchanged.
@@ -88,6 +90,7 @@ class watch:
         progress: bool | None = None,
         verify: bool | Before = False,
         verify_seconds: float | None = None,
+        run_eagerly: bool = False,
     ) -> None:
         if fingerprint not in ("exported", "all", "off"):
             raise ValueError(f"`fingerprint` is one of exported, all, off, not {fingerprint!r}")
@@ -107,6 +110,7 @@ class watch:
         self._every = every
         self._progress = progress
         self._verify, self._verify_seconds = verify, verify_seconds
+        self._run_eagerly = run_eagerly
         self._before: Before | None = None
         self._proofs: Proofs | None = None
         self._began = 0.0
@@ -162,6 +166,7 @@ class watch:
             cell_file=self._cell_file,
             namespace=self._namespace,
             frame=frame,
+            run_eagerly=self._run_eagerly,
         )
 
     def go_on_in(self, cell_file: str, label: str) -> None:

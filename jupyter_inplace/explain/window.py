@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from jupyter_inplace.companions import Companions
 from jupyter_inplace.explain.analyst import Analyst
 from jupyter_inplace.explain.assemble import Assembly
 from jupyter_inplace.explain.damage import quiet
@@ -30,6 +31,8 @@ class Window:
         self.start = 0
         self.started = 0.0
         self._before: tuple[Any, ...] = ()
+        #: Other frameworks that take part.
+        self.companions = Companions({})
 
     @classmethod
     def open(
@@ -44,6 +47,7 @@ class Window:
         cell_file: str | None,
         namespace: Any,
         frame: types.FrameType | None,
+        run_eagerly: bool = False,
     ) -> Window:
         """Begin a watch on this thread: in the session that is open, else in a new one."""
         session: Session | None = getattr(active, "session", None)
@@ -93,6 +97,9 @@ class Window:
         except BaseException:
             session.close_window()
             raise
+        given = {"tasks": tasks, "gradients": gradients, "cell": cell, "labels": labels, "cell_file": cell_file}
+        window.companions = Companions({**given, "namespace": look_up, "frame": frame, "run_eagerly": run_eagerly})
+        window.companions.begin()
         return window
 
     def go_on_in(self, cell_file: str, label: str) -> None:
@@ -103,10 +110,15 @@ class Window:
             analyst.known_files[cell_file] = cell.source
         self.options["cell_file"] = cell_file
         self.session.cell_files = frozenset((cell_file,))
+        self.companions.go_on_in(cell_file, label)
         analyst.wording = ErrorWording(self.session, analyst, cell_file, cell.source if cell is not None else None)
 
     def close(self, error: BaseException | None) -> Report:
         """End the watch. Everything is out of force before anything is worked out; never raises for our own faults."""
+        self.companions.stop()
+        return self.companions.add_to(self._close(error), error)
+
+    def _close(self, error: BaseException | None) -> Report:
         session = self.session
         if session.exports.any:
             try:

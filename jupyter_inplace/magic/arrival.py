@@ -1,17 +1,17 @@
-"""Will the cell bring torch."""
+"""Will the cell bring a framework that can be watched."""
 
 from __future__ import annotations
 
 import re
 
-from jupyter_inplace._arrival import OnArrival
+from jupyter_inplace._arrival import FRAMEWORKS, OnArrival
 
-__all__ = ["OnArrival", "mentions_torch"]
+__all__ = ["FRAMEWORKS", "OnArrival", "mentions_framework"]
 
-#: torch, torchvision, torchmetrics ... in front of any comment or string of the line.
-_MENTION = re.compile(r"^[^#'\"\n]*\btorch", re.MULTILINE)
+#: torch, torchvision, torchmetrics, tensorflow ... in front of any comment or string of the line.
+_MENTION = re.compile(r"^[^#'\"\n]*\b(?:torch|tensorflow)", re.MULTILINE)
 
 
-def mentions_torch(source: str) -> bool:
-    """Whether a cell seems to name torch or one of its family. A miss costs nothing: `OnArrival` waits for it."""
+def mentions_framework(source: str) -> bool:
+    """Whether a cell seems to name torch, TensorFlow or one of their family. A miss costs nothing: `OnArrival` waits."""
     return _MENTION.search(source) is not None

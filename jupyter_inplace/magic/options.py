@@ -29,6 +29,7 @@ class Options:
     verify: bool | None = None
     verify_seconds: float | None = None
     save: Path | None = None
+    run_eagerly: bool = False
 
 
 class _Parser(argparse.ArgumentParser):
@@ -68,6 +69,11 @@ def _parser() -> argparse.ArgumentParser:
         "--no-verify", action="store_false", dest="verify", default=None, help="offer rewrites without trying them"
     )
     add("--verify-seconds", type=_seconds, metavar="S", help="time limit for the proof of one rewrite")
+    add(
+        "--run-eagerly",
+        action="store_true",
+        help="TensorFlow: run what stands in a tf.function as Python, so that its assigns are seen whole (slower)",
+    )
     add("--save", type=_writable, metavar="FILE", help="write the report as JSON")
     add("-h", "--help", action="store_true", help="show this text; the cell does not run")
     return parser

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from jupyter_inplace.magic.arrival import OnArrival
+from jupyter_inplace.magic.arrival import FRAMEWORKS, OnArrival
 from jupyter_inplace.magic.options import Options
 from jupyter_inplace.magic.output import complain
 from jupyter_inplace.report import Cell, Report
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Session:
-    """Watches one cell. Where torch is not there yet, the watch begins when it arrives.
+    """Watches one cell. Where no framework is there yet, the watch begins when one arrives.
 
     :param cell: the cell as its front end has it.
     :param file: the file name that the cell's code was compiled under.
@@ -42,7 +42,7 @@ class Session:
         self._shell = shell
         self._no_proof = no_proof
         self._watch: Watch | None = None
-        self._arrival: OnArrival | None = None
+        self._arrivals: list[OnArrival] = []
         self._report: Report | None = None
         #: What ended a part of the cell that is a cell to IPython.
         self.swallowed: BaseException | None = None
@@ -54,25 +54,25 @@ class Session:
         if self._watch is not None:
             self._watch.go_on_in(file, label)
 
-    def begin(self, *, expect_torch: bool) -> None:
+    def begin(self, *, expected: bool) -> None:
         """Start to watch.
 
-        :param expect_torch: import torch now where it is not imported yet, rather than wait for it.
+        :param expected: the cell names a framework: import torch now where it is not imported yet, rather than wait for it.
         """
-        if expect_torch or "torch" in sys.modules:
+        if expected or any(name in sys.modules for name in FRAMEWORKS):
             self._start()
             return
         self._bind(Report(cell=self.cell, summary=_nothing()))
-        self._arrival = OnArrival("torch", self._start_late)
-        self._arrival.install()
+        self._arrivals = [OnArrival(name, self._start_late) for name in FRAMEWORKS]
+        for arrival in self._arrivals:
+            arrival.install()
 
     def end(self, error: BaseException | None) -> Report:
         """Remove everything and say what happened. `KeyboardInterrupt` passes; nothing stays installed then either.
 
         :param error: what the cell raised.
         """
-        if self._arrival is not None:
-            self._arrival.remove()
+        self._stop_waiting()
         if self._report is None:
             nothing = Report(cell=self.cell, summary=_nothing())
             self._report = nothing if self._watch is None else self._watch.stop(error or self.swallowed)
@@ -91,6 +91,7 @@ class Session:
             namespace=lambda: self._shell.user_ns,
             verify=self._before(),
             verify_seconds=self.options.verify_seconds,
+            run_eagerly=self.options.run_eagerly,
         )
         self._bind(self._watch)
         self._watch.start()
@@ -110,7 +111,12 @@ class Session:
         """The rewrites of the cell while they are made and proved."""
         return self._watch.proofs if self._watch is not None else None
 
+    def _stop_waiting(self) -> None:
+        for arrival in self._arrivals:
+            arrival.remove()
+
     def _start_late(self) -> None:
+        self._stop_waiting()
         try:
             self._start()
         except Exception as error:  # noqa: BLE001 (the person's own import of torch is on the stack)

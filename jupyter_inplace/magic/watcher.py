@@ -14,7 +14,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import no_var_expand
 
 from jupyter_inplace.magic import options as words
-from jupyter_inplace.magic.arrival import mentions_torch
+from jupyter_inplace.magic.arrival import mentions_framework
 from jupyter_inplace.magic.options import Options
 from jupyter_inplace.magic.output import Output, can_hold_widgets, complain, save
 from jupyter_inplace.magic.session import Session
@@ -129,7 +129,7 @@ class Watcher:
         running.session, running.automatic = session, automatic
         self._traces.install()
         try:
-            session.begin(expect_torch=mentions_torch(running.source))
+            session.begin(expected=mentions_framework(running.source))
         except Exception as error:  # noqa: BLE001 (a fault of ours may not keep the person's cell from running)
             running.session = None
             _discard(session)

@@ -60,7 +60,7 @@ def writes_of(code: Code, report: Report) -> list[Write]:
     """The harmful writes of a report as syntax, in the order of the text; those of one construct taken together."""
     groups: dict[int, tuple[cst.CSTNode, bool, list[Mutation]]] = {}
     for mutation in report.mutations:
-        if mutation.verdict not in HARMFUL:
+        if mutation.verdict not in HARMFUL or mutation.framework == "tensorflow":
             continue
         node, inside = find(code, mutation.site, report)
         if node is None:

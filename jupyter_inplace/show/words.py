@@ -111,7 +111,8 @@ def expression(site: Site | None, fallback: str, width: int = 44) -> str:
 def write_expression(mutation: Mutation, width: int = 44) -> str:
     """What a person would call the write: its expression, else its op and tensor."""
     if mutation.op == "external":
-        return expression(mutation.site, f"a write to {mutation.tensor} from outside of torch", width)
+        framework = "TensorFlow" if mutation.framework == "tensorflow" else "torch"
+        return expression(mutation.site, f"a write to {mutation.tensor} from outside of {framework}", width)
     return expression(mutation.site, f"{short_op(mutation.op)} on {mutation.tensor}", width)
 
 

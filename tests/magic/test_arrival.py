@@ -8,20 +8,20 @@ import threading
 
 import pytest
 
-from jupyter_inplace.magic.arrival import OnArrival, mentions_torch
+from jupyter_inplace.magic.arrival import OnArrival, mentions_framework
 
 
 @pytest.mark.parametrize(
     "source", ["import torch", "from torch import nn", "x = f(torch.ones(2))", "import torchvision"]
 )
 def test_named(source):
-    assert mentions_torch(source)
-    assert mentions_torch(f"%%autograd_watch\nx = 1\n{source}\n")
+    assert mentions_framework(source)
+    assert mentions_framework(f"%%autograd_watch\nx = 1\n{source}\n")
 
 
 @pytest.mark.parametrize("source", ["", "x = 1", "# torch", "print('torch')", "import storch", "x = 1  # with torch"])
 def test_not_named(source):
-    assert not mentions_torch(source)
+    assert not mentions_framework(source)
 
 
 @pytest.fixture

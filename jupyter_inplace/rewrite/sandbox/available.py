@@ -20,6 +20,9 @@ def check_fork() -> None:
         raise SandboxUnavailableError("a snapshot of the process is kept on Linux only")
     if threading.current_thread() is not threading.main_thread():
         raise SandboxUnavailableError("the cell does not run in the main thread")
+    if "tensorflow" in sys.modules:
+        # Its threads hold locks that the copy would wait for.
+        raise SandboxUnavailableError("a process with TensorFlow in it cannot be copied as it stands")
     device = visible_device()
     if device:
         # The first backward starts a thread for each visible device, and a forked backward would wait for them.

@@ -1,0 +1,369 @@
+"""From one suspicious call of `tape.gradient` to its facts: what stops at an assign, what mixes versions, what was read anew."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from jupyter_inplace.explain.names import namespaces
+from jupyter_inplace.record.sites import SiteResolver
+from jupyter_inplace.report import Gradient, VersionNorm
+from jupyter_inplace.tensorflow import asked
+from jupyter_inplace.tensorflow.calls import Request, Suspicion
+from jupyter_inplace.tensorflow.events import Write
+from jupyter_inplace.tensorflow.facts import Call, Hit, ReadFact, Reread
+from jupyter_inplace.tensorflow.names import Names
+from jupyter_inplace.tensorflow.pulls import CannotAskError, Tape, Through, handle_of, plus, quiet, vector
+from jupyter_inplace.tensorflow.restore import as_before
+from jupyter_inplace.tensorflow.session import Session
+from jupyter_inplace.tensorflow.wording import number
+
+_ROUNDING = 1e-5  # relative; float32 sums in another order
+
+Task = tuple[str, Any, Any]  # name, target, gradient of the target
+
+
+class Analyst:
+    """Serves the calls of one window."""
+
+    def __init__(self, resolver: Callable[[], SiteResolver], namespace: Callable[[], Mapping[str, Any]]) -> None:
+        self._resolver = resolver
+        self._namespace = namespace
+
+    def __call__(
+        self,
+        session: Session,
+        request: Request,
+        call: Call,
+        result: list[Any],
+        suspicion: Suspicion,
+        frame: types.FrameType | None,
+    ) -> None:
+        with quiet(session):
+            names = Names(namespaces(frame, self._namespace()))
+            _Look(session, request, call, result, suspicion, names, self._resolver()).run()
+
+
+@dataclasses.dataclass
+class _Found:
+    """What one task gets: its gradients by source, as they are and as they would be meant."""
+
+    task: str
+    through: Through | None
+    as_run: list[Any]
+    reference: list[Any]
+
+    def parts(self, handle: int) -> list[tuple[int, Any]]:
+        """The gradient of one variable by version, without versions that have no part in it."""
+        if self.through is None:
+            return []
+        parts = [(version, vector(g)) for (h, version), g in self.through.parts.items() if h == handle]
+        return sorted(((v, part) for v, part in parts if part is not None and np.any(part)), key=lambda pair: pair[0])
+
+
+class _Look:
+    def __init__(
+        self,
+        session: Session,
+        request: Request,
+        call: Call,
+        result: list[Any],
+        suspicion: Suspicion,
+        names: Names,
+        resolver: SiteResolver,
+    ) -> None:
+        self.session, self.request, self.call, self.result = session, request, call, result
+        self.suspicion, self.names, self.resolver = suspicion, names, resolver
+        self.tape = Tape(request.inner)
+        self.site = resolver.resolve(call.site)
+        self.handles = [getattr(handle_of(s), "_id", -1) for s in request.sources]
+        self.leaves = self._leaves()
+        self.tasks = self._tasks()
+
+    def run(self) -> None:
+        call = self.call
+        call.tasks = {name: "ok" for name, _, _ in self.tasks}
+        found: list[_Found] = []
+        for handle in (*self.handles, *(w.handle for w in self.request.writes)):
+            name = self.names.of(handle)
+            if name is not None:  # a function's own names are gone at the end
+                self.session.known_names.setdefault(handle, name)
+        for task in self.tasks:
+            call.reads.extend(read_facts(self.session, self.request, call, task[0]))
+            try:
+                found.append(self._task(task))
+            except CannotAskError as error:
+                self.session.blind_spots.setdefault(f"numbers of {task[0]} could not be had: {error}")
+                self._without_numbers(task[0])
+        mixed = self._mixes(found)
+        for one in found:
+            for i, leaf in enumerate(self.leaves):
+                parts = one.parts(self.handles[i]) if self.handles[i] in mixed else []
+                self._row(one.task, leaf, one.as_run[i], one.reference[i], parts)
+        self._stale()
+
+    # --- who is who -----------------------------------------------------------------------------------------------------
+
+    def _leaves(self) -> list[str]:
+        texts = asked.source_texts(self.site)
+        found: list[str] = []
+        for i, (source, handle) in enumerate(zip(self.request.sources, self.handles, strict=True)):
+            name = self.names.of(handle)
+            if name is None and len(texts) == len(self.request.sources):
+                name = texts[i]
+            found.append(name or str(getattr(source, "name", f"t{i}")).removesuffix(":0"))
+        return found
+
+    def _tasks(self) -> list[Task]:
+        request, texts = self.request, asked.target_texts(self.site)
+        pairs = list(zip(request.targets, request.outputs, strict=True))
+        if len(pairs) == 1:
+            target, output = pairs[0]
+            parts = self._addends(target)
+            if len(parts) > 1 and not request.jacobian:
+                return [(name, t, output) for name, t in parts]
+            text = " + ".join(texts) if texts else "target"
+            return [(self.names.of(getattr(handle_of(target), "_id", -1)) or text, target, output)]
+        found = []
+        for i, (target, output) in enumerate(pairs):
+            own = self.names.of(getattr(handle_of(target), "_id", -1))
+            found.append((own or (texts[i] if len(texts) == len(pairs) else f"target[{i}]"), target, output))
+        return found
+
+    def _addends(self, target: Any) -> list[tuple[str, Any]]:
+        """The named scalars whose sum a target is; empty where an addend has no name."""
+        sums = self.session.track.sums
+        if getattr(target, "shape", None) != () or getattr(target, "_id", None) not in sums:
+            return []
+        found: list[tuple[str, Any]] = []
+        waiting = [*reversed(sums[target._id])]
+        while waiting:
+            number_ = waiting.pop()
+            name, tensor = self.names.of(number_), self.names.tensor(number_)
+            if name is not None and tensor is not None and tensor.shape == ():
+                found.append((name, tensor))
+            elif number_ in sums:
+                waiting.extend(reversed(sums[number_]))
+            else:
+                return []
+        return found if len({name for name, _ in found}) == len(found) else []
+
+    # --- one task -------------------------------------------------------------------------------------------------------
+
+    def _task(self, task: Task) -> _Found:
+        name, target, output = task
+        alone = len(self.tasks) == 1 and not self.request.jacobian
+        got = self.result if alone else self.tape.pull(target, self.request.sources, output)
+        as_run = [vector(g) for g in got]
+        through = self._through(target, output)
+        reference = list(as_run)
+        if self.suspicion.again or self.suspicion.memory:
+            with as_before(self.session, self.suspicion):
+                reference = [vector(g) for g in self.tape.pull(target, self.request.sources, output)]
+            self._reread(name, as_run, reference)
+        if through is not None:
+            self._cuts(name, through, reference)
+        return _Found(name, through, as_run, reference)
+
+    def _through(self, target: Any, output: Any) -> Through | None:
+        suspicion, request = self.suspicion, self.request
+        if not suspicion.cuts and not suspicion.mixed:
+            return None
+        bits, closure = self.session.track.bits, request.closure
+        reads = [r for r in request.reads if bits.get((r.handle, r.version), 0) & closure and r.order < self.call.order]
+        if any(r.value is None or not r.whole for r in reads):
+            self.session.blind_spots.setdefault(
+                "variables that are too large to be held, or read by rows: their gradients are not split by version"
+            )
+        tensors = [s for s, h in zip(request.sources, self.handles, strict=True) if handle_of(s) is s and h >= 0]
+        through = Through(self.tape, reads, request.reached, tensors)
+        handle = handle_of(target)
+        if handle is not target:
+            known = self.session.variables.get(handle._id)
+            if known is None:
+                return None
+            value = tf.ones(known.shape, known.dtype) if output is None else output
+            through.start(target, value, (known.handle, known.version))
+        else:
+            through.start(target, output, None)
+        through.run(frozenset(self.handles))
+        return through
+
+    def _cuts(self, task: str, through: Through, reference: list[Any]) -> None:
+        """What each assign kept from the sources; added to the reference."""
+        tensors = [i for i, s in enumerate(self.request.sources) if handle_of(s) is s]
+        for write, kept in through.kept.items():
+            hit: list[str] = []
+            for i, handle in enumerate(self.handles):
+                key: Any = ("tensor", tensors.index(i)) if i in tensors else handle
+                gradient = kept.get(key)
+                if gradient is None or handle == write.handle or not np.any(vector(gradient)):
+                    continue
+                reference[i] = plus(reference[i], vector(gradient))
+                hit.append(self.leaves[i])
+            if hit:
+                assert self.call.tasks is not None
+                self.call.hits.append(Hit("cuts", write.row, [task], hit))
+
+    def _mixes(self, found: list[_Found]) -> set[int]:
+        """The sources that the targets read at several versions, of different values; each with its writes."""
+        mixed: set[int] = set()
+        for i, handle in enumerate(self.handles):
+            tasks = [one for one in found if one.as_run[i] is not None and one.parts(handle)]
+            versions = sorted({version for one in tasks for version, _ in one.parts(handle)})
+            if len(versions) < 2 or not self._values_differ(handle, versions):
+                continue
+            if not all(_close(sum(part for _, part in one.parts(handle)), one.as_run[i]) for one in tasks):
+                self.session.blind_spots.setdefault(
+                    f"the gradient of {self.leaves[i]} by version does not add up to the tape's own: "
+                    "it was read out of sight too"
+                )
+                continue
+            mixed.add(handle)
+            for write in self._between(handle, versions[0], versions[-1]):
+                note = self._total(tasks[0], handle, write) if len(tasks) == 1 else None
+                names = [one.task for one in tasks]
+                self.call.hits.append(Hit("mixes", write.row, names, [self.leaves[i]], note, True))
+        return mixed
+
+    def _total(self, one: _Found, handle: int, write: Write) -> str | None:
+        """The derivative through an assign that was computed from the variable itself."""
+        assert one.through is not None
+        parts = one.parts(handle)
+        kept = one.through.kept.get(write, {}).get(handle)
+        whole = one.through.adjoint.get((handle, parts[0][0]))
+        if kept is None or whole is None:
+            return None
+        texts = " + ".join(number(part) for _, part in parts)
+        return (
+            f"the tape adds up {texts} over the versions of {self.leaves[self.handles.index(handle)]}; through the "
+            f"assign too, which it does not record, the derivative would be {number(vector(whole))}"
+        )
+
+    def _between(self, handle: int, first: int, last: int) -> list[Write]:
+        rows: dict[Any, Write] = {}
+        for write in self.request.writes:
+            if write.handle == handle and first < write.after <= last:
+                rows.setdefault(write.row, write)
+        return list(rows.values())
+
+    def _values_differ(self, handle: int, versions: list[int]) -> bool:
+        values: dict[int, Any] = {}
+        for read in self.request.reads:
+            if read.handle == handle and read.version in versions and read.value is not None and read.whole:
+                values.setdefault(read.version, read.value.numpy())
+        if len(values) < len(versions):
+            return True
+        first = values[versions[0]]
+        return any(not np.array_equal(first, values[v], equal_nan=True) for v in versions[1:])
+
+    def _reread(self, task: str, as_run: list[Any], reference: list[Any]) -> None:
+        hit = [leaf for leaf, a, b in zip(self.leaves, as_run, reference, strict=True) if not _same(a, b)]
+        verdict = "corrupts" if hit else "harmless"
+        for handle, (before, after) in self.suspicion.again.items():
+            known = self.session.variables[handle]
+            name = self.names.of(handle) or "a variable"
+            for write in self._between(handle, before.version, after.version)[:1]:
+                fact = Reread(write.row, None, "recomputed", name, before.version, after.version, known.bytes,
+                              before.site, [task], hit, verdict)  # fmt: skip
+                self.call.rereads.append(fact)
+        for shared in self.suspicion.memory:
+            name = self.names.of(shared.tensor) or self._owner(shared) or f"memory shared through {shared.kind}"
+            fact = Reread(None, shared, f"shared through {shared.kind}", name, 0, 1, int(shared.view.nbytes),
+                          shared.site, [task], hit, verdict)  # fmt: skip
+            self.call.rereads.append(fact)
+
+    def _owner(self, shared: Any) -> str | None:
+        """The numpy array's own name."""
+        for space in reversed(self.names.spaces):
+            for name, value in list(space.items()):
+                if value is shared.owner and isinstance(name, str) and not name.startswith("_"):
+                    return name
+        return None
+
+    def _row(self, task: str, leaf: str, as_run: Any, reference: Any, parts: list[tuple[int, Any]]) -> None:
+        if as_run is None and reference is None:
+            return
+        status = "ok"
+        if not _same(as_run, reference):
+            status = "lost" if as_run is None or not np.any(as_run) else "wrong"
+        norm = None if as_run is None else float(np.linalg.norm(as_run))
+        meant = None if reference is None else float(np.linalg.norm(reference))
+        relative = cosine = None
+        if as_run is not None and reference is not None and meant:
+            relative = float(np.linalg.norm(as_run - reference)) / meant
+            cosine = float(np.real(np.vdot(as_run, reference))) / (norm * meant) if norm else None
+        by_version = tuple(VersionNorm(version, float(np.linalg.norm(part))) for version, part in parts)
+        assert self.call.tasks is not None
+        if status != "ok" and self.call.tasks[task] != "wrong":
+            self.call.tasks[task] = status
+        self.call.vectors[task, leaf] = (as_run, reference)
+        self.call.gradients.append(
+            Gradient(
+                task=task,
+                leaf=leaf,
+                status=status,  # type: ignore[arg-type]
+                norm_as_run=norm,
+                norm_reference=meant,
+                relative_difference=relative,
+                cosine=cosine,
+                by_version=by_version,
+            )
+        )
+
+    # --- notes ----------------------------------------------------------------------------------------------------------
+
+    def _stale(self) -> None:
+        """A gradient taken after a write, of what was read before it: right, and worth a note."""
+        for handle in dict.fromkeys(self.suspicion.stale):
+            versions = self.request.versions_read(self.session, handle)
+            known = self.session.variables[handle]
+            i = self.handles.index(handle)
+            if any(leaf in hit.leaves for hit in self.call.hits for leaf in (self.leaves[i],)):
+                continue
+            for task, _, _ in self.tasks:
+                pair = self.call.vectors.get((task, self.leaves[i]))
+                if pair is None or pair[0] is None:
+                    continue
+                for write in self._between(handle, versions[-1], known.version)[:1]:
+                    self.call.hits.append(Hit("harmless", write.row, [], [], self._stale_note(task, i, write, pair[0])))
+
+    def _stale_note(self, task: str, i: int, write: Write, value: Any) -> str:
+        """What to say of a gradient at a value that is no longer the variable's."""
+        size = f"its gradient {number(value)}" if value.size == 1 else "its gradient"
+        return f"{task} read {self.leaves[i]} before this {write.row.op.rpartition('.')[2]}: {size} is correct, at that value"
+
+    def _without_numbers(self, task: str) -> None:
+        """The tape could not be asked: what is known without it."""
+        for i, handle in enumerate(self.handles):
+            if handle in self.suspicion.mixed:
+                versions = self.request.versions_read(self.session, handle)
+                for write in self._between(handle, versions[0], versions[-1]):
+                    self.call.hits.append(Hit("mixes", write.row, [task], [self.leaves[i]]))
+
+
+def read_facts(session: Session, request: Request, call: Call, task: str) -> list[ReadFact]:
+    """The reads behind a call, one for each place and version."""
+    found: dict[Any, ReadFact] = {}
+    for read in request.reads:
+        if session.track.bits.get((read.handle, read.version), 0) & request.closure and read.order < call.order:
+            key = (read.site, read.handle, read.version)
+            found.setdefault(key, ReadFact(read.order, call.time, read.handle, read.version, read.site, task))
+    return list(found.values())
+
+
+def _close(a: Any, b: Any) -> bool:
+    scale = float(np.linalg.norm(b))
+    return bool(np.linalg.norm(a - b) <= _ROUNDING * max(scale, 1e-30) or np.array_equal(a, b, equal_nan=True))
+
+
+def _same(a: Any, b: Any) -> bool:
+    if a is None or b is None:
+        other = b if a is None else a
+        return other is None or not np.any(other)
+    return a.shape == b.shape and _close(a, b)

@@ -1,0 +1,74 @@
+"""Two frameworks' reports of one cell as one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from jupyter_inplace.report import Report, TimelineEvent, worst
+from jupyter_inplace.show.summary import build_summary
+
+
+def combined(torch: Report, own: Report, used: bool) -> Report:
+    """One report of both, in the order of time. What only one of them took part in stays that one's.
+
+    :param torch: the report of the watch itself: it has the cell and its error.
+    :param used: TensorFlow did something.
+    """
+    if not used:
+        return torch
+    torch_used = not torch.summary.startswith("nothing to watch")
+    merged = sorted([*torch.mutations, *own.mutations], key=lambda m: (m.time is None, m.time or 0.0))
+    places = {id(m): i for i, m in enumerate(merged)}
+    mutations = tuple(replace(m, id=i, framework=m.framework or "torch") for i, m in enumerate(merged))
+    ours = [places[id(m)] for m in own.mutations]
+    theirs = {m.id: places[id(m)] for m in torch.mutations}
+    conflicts = (
+        *(replace(c, mutation=theirs[c.mutation]) for c in torch.conflicts),
+        *(replace(c, mutation=ours[c.mutation]) for c in own.conflicts),
+    )
+    known = {task.name for task in own.tasks}
+    tasks = (*(task for task in torch.tasks if task.name not in known or task.status != "not_run"), *own.tasks)
+    gradients = (*torch.gradients, *own.gradients)
+    summary = build_summary(mutations, conflicts, tasks, gradients, cell=torch.cell, error=torch.error)
+    frameworks = ["torch"] * torch_used + ["tensorflow"]
+    versions = [str(torch.framework_version)] * torch_used + [str(own.framework_version)]
+    missing = [note for note in own.blind_spots if note not in torch.blind_spots]
+    found = known | {task.name for task in torch.tasks}
+    spots = [note for note in (*torch.blind_spots, *missing) if not _found_by_the_other(note, found)]
+    return replace(
+        torch,
+        framework=" and ".join(frameworks),
+        framework_version=" and ".join(versions),
+        verdict=worst(m.verdict for m in mutations),
+        summary=summary,
+        mutations=mutations,
+        conflicts=conflicts,
+        tasks=tasks,
+        gradients=gradients,
+        task_cosines=(*torch.task_cosines, *own.task_cosines),
+        timeline=_timeline(torch, own, theirs, ours),
+        blind_spots=tuple(spots),
+    )
+
+
+def _found_by_the_other(note: str, tasks: set[str]) -> bool:
+    """A task that the person named and one framework did not find may be the other's."""
+    return any(note.startswith(f"task {name!r} was not found") for name in tasks)
+
+
+def _timeline(torch: Report, own: Report, theirs: dict[int, int], ours: list[int]) -> tuple[TimelineEvent, ...]:
+    first = [replace(e, mutation=None if e.mutation is None else theirs.get(e.mutation)) for e in torch.timeline]
+    second = [replace(e, mutation=None if e.mutation is None else ours[e.mutation]) for e in own.timeline]
+    if not first or not second:
+        return tuple(first or second)
+    events = sorted(_timed(first) + _timed(second), key=lambda pair: pair[0])
+    return tuple(replace(e, seq=i) for i, (_, e) in enumerate(events))
+
+
+def _timed(events: list[TimelineEvent]) -> list[tuple[float, TimelineEvent]]:
+    """Each event with its moment; one without keeps its place behind the one before it."""
+    found, last = [], 0.0
+    for event in events:
+        last = max(last, event.time) if event.time is not None else last
+        found.append((last, event))
+    return found

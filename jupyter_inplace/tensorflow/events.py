@@ -1,0 +1,94 @@
+"""What the recorder keeps: reads and writes of variables, and the rows that loops fold them into."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+#: Operations that write a variable, with what people call them. What is not listed and has a resource as its first
+#: input is a read or none of our business.
+WRITES: dict[str, str] = {
+    "AssignVariableOp": "assign",
+    "AssignAddVariableOp": "assign_add",
+    "AssignSubVariableOp": "assign_sub",
+    "ResourceStridedSliceAssign": "slice assign",
+    "ResourceScatterAdd": "scatter_add",
+    "ResourceScatterSub": "scatter_sub",
+    "ResourceScatterMul": "scatter_mul",
+    "ResourceScatterDiv": "scatter_div",
+    "ResourceScatterMin": "scatter_min",
+    "ResourceScatterMax": "scatter_max",
+    "ResourceScatterUpdate": "scatter_update",
+    "ResourceScatterNdAdd": "scatter_nd_add",
+    "ResourceScatterNdSub": "scatter_nd_sub",
+    "ResourceScatterNdMin": "scatter_nd_min",
+    "ResourceScatterNdMax": "scatter_nd_max",
+    "ResourceScatterNdUpdate": "scatter_nd_update",
+}
+#: ResourceApplyAdam, ResourceSparseApplyAdagrad, ...: the kernels of the older optimizers.
+APPLY = ("ResourceApply", "ResourceSparseApply")
+#: Operations that read a variable. The gathering ones read rows of it.
+READS = frozenset({"ReadVariableOp", "ResourceGather", "ResourceGatherNd"})
+
+
+@dataclasses.dataclass(eq=False, slots=True)
+class Row:
+    """The writes of one place to one variable (of one optimizer step, to all it writes): one line of the report."""
+
+    op: str
+    site: Any
+    handle: int
+    shape: tuple[int, ...]
+    dtype: str
+    device: str
+    order: int
+    time: float
+    before: int
+    after: int
+    count: int = 0
+    handles: dict[int, None] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(eq=False, slots=True)
+class Write:
+    """One write, kept while a tape lives that it may matter to."""
+
+    row: Row
+    order: int
+    handle: int
+    op_type: str
+    inputs: tuple[Any, ...]  # without the handle; tensors, immutable
+    attrs: Any
+    before: int
+    after: int
+    mask: int  # what the written value was computed from
+    update: bool  # made by an optimizer
+    from_gradient: bool = False
+
+
+@dataclasses.dataclass(eq=False, slots=True)
+class Read:
+    """One read of a variable, kept while a tape lives that may have recorded it."""
+
+    order: int
+    handle: int
+    version: int
+    site: Any
+    value: Any  # the tensor read, None where it was too large to hold
+    whole: bool  # False: rows of the variable (a gather)
+    inside: bool  # read while a gradient was worked out
+
+
+@dataclasses.dataclass(eq=False, slots=True)
+class Variable:
+    """What is known of a variable by its handle's number."""
+
+    handle: int
+    shape: tuple[int, ...]
+    dtype: str
+    device: str
+    floating: bool
+    bytes: int
+    resource: Any  # a weak reference to the handle
+    version: int = 0
+    written: int = 0  # the order of the last write

@@ -1,0 +1,71 @@
+"""Plain data between the analysis of one `tape.gradient` and the report."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from jupyter_inplace.report import Gradient
+from jupyter_inplace.tensorflow.events import Row
+from jupyter_inplace.tensorflow.memory import Shared
+
+
+@dataclasses.dataclass
+class Hit:
+    """A write and what it did to the gradients of one call."""
+
+    verdict: str
+    row: Row
+    tasks: list[str]
+    leaves: list[str]
+    note: str | None = None
+    value_changed: bool | None = None
+
+
+@dataclasses.dataclass
+class Reread:
+    """What the gradient read, and no longer found as the forward left it: a variable, or shared memory."""
+
+    row: Row | None  # None: memory that was written from outside
+    shared: Shared | None
+    node: str
+    tensor: str
+    saved_version: int
+    found_version: int
+    bytes: int
+    saved_site: Any
+    tasks: list[str]
+    leaves: list[str]
+    verdict: str = "corrupts"
+
+
+@dataclasses.dataclass
+class ReadFact:
+    """A read for the timeline."""
+
+    order: int
+    time: float
+    handle: int
+    version: int
+    site: Any
+    task: str
+
+
+@dataclasses.dataclass
+class Call:
+    """One call of `tape.gradient` or `tape.jacobian`.
+
+    :param tasks: the names of its targets and their statuses; None where they are read from the source later.
+    """
+
+    order: int
+    time: float
+    site: Any
+    tasks: dict[str, str] | None = None
+    gradients: list[Gradient] = dataclasses.field(default_factory=list)
+    hits: list[Hit] = dataclasses.field(default_factory=list)
+    rereads: list[Reread] = dataclasses.field(default_factory=list)
+    reads: list[ReadFact] = dataclasses.field(default_factory=list)
+    vectors: dict[tuple[str, str], tuple[Any, Any]] = dataclasses.field(default_factory=dict)
+    error: str | None = None
+    count: int = 1

@@ -1,0 +1,126 @@
+"""What a traced `tf.function` reads and assigns, in the order of its graph, each time it is called.
+
+Inside of a graph nothing calls back, so there is the static order only: which variables, at which lines, how often one
+call of the function writes them is known for straight code, and not which version a gradient belongs to.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import linecache
+from typing import TYPE_CHECKING, Any
+
+from jupyter_inplace.record.sites import is_user_code
+from jupyter_inplace.tensorflow import events
+
+if TYPE_CHECKING:
+    from jupyter_inplace.tensorflow.session import Session
+
+NOT_SPLIT = (
+    "inside of a tf.function the order of reads and assigns is the graph's, and gradients are not split by version: "
+    "--run-eagerly (watch(run_eagerly=True)) sees it whole"
+)
+_INNER = ("PartitionedCall", "StatefulPartitionedCall", "While", "StatelessWhile", "If", "StatelessIf")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Step:
+    """One read or write in a graph: of the input with that place, at a place in the source."""
+
+    input: int
+    op_type: str
+    place: tuple[str, int, str, str] | None  # file, line, the line's text, function
+
+    @property
+    def writes(self) -> bool:
+        return self.op_type not in events.READS
+
+
+def remember(session: Session, function: Any) -> None:
+    """Read the graph of a function that is about to run, once."""
+    name = getattr(function, "name", None)
+    key = name.decode() if isinstance(name, bytes) else name
+    if key is None or key in session.functions:
+        return
+    try:
+        session.functions[key] = steps_of(function.graph)
+    except Exception as fault:
+        session.functions[key] = []
+        session.blind_spots.setdefault(f"the graph of {key} could not be read: {type(fault).__name__}")
+
+
+def steps_of(graph: Any, depth: int = 0) -> list[Step]:
+    """The reads and writes of the graph's inputs, in the order in which they were traced."""
+    places = {id(t): i for i, t in enumerate(graph.inputs)}
+    found: list[Step] = []
+    for op in graph.get_operations():
+        kind = op.type
+        if not op.inputs:
+            continue
+        if kind in _INNER:
+            found.extend(_inner(op, places, depth))
+            continue
+        place = places.get(id(op.inputs[0]))
+        if place is not None and (kind in events.READS or kind in events.WRITES or kind.startswith(events.APPLY)):
+            found.append(Step(place, kind, _place(op)))
+    return found
+
+
+def _inner(op: Any, places: dict[int, int], depth: int) -> list[Step]:
+    """The steps of the functions that an operation calls, in terms of the outer graph's inputs."""
+    if depth > 3:
+        return []
+    offset = 1 if "If" in op.type else 0
+    outer = [places.get(id(t)) for t in list(op.inputs)[offset:]]
+    found: list[Step] = []
+    for attribute in ("f", "then_branch", "else_branch", "cond", "body"):
+        graph = _graph_of(op, attribute)
+        for step in [] if graph is None else steps_of(graph, depth + 1):
+            place = outer[step.input] if step.input < len(outer) else None
+            if place is not None:
+                found.append(dataclasses.replace(step, input=place))
+    return found
+
+
+def _graph_of(op: Any, attribute: str) -> Any:
+    """The graph of the function that an operation names, None where there is none."""
+    try:
+        return op.graph._get_function(op.get_attr(attribute).name).graph
+    except Exception:
+        return None
+
+
+def _place(op: Any) -> tuple[str, int, str, str] | None:
+    """The innermost line of the user's that made an operation; autograph's frames carry the original lines."""
+    trace = getattr(op, "traceback", None)
+    if trace is None:
+        return None
+    for frame in reversed(list(trace)):
+        file, line, function = frame[0], frame[1], frame[2]
+        if "__autograph_generated_file" not in file and is_user_code(file):
+            return file, line, linecache.getline(file, line).strip(), function
+    return None
+
+
+def called(session: Session, op_type: Any, inputs: Any, outputs: Any) -> None:
+    """A function has run: its writes are new versions, its outputs come from all that it read."""
+    name = op_type.decode() if isinstance(op_type, bytes) else str(op_type)
+    track = session.track
+    mask = track.mask_of(inputs) if track.tapes else 0
+    steps = session.functions.get(name, ())
+    first: dict[int, int] = {}
+    for step in steps:
+        if step.input >= len(inputs):
+            continue
+        variable = session.variable(inputs[step.input])
+        first.setdefault(variable.handle, variable.version)
+        if track.tapes and variable.floating:
+            mask |= track.bit((variable.handle, first[variable.handle]))
+        if step.writes:
+            session.blind_spots.setdefault(NOT_SPLIT)
+            session.wrote(variable, step.op_type, (), (), ("graph", step.place))
+    if mask:
+        for t in outputs:
+            number = getattr(t, "_id", None)
+            if number is not None:
+                track.masks[number] = mask

@@ -23,7 +23,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 FRONT_END := hatch_build.py install.json $(shell find labextension -type f \
     -not -path '*/node_modules/*' -not -path 'labextension/lib/*' -not -path 'labextension/tests/*')
 
-.PHONY: fuzz venv demo examples docs test lint front-end-test browser python-test clean
+.PHONY: fuzz tensorflow-test venv demo examples docs test lint front-end-test browser python-test clean
 
 venv: $(VENV)/.installed-test
 
@@ -42,7 +42,7 @@ docs: $(VENV)/.installed-docs
 	@echo "the documentation: build/docs/index.html"
 
 # The suites stand in the order of their cost; each says its own name.
-test: lint front-end-test python-test
+test: lint front-end-test python-test tensorflow-test
 
 lint: $(VENV)/.installed-test
 	@echo "== ruff" && $(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -64,14 +64,26 @@ python-test: $(VENV)/.installed-test $(VENV)/ipython-7.34 front-end-test browser
 	@for room in tests/same_program tests/channels tests/rewrite tests/browser; do \
 	    echo "== pytest $$room" && $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $$room || exit 1; done
 	@echo "== pytest" && $(BIN)/python -m pytest -n $(JOBS) --dist worksteal --ignore=tests/same_program \
-	    --ignore=tests/channels --ignore=tests/rewrite --ignore=tests/browser --ignore=tests/fuzz
+	    --ignore=tests/channels --ignore=tests/rewrite --ignore=tests/browser --ignore=tests/fuzz \
+	    --ignore=tests/tensorflow
+
+# TensorFlow is large and pins other packages: it has an environment of its own.
+TENSORFLOW_VENV := .venv-tensorflow
+
+$(TENSORFLOW_VENV)/.installed: pyproject.toml constraints.txt constraints-tensorflow.txt tools/make_venv.sh $(FRONT_END)
+	@CONSTRAINTS=constraints-tensorflow.txt tools/make_venv.sh $(TENSORFLOW_VENV) tensorflow-test
+	@touch $@
+
+tensorflow-test: $(TENSORFLOW_VENV)/.installed
+	@echo "== pytest tests/tensorflow" && $(TENSORFLOW_VENV)/bin/python -c "import tensorflow" && \
+	    $(TENSORFLOW_VENV)/bin/python -m pytest tests/tensorflow
 
 # Random programs, watched as unwatched (EXAMPLES=500). Not part of `make test` yet.
 fuzz: $(VENV)/.installed-test
 	@cd tests/fuzz && FUZZ_EXAMPLES=$${EXAMPLES:-500} $(CURDIR)/$(BIN)/python -m pytest -q -p no:xdist fuzz.py
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis labextension/node_modules
+	rm -rf $(VENV) $(TENSORFLOW_VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis labextension/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 front-end-test: labextension/node_modules/.installed-dev

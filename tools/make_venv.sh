@@ -3,6 +3,7 @@
 #
 #   tools/make_venv.sh FOLDER EXTRAS        for example: tools/make_venv.sh .venv test
 #
+# CONSTRAINTS names the file of pinned versions, constraints.txt where it is not given.
 # PYTHON names the interpreter to make it with. What is missing is said in one line.
 set -euo pipefail
 folder=$1
@@ -39,6 +40,6 @@ if [ -f labextension/package.json ]; then
 fi
 
 say "installing jupyter_inplace[$extras] and what it needs; PyTorch is large, so this takes minutes"
-"$folder/bin/python" -m pip install --constraint constraints.txt --editable ".[$extras]" ||
+"$folder/bin/python" -m pip install --constraint "${CONSTRAINTS:-constraints.txt}" --editable ".[$extras]" ||
     stop "the installation failed, see above; is the package registry within reach?"
 say "installed"

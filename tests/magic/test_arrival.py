@@ -1,4 +1,4 @@
-"""Is torch named, and when does it come."""
+"""Is a framework named, and when does it come."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from jupyter_inplace.magic.arrival import OnArrival, mentions_framework
 
 
 @pytest.mark.parametrize(
-    "source", ["import torch", "from torch import nn", "x = f(torch.ones(2))", "import torchvision"]
+    "source",
+    ["import torch", "from torch import nn", "x = f(torch.ones(2))", "import torchvision", "import tensorflow as tf"],
 )
 def test_named(source):
     assert mentions_framework(source)

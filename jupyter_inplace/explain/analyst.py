@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from jupyter_inplace.explain import earlier, kept_gradients
+from jupyter_inplace.explain import earlier, kept_gradients, severed
 from jupyter_inplace.explain.damage import Damage, leaf_targets, quiet
 from jupyter_inplace.explain.facts import BackwardFacts
 from jupyter_inplace.explain.graph import Graph, Node, is_python_node
@@ -67,7 +67,7 @@ class Analyst:
         mixed = session.last_leaf_write > session.graph_floor and session.last_leaf_write > session.first_sequence
         calls, names = self._sites.get(call.site, (0, []))
         integers = candidates(session) if session.integers.by_storage else {}
-        suspect = bool(touched or session.unrecorded.cuts or integers)
+        suspect = bool(touched or session.unrecorded.cuts or integers or session.severed.all())
         gradients = session.kept_gradients.wanted
         python = session.python.seen and (calls < _NAMED_CALLS or session.python.wrote)
         if not suspect and not mixed and not python and not gradients and not self.always and calls >= _NAMED_CALLS:
@@ -149,13 +149,15 @@ class Analyst:
         groups: dict[Edge, dict[Node, int]] = {}
         if mixed or self.always:
             facts.mixes, groups = find_mixes(session, graph, parts, targets)
-        if not self.never and (touched or self.always or groups or repair or integers) and not call.batched:
+        lost = severed.find(graph, session.severed.all()) if session.severed.any else []
+        if not self.never and (touched or self.always or groups or repair or integers or lost) and not call.batched:
             if torch.cuda.is_initialized():
                 torch.cuda.synchronize()  # the walk runs on this stream, whatever stream the forward used
             damage = Damage(session, graph, parts, targets, names, repair, meant)
             damage.integers = integers or {}
             damage.regions = regions
             damage.run(facts, touched, groups)
+            severed.mark(damage, facts, lost)
         elif touched:
             damage = Damage(session, graph, parts, targets, names)
             damage.missing.update(facts.tasks)
@@ -164,7 +166,7 @@ class Analyst:
             kept_gradients.before_backward(session, call, graph, lambda: names)
             call.leaves = [(targets.get((graph.nodes[i], 0), "?"), graph.nodes[i].variable) for i in graph.leaves]
         self._look_in_flight(session, call, graph, parts, targets, facts)
-        if touched or facts.mixes or self.always or repair:
+        if touched or facts.mixes or self.always or repair or lost:
             facts.names.update(names.storage_names())
         return facts
 

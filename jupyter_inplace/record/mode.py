@@ -53,7 +53,7 @@ class WatchMode(TorchDispatchMode):
         except KeyError:
             plan = self._plans[func] = plan_of(func)
         if session.attentive and session.look(args):
-            return self._in_region(plan, func, args, kwargs or {})
+            return self._with_care(plan, func, args, kwargs or {})
         if plan is None:
             out = func(*args, **kwargs) if kwargs else func(*args)
             if session.gradient_written is not None:
@@ -66,24 +66,31 @@ class WatchMode(TorchDispatchMode):
             return func(*args, **kwargs) if kwargs else func(*args)
         return self._write(plan, func, args, kwargs or {})
 
-    def _in_region(self, plan: Any, func: Any, args: Any, kwargs: Any) -> Any:
-        """Inside of a checkpointed region: what comes in from outside is read again in backward."""
+    def _with_care(self, plan: Any, func: Any, args: Any, kwargs: Any) -> Any:
+        """What comes into a checkpointed region from outside is read again in backward; what reads a severed tensor carries it on."""
         session, region = self._session, self._session.regions.current
-        assert region is not None
+        carried, session.carried = session.carried, ()
+        if region is not None:
+            try:
+                own = _not_read(plan, args, kwargs)
+                region.take(session, args, own)
+                if kwargs:
+                    region.take(session, kwargs.values(), own)
+            except Exception as fault:
+                session.fault(fault)
+        if isinstance(plan, Plan):
+            out = self._write(plan, func, args, kwargs)
+        elif plan is CUSTOM:
+            out = self._call_custom(func, args, kwargs)
+        else:
+            if plan is ALIAS:
+                session.note_alias(args)
+            out = func(*args, **kwargs)
         try:
-            own = _not_read(plan, args, kwargs)
-            region.take(session, args, own)
-            if kwargs:
-                region.take(session, kwargs.values(), own)
-        except Exception as fault:
-            session.fault(fault)
-        out = (
-            func(*args, **kwargs)
-            if plan is None or plan is ALIAS or plan is CUSTOM
-            else self._write(plan, func, args, kwargs)
-        )
-        try:
-            region.gave(out)
+            if region is not None:
+                region.gave(out)
+            if carried:
+                session.severed.gave(out, carried)
         except Exception as fault:
             session.fault(fault)
         return out

@@ -33,10 +33,11 @@ from jupyter_inplace.record.processes import Processes
 from jupyter_inplace.record.regions import Regions
 from jupyter_inplace.record.saved import Saved, SavedIndex, storages_of
 from jupyter_inplace.record.schema import Plan
+from jupyter_inplace.record.severed import Severed
 from jupyter_inplace.record.stack import ModeStack
 from jupyter_inplace.record.threads import Threads
 from jupyter_inplace.record.transforms import TransformPatch
-from jupyter_inplace.record.undispatched import Severed, Undispatched
+from jupyter_inplace.record.undispatched import Undispatched
 from jupyter_inplace.record.unrecorded import UnrecordedWrites
 from jupyter_inplace.record.writes import Write, WriteTable
 
@@ -82,6 +83,7 @@ class Session:
         self.regions = Regions(self)
         self.undispatched = Undispatched(self)
         self.severed = Severed()
+        self.carried: tuple[Any, ...] = ()  # the severed tensors whose values the operation under way hands on
         self.kept_gradients = KeptGradients(self)
         # Called with (tensor, write, value before) for a dispatched write to a tensor known to be some leaf's `.grad`.
         self.gradient_overwritten: Callable[[torch.Tensor, Write, torch.Tensor], None] | None = None
@@ -197,7 +199,7 @@ class Session:
                 self.read_kept(args)
             if self.exports.any:
                 self.compare_exports()
-        return region
+        return region or bool(self.carried)
 
     # --- writes -------------------------------------------------------------------------------------------------------
 
@@ -223,7 +225,7 @@ class Session:
     def read_kept(self, args: Any) -> None:
         try:
             if self.severed.any:
-                self.severed.read(args)
+                self.carried = self.severed.read(args)
             if self.kept_gradients.any:
                 self.kept_gradients.read(args)
         except Exception as fault:

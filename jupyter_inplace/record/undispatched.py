@@ -1,6 +1,6 @@
-"""Writes that torch makes without dispatching anything: `x.data = t` and `x.detach_()`.
+"""Writes that torch makes without dispatching anything: `x.data = t`, `x.detach_()` and `x.requires_grad_(False)`.
 
-Both are replaced on `torch.Tensor` for the time of the session. Other tensors' classes go their own ways untouched.
+They are replaced on `torch.Tensor` for the time of the session. Other tensors' classes go their own ways untouched.
 """
 
 from __future__ import annotations
@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from jupyter_inplace.record import sites
 from jupyter_inplace.record import torch_private as private
 from jupyter_inplace.record.geometry import WHOLE, byte_range, view_of
 from jupyter_inplace.record.patching import session_here
 from jupyter_inplace.record.unrecorded import identity_of
+from jupyter_inplace.record.writes import Write
 
 if TYPE_CHECKING:
     from jupyter_inplace.record.session import Session
 
 
 class Undispatched:
-    """Replaces `Tensor.data` and `Tensor.detach_` by versions that tell the session."""
+    """Replaces `Tensor.data`, `Tensor.detach_` and `Tensor.requires_grad_` by versions that tell the session."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -120,13 +122,33 @@ class Undispatched:
         except Exception as fault:
             session.fault(fault)
 
+    # --- x.requires_grad_(False) -----------------------------------------------------------------------------------------------
+
+    def freezing(self, tensor: Any) -> None:
+        """A leaf is about to be frozen. No row: it is one only where a root reads the leaf before and after."""
+        session = self._session
+        try:
+            if self._quiet() or not tensor.requires_grad or not tensor.is_leaf:
+                return
+            site = sites.find_site(3, session.cell_files)
+            session.order += 1
+            storage = private.storage_id(tensor)
+            row = Write("requires_grad_", site, None, storage, session.seconds(), session.order)
+            row.count, row.shape = 1, tuple(tensor.shape)
+            row.dtype, row.device = str(tensor.dtype).removeprefix("torch."), str(tensor.device)
+            row.version_before = row.version_after = private.version(tensor)
+            session.severed.cut(tensor, None, row)
+            session.attentive = True
+        except Exception as fault:
+            session.fault(fault)
+
 
 # The replacements belong to the process, a session to its thread: each asks for the session in force where it is called, and
 # they stand from the first session's beginning to the last one's end.
 _lock = threading.Lock()
 _users = 0
 _BASE: Any = torch._C.TensorBase
-_data, _detach_ = _BASE.__dict__["data"], _BASE.__dict__["detach_"]
+_data, _detach_, _requires_grad_ = (_BASE.__dict__[name] for name in ("data", "detach_", "requires_grad_"))
 
 
 def _acquire() -> None:
@@ -135,6 +157,7 @@ def _acquire() -> None:
         if _users == 0:
             torch.Tensor.data = property(_get_data, _put_data, doc=_data.__doc__)  # type: ignore[assignment]
             torch.Tensor.detach_ = _detach_in_place  # type: ignore[assignment]
+            torch.Tensor.requires_grad_ = _require_grad  # type: ignore[assignment]
         _users += 1
 
 
@@ -145,6 +168,7 @@ def _release() -> None:
         if _users == 0:
             del torch.Tensor.data
             del torch.Tensor.detach_
+            del torch.Tensor.requires_grad_
 
 
 def _get_data(tensor: Any) -> Any:
@@ -173,50 +197,15 @@ def _detach_in_place(tensor: Any) -> Any:
     return out
 
 
+def _require_grad(tensor: Any, *args: Any, **kwargs: Any) -> Any:
+    __tracebackhide__ = True
+    session = session_here()
+    if session is not None and False in (*args, *kwargs.values()):
+        session.undispatched.freezing(tensor)
+    return _requires_grad_(tensor, *args, **kwargs)
+
+
+_require_grad.__name__ = "requires_grad_"
+_require_grad.__doc__ = _requires_grad_.__doc__
 _detach_in_place.__name__ = "detach_"
 _detach_in_place.__doc__ = _detach_.__doc__
-
-
-class Severed:
-    """Tensors that were detached in place, and the operations that read them afterwards."""
-
-    _KEPT = 64
-
-    def __init__(self) -> None:
-        self._by_storage: dict[int, Severance] = {}
-
-    @property
-    def any(self) -> bool:
-        return bool(self._by_storage)
-
-    def cut(self, tensor: torch.Tensor, identity: Any, write: Any) -> None:
-        storage = private.storage_id(tensor)
-        self._by_storage[storage] = Severance(identity, write, private.peek_sequence_nr())
-        if len(self._by_storage) > self._KEPT:
-            del self._by_storage[next(iter(self._by_storage))]
-
-    def read(self, args: Any) -> None:
-        """An operation is about to run: note the number of its node where it reads a severed tensor."""
-        for value in args:
-            if isinstance(value, torch.Tensor):
-                found = self._by_storage.get(private.storage_id(value))
-                if found is not None and not value.requires_grad:
-                    found.readers.add(private.peek_sequence_nr() - 1)
-            elif isinstance(value, (list, tuple)):
-                self.read(value)
-
-    def all(self) -> list[Severance]:
-        return list(self._by_storage.values())
-
-    def clear(self) -> None:
-        self._by_storage.clear()
-
-
-class Severance:
-    """One in-place detach: what the tensor was, and who read it since."""
-
-    __slots__ = ("identity", "readers", "sequence", "write")
-
-    def __init__(self, identity: Any, write: Any, sequence: int) -> None:
-        self.identity, self.write, self.sequence = identity, write, sequence
-        self.readers: set[int] = set()

@@ -37,6 +37,7 @@ class IntegerWrites:
             or t.dtype.is_complex
             or not 1 < t.numel() <= _MAX_ELEMENTS
             or t.layout is not torch.strided
+            or t.is_quantized
         ):
             return None
         view = view_of(t)

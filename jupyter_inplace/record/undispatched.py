@@ -47,6 +47,8 @@ class Undispatched:
             return None
         session = self._session
         try:
+            if torch.nn.parameter.is_lazy(tensor):
+                return tuple(value.shape), private.version(tensor), [], []  # a lazy module gets its shapes
             shape, version = tuple(tensor.shape), private.version(tensor)
             storage = private.storage_id(tensor)
             bucket = session.index.bucket(storage) if storage else None

@@ -306,7 +306,8 @@ def _bytes(t: torch.Tensor) -> Any:
         return _bytes(t.to_dense())
     if t.is_quantized:
         return [_bytes(t.int_repr()), repr(t.qscheme())]
-    while type(t) not in (torch.Tensor, torch.nn.Parameter) and hasattr(t, "inner"):
+    # `inner` of a wrapper class of ours is the tensor that it wraps; torch has a method of that name.
+    while type(t) not in (torch.Tensor, torch.nn.Parameter) and isinstance(getattr(t, "inner", None), torch.Tensor):
         t = t.inner
     with torch._C.DisableTorchFunctionSubclass():
         plain = torch.Tensor.detach(t).resolve_conj().resolve_neg().contiguous().cpu()

@@ -126,11 +126,11 @@ class Analyst:
         graph = Graph(node for (node, _), _, _ in starts)
         # What another graph holds (that of a cell that raised, say) is none of this call's concern.
         touched = [saved for saved in touched if graph.may_hold(saved.sequence)]
-        reading, hooks.reading = hooks.reading, ReferenceReading()
+        reading = hooks.set_reading(ReferenceReading())
         try:
             parts = self._parts(graph, starts, names, call, given)
         finally:
-            hooks.reading = reading
+            hooks.set_reading(reading)
         facts = BackwardFacts(list(dict.fromkeys(task for task, _ in parts)), call.order, call.site, call.time)
         for (node, _), _, _ in starts:
             facts.root_keys.add((type(node).__name__, node._sequence_nr()))

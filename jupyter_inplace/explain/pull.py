@@ -84,12 +84,12 @@ def pull(
     lie behind one are left out.
     """
     walk = _Walk(graph, targets, reading, groups or {}, received, python)
-    hooks.reading, before = reading, hooks.reading
+    before = hooks.set_reading(reading)
     try:
         with torch.no_grad():
             walk.run(starts)
     finally:
-        hooks.reading = before
+        hooks.set_reading(before)
         reading.node = None
     for key in targets.values():
         walk.out.setdefault(key, None)

@@ -164,7 +164,7 @@ def _replay(cut: Cut, grad: torch.Tensor, operands: list[Any]) -> tuple[torch.Te
         raise CannotPullError(f"the write {cut.write.op} went through a view of another type")
     ends = [view.byte_range[1] // view.itemsize for view in (whole, part)]
     size, device = max(ends), grad.device
-    reading, hooks.reading = hooks.reading, None
+    reading = hooks.set_reading(None)
     try:
         with torch.enable_grad():
             old = torch.zeros(whole.shape, dtype=grad.dtype, device=device, requires_grad=True)
@@ -202,4 +202,4 @@ def _replay(cut: Cut, grad: torch.Tensor, operands: list[Any]) -> tuple[torch.Te
             f"the write {cut.write.op} could not be replayed with its derivative: {str(error).splitlines()[0]}"
         ) from None
     finally:
-        hooks.reading = reading
+        hooks.set_reading(reading)

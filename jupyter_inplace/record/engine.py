@@ -131,7 +131,7 @@ class EnginePatch:
         try:
             session.order += 1
             session.optimizers.end_step()
-            frame = _user_frame()
+            frame = sites.find_frame(2)
             if frame is not None and frame.f_code.co_filename in session.cell_files:
                 site: Any = sites.site_key(frame.f_code, frame.f_lasti)
             else:
@@ -139,7 +139,7 @@ class EnginePatch:
             call = Backward(session.order, session.seconds(), site)
             call.roots = (outputs,) if isinstance(outputs, torch.Tensor) else tuple(outputs)
             call.grads = tuple(args[0]) if args and args[0] is not None else ()
-            if any(isinstance(grad, torch.Tensor) and private.is_transformed(grad) for grad in call.grads):
+            if _any_transformed(call.grads):
                 call.batched, call.grads = True, ()
             elif any(isinstance(root, torch.Tensor) and not private.has_data(root) for root in call.roots):
                 call.batched = True
@@ -151,17 +151,16 @@ class EnginePatch:
             call.transformed = (
                 private.in_transform()
                 or private.is_tracing()
-                or any(
-                    isinstance(t, torch.Tensor) and (private.is_transformed(t) or private.is_symbolic(t))
-                    for t in (*call.roots, *call.inputs)
-                )
+                or _any_transformed(call.roots)
+                or _any_transformed(call.inputs)
+                or any(private.is_symbolic(t) for t in (*call.roots, *call.inputs) if isinstance(t, torch.Tensor))
             )
             call.sequence = private.peek_sequence_nr()
             call.frame = frame
             if session.before_backward is not None:
                 session.before_backward(session, call)
             if session.gradient_written is not None:
-                session.attentive = True
+                session.attentive = True  # what Python makes inside of the engine is noted
             session.backwards.append(call)
             return call
         except Exception as fault:
@@ -218,11 +217,8 @@ class EnginePatch:
         session.order += 1
 
 
-def _user_frame() -> types.FrameType | None:
-    frame: types.FrameType | None = sys._getframe(3)
-    while frame is not None and not sites.is_user_frame(frame):
-        frame = frame.f_back
-    return frame
+def _any_transformed(values: Any) -> bool:
+    return any(private.is_transformed(t) for t in values if isinstance(t, torch.Tensor))
 
 
 def _is_plumbing(code: types.CodeType) -> bool:

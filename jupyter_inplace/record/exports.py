@@ -49,7 +49,9 @@ class Exports:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self.policy = "exported"
+        self._policy = "exported"
+        # Whether tensors are looked at that need a gradient or that the program itself computed.
+        self.asks = False
         self._storages: dict[int, None] = {}
         self._held: list[weakref.ref[Saved]] = []
         self._bytes = 0
@@ -57,6 +59,15 @@ class Exports:
         self._replaced: list[Replacement] = []
         self.busy = False
         self._opened_by_exit = False
+
+    @property
+    def policy(self) -> str:
+        return self._policy
+
+    @policy.setter
+    def policy(self, policy: str) -> None:
+        self._policy = policy
+        self.asks = bool(self._storages) or policy == "all"
 
     # --- installed for the time of the session -----------------------------------------------------------------------------
 
@@ -69,6 +80,7 @@ class Exports:
         self._replaced.clear()
         self._held.clear()
         self._storages.clear()
+        self.asks = self._policy == "all"
         self._last_site = None
 
     def leaving(self, tensor: Any) -> None:
@@ -85,6 +97,7 @@ class Exports:
             if len(self._storages) >= _MAX_STORAGES:
                 del self._storages[next(iter(self._storages))]
             self._storages[storage] = None
+            self.asks = True
             # Whoever asks for the address may write in the same statement (ctypes): that statement opens the bracket.
             self._last_site = sites.find_site(4, self._session.cell_files)
             self._opened_by_exit = True
@@ -105,16 +118,11 @@ class Exports:
         if self.policy == "all" or self._is_exported(t):
             self.hold(saved)
 
-    @property
-    def asks(self) -> bool:
-        """Whether tensors are looked at that the program itself computed."""
-        return bool(self._storages) or self.policy == "all"
-
     def saw_input(self, saved: Saved, t: torch.Tensor) -> None:
-        """The same for a tensor that no node made: most of them are parameters, and have not left."""
-        if self.policy == "exported" and not self._storages:
+        """The same for a leaf that needs no gradient, while nothing has left: it may have come in from outside."""
+        if self._policy == "exported":
             try:
-                if t.requires_grad or not t.is_cpu or _storage(t).resizable():
+                if not t.is_cpu or _storage(t).resizable():
                     return
             except RuntimeError:  # it has no storage
                 return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from sys import _getframe
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 # A custom Function saves from within a frame of this code.
 _APPLY = torch.autograd.Function.__dict__["apply"].__func__.__code__
 _peek = private.peek_sequence_nr
+_DisableTorchDispatch = private.DisableTorchDispatch
 
 
 class Reading:
@@ -28,7 +30,22 @@ class Reading:
         raise NotImplementedError
 
 
-reading: Reading | None = None
+# One for each thread: watched threads work their gradients out at the same time.
+_readings: dict[int, Reading] = {}
+
+
+def set_reading(reading: Reading | None) -> Reading | None:
+    """Have this thread's unpacking decided by `reading` from now on; returns what decided it before."""
+    thread = get_ident()
+    before = _readings.pop(thread, None)
+    if reading is not None:
+        _readings[thread] = reading
+    return before
+
+
+def current_reading() -> Reading | None:
+    """What decides this thread's unpacking, None outside of a walk of ours."""
+    return _readings.get(get_ident())
 
 
 def unpack(saved: Saved) -> torch.Tensor:
@@ -36,10 +53,10 @@ def unpack(saved: Saved) -> torch.Tensor:
 
     Also in force for graphs that outlive the watch.
     """
-    if reading is not None:
+    if _readings and (reading := _readings.get(get_ident())) is not None:
         return reading.value(saved)
     t = saved.tensor
-    if saved.interior and t.grad_fn is None:
+    if saved.interior and t.is_leaf:
         __tracebackhide__ = True
         raise detached_error()
     if saved.version is not None and t._version != saved.version:
@@ -161,7 +178,7 @@ _REPLACEMENT = Replacement(private.autograd_bindings, "_push_saved_tensors_defau
 def _alias(session: Session, t: torch.Tensor) -> torch.Tensor:
     """What torch keeps of an output: an alias without its node."""
     if type(t) is torch.Tensor or not private.is_python_tensor(t):
-        with private.DisableTorchDispatch():
+        with _DisableTorchDispatch():
             return t.detach()
     # A tensor class makes its own aliases, and is asked for one unwatched too.
     before, session.muted = session.muted, True
@@ -184,7 +201,7 @@ def _make_pack(ref: weakref.ref[Session]) -> Any:
         if session is None:
             return saved
         try:
-            if session.optimizers.lifted:  # a step that raised, or one whose closure nobody announced
+            if session.optimizers.place is not None:  # a step that raised, or one whose closure nobody announced
                 session.optimizers.end_step()
             custom = _getframe(1).f_code is _APPLY
             node = t.grad_fn
@@ -195,6 +212,7 @@ def _make_pack(ref: weakref.ref[Session]) -> Any:
                 if custom:
                     saved.hold = session.hooks.hold()
             else:
+                saved.interior = False
                 saved.made_by = type(node)
                 saved.output_nr = t.output_nr
                 saved.cell = [session.last_op]
@@ -207,10 +225,10 @@ def _make_pack(ref: weakref.ref[Session]) -> Any:
                 else:
                     saved.site, saved.module = session.note_place(sequence if not custom else -1)
                 session.index.add(saved)
-                if node is None:
-                    session.exports.saw_input(saved, t)
-                elif session.exports.asks:
+                if session.exports.asks:
                     session.exports.saw(saved, t)
+                elif node is None and not t.requires_grad:
+                    session.exports.saw_input(saved, t)
         except Exception as fault:
             session.fault(fault)
         return saved

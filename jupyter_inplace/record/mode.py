@@ -13,6 +13,7 @@ from jupyter_inplace.record.schema import ALIAS, Plan, make_plan
 if TYPE_CHECKING:
     from jupyter_inplace.record.session import Session
 
+_UNKNOWN: Any = object()
 CUSTOM: Any = object()  # the plan of an operator that is not torch's own and writes to nothing it is given
 _NOBODY: Any = TorchDispatchMode()
 
@@ -42,29 +43,43 @@ class WatchMode(TorchDispatchMode):
         super().__init__()
         self._session = session
         self._plans: dict[Any, Plan | None] = {}
+        # What to call for operators that write to nothing, by identity (their own hash is Python code): `_plans` holds them.
+        self._plain: dict[int, Any] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         session = self._session
-        if session.fresh:
-            session.label_fresh(func)
+        if session.fresh:  # inputs are packed right before their operation is dispatched: now it is known which
+            session.cell[0] = func
+            session.cell = [None]
+            session.fresh = False
         session.last_op = func
-        try:
-            plan = self._plans[func]
-        except KeyError:
+        call = self._plain.get(id(func))
+        if call is None or session.attentive:
+            return self._by_plan(func, args, kwargs or {})
+        return call(*args, **kwargs) if kwargs else call(*args)
+
+    def _by_plan(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """An operator that may write, or any while something is to be looked out for."""
+        session = self._session
+        plan = self._plans.get(func, _UNKNOWN)
+        if plan is _UNKNOWN:
             plan = self._plans[func] = plan_of(func)
+            if plan is None:
+                # What the call of an operator comes down to, without the frame in between.
+                self._plain[id(func)] = func._op if type(func) is torch._ops.OpOverload else func
         if session.attentive and session.look(args):
-            return self._with_care(plan, func, args, kwargs or {})
+            return self._with_care(plan, func, args, kwargs)
         if plan is None:
-            out = func(*args, **kwargs) if kwargs else func(*args)
+            out = func(*args, **kwargs)
             if session.gradient_written is not None:
                 session.python.made(out, args)
             return out
         if plan is CUSTOM:
-            return self._call_custom(func, args, kwargs or {})
+            return self._call_custom(func, args, kwargs)
         if plan is ALIAS:
             session.note_alias(args)
-            return func(*args, **kwargs) if kwargs else func(*args)
-        return self._write(plan, func, args, kwargs or {})
+            return func(*args, **kwargs)
+        return self._write(plan, func, args, kwargs)
 
     def _with_care(self, plan: Any, func: Any, args: Any, kwargs: Any) -> Any:
         """What comes into a checkpointed region from outside is read again in backward; what reads a severed tensor carries it on."""
@@ -173,4 +188,4 @@ def _not_read(plan: Any, args: Any, kwargs: Any) -> list[torch.Tensor]:
 
 def _is_custom(func: Any) -> bool:
     """Whether an operator is not torch's own: its body may be Python, and write to what it makes."""
-    return isinstance(func, torch._ops.OpOverload) and func.namespace not in ("aten", "prims", "prim")
+    return isinstance(func, torch._ops.OpOverload) and func.namespace not in ("aten", "prims", "prim", "profiler")

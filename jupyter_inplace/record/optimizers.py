@@ -29,7 +29,7 @@ class OptimizerHooks:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._handles: list[Any] = []
-        self._place: int | None = None  # where the mode belongs, while it is lifted
+        self.place: int | None = None  # where the mode belongs, while it is lifted
 
     def install(self) -> None:
         self._handles = [
@@ -41,18 +41,14 @@ class OptimizerHooks:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        self._place = None
+        self.place = None
 
     def end_step(self) -> None:
         """Put the mode back. A step that raised never reaches its post hook: the next event of the session calls this."""
-        if self._place is not None:
-            place, self._place = self._place, None
+        if self.place is not None:
+            place, self.place = self.place, None
             if self._session.installed:
                 self._session.stack.put_back(place)
-
-    @property
-    def lifted(self) -> bool:
-        return self._place is not None
 
     def before(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         session = self._session
@@ -64,7 +60,7 @@ class OptimizerHooks:
             if closure is not None:
                 return
             self._enter(optimizer)
-            self._place = session.stack.lift()
+            self.place = session.stack.lift()
         except Exception as fault:
             session.fault(fault)
 
@@ -106,7 +102,7 @@ class OptimizerHooks:
         bucket = session.index.bucket(storage)
         if bucket is not None:
             span = byte_range(p)
-            session.copy_on_write(storage, span, None)
+            session.copies.on_write(storage, span, None)
             bucket.log(row, session.order, *span, view_of(p))
 
 

@@ -40,9 +40,8 @@ def runs_python(roots: Iterable[Any], grads: Iterable[Any], held: Callable[[int]
         return True
     while stack:
         node = stack.pop()
-        if node is None or node in seen:
+        if node is None:
             continue
-        seen.add(node)
         kind = type(node)
         try:
             what = _kinds[kind]
@@ -53,10 +52,11 @@ def runs_python(roots: Iterable[Any], grads: Iterable[Any], held: Callable[[int]
         if what is _LEAF:
             if _acts(node.variable, held, accumulates):
                 return True
-        else:
-            for child, _ in node.next_functions:
-                if child is not None:
-                    stack.append(child)
+            continue
+        for child, _ in node.next_functions:
+            if child not in seen:
+                seen.add(child)
+                stack.append(child)
     return False
 
 

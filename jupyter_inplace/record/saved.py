@@ -9,6 +9,7 @@ own node alive in a cycle).
 from __future__ import annotations
 
 import weakref
+from bisect import bisect_left, insort
 from collections.abc import Iterator
 from typing import Any
 
@@ -111,16 +112,28 @@ class Hit:
 
 
 class Bucket:
-    """The saved tensors on one storage, and the writes to it since the first of them was saved."""
+    """The saved tensors on one storage, and the writes to it since the first of them was saved.
 
-    __slots__ = ("hits", "keys", "saved")
+    Each saved tensor stands in `saved`, and until its first write in `untouched` as well (in `unread` where that was only
+    the operation's own update of its running statistics). Then it is sorted into `intact` until it is copied: a write
+    finds those that it overlaps there without going through the rest.
+    """
+
+    __slots__ = ("hits", "intact", "keys", "saved", "unread", "untouched")
 
     _KEPT = 512  # different (row, range) pairs kept apart; after that a row's ranges melt into their hull
 
     def __init__(self) -> None:
         self.saved: list[weakref.ref[Saved]] = []
+        self.untouched: list[weakref.ref[Saved]] = []
+        self.unread: list[weakref.ref[Saved]] = []
+        self.intact = Intervals()
         self.hits: list[Hit] = []
         self.keys: dict[Any, Hit] = {}
+
+    def add(self, ref: weakref.ref[Saved]) -> None:
+        self.saved.append(ref)
+        self.untouched.append(ref)
 
     def live(self) -> list[Saved]:
         alive = [saved for ref in self.saved if (saved := ref()) is not None]
@@ -129,7 +142,20 @@ class Bucket:
         return alive
 
     def any_alive(self) -> bool:
-        return any(ref() is not None for ref in self.saved)
+        """Whether a saved tensor lives here. Dead ones are forgotten on the way, so that nobody meets them twice."""
+        saved = self.saved
+        while saved:
+            if saved[-1]() is not None:
+                return True
+            saved.pop()
+        return False
+
+    def never_touched(self, *, unread: bool) -> list[Saved]:
+        """Takes out the saved tensors that are about to be written for the first time."""
+        refs, self.untouched = self.untouched, []
+        if unread and self.unread:
+            refs, self.unread = refs + self.unread, []
+        return [saved for ref in refs if (saved := ref()) is not None]
 
     def log(self, write: Any, order: int, lo: int, hi: int, view: View | None) -> None:
         key: tuple[int, int | None, int | None] = (id(write), lo, hi)
@@ -144,6 +170,51 @@ class Bucket:
         hit.last = order
         if lo < hit.lo or hi > hit.hi:
             hit.lo, hit.hi, hit.view = min(lo, hit.lo), max(hi, hit.hi), None
+
+
+class Intervals:
+    """Saved tensors by the bytes that they cover, found again by a range that meets them.
+
+    Sorted by their first byte, apart by the power of two of their length: of each length only the neighbours are looked at.
+    """
+
+    __slots__ = ("_by_length",)
+
+    def __init__(self) -> None:
+        self._by_length: dict[int, list[tuple[int, int, weakref.ref[Saved], int]]] = {}
+
+    def add(self, saved: Saved, lo: int, hi: int) -> None:
+        if hi > lo:
+            entry = (lo, saved.order, weakref.ref(saved), hi)
+            insort(self._by_length.setdefault((hi - lo).bit_length(), []), entry, key=_place)
+
+    def take(self, lo: int, hi: int) -> list[Saved]:
+        """The living ones that share bytes with `lo` to `hi`; they are taken out, and the dead ones among them."""
+        found: list[Saved] = []
+        for bits, entries in self._by_length.items():
+            first = bisect_left(entries, lo - (1 << bits), key=_start)
+            last = bisect_left(entries, hi, first, key=_start)
+            if first == last:
+                continue
+            rest = []
+            for entry in entries[first:last]:
+                saved = entry[2]()
+                if saved is None:
+                    continue
+                if entry[3] > lo:
+                    found.append(saved)
+                else:
+                    rest.append(entry)
+            entries[first:last] = rest
+        return found
+
+
+def _place(entry: tuple[int, int, Any, int]) -> tuple[int, int]:
+    return entry[0], entry[1]
+
+
+def _start(entry: tuple[int, int, Any, int]) -> int:
+    return entry[0]
 
 
 class SavedIndex:
@@ -171,10 +242,10 @@ class SavedIndex:
                     bucket = self._buckets.get(key)
                     if bucket is None:
                         bucket = self._buckets[key] = Bucket()
-                    bucket.saved.append(ref)
+                    bucket.add(ref)
                     saved.home = saved.home or bucket
         if len(self._buckets) > self._prune_at:
-            self._buckets = {key: bucket for key, bucket in self._buckets.items() if bucket.live()}
+            self._buckets = {key: bucket for key, bucket in self._buckets.items() if bucket.any_alive()}
             self._prune_at = max(256, 2 * len(self._buckets))
 
     def bucket(self, storage: int) -> Bucket | None:
@@ -182,7 +253,7 @@ class SavedIndex:
         if self._pending:
             self._sort_in()
         bucket = self._buckets.get(storage)
-        if bucket is not None and not bucket.live():
+        if bucket is not None and not bucket.any_alive():
             del self._buckets[storage]
             return None
         return bucket

@@ -29,7 +29,7 @@ class Hold:
 def _leading_back(original: Any) -> Any:
     def saved_tensors(node: Any) -> Any:
         found = original.__get__(node)
-        if hooks.reading is not None:  # a walk of ours, which reads copies
+        if hooks.current_reading() is not None:  # a walk of ours, which reads copies
             return found
         try:
             slots = node._raw_saved_tensors

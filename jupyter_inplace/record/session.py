@@ -16,33 +16,34 @@ import torch
 
 from jupyter_inplace.record import sites
 from jupyter_inplace.record import torch_private as private
+from jupyter_inplace.record.copies import Copies
 from jupyter_inplace.record.dynamo import keep_out
 from jupyter_inplace.record.engine import Backward, EnginePatch
 from jupyter_inplace.record.exports import Exports
 from jupyter_inplace.record.freed import FreedMemory
 from jupyter_inplace.record.functions import PythonInBackward
-from jupyter_inplace.record.geometry import WHOLE, byte_range, view_of
+from jupyter_inplace.record.geometry import WHOLE, View, byte_range, view_of
 from jupyter_inplace.record.hooks import SavedTensorHooks
-from jupyter_inplace.record.integers import IntegerWrites
+from jupyter_inplace.record.integers import IntegerWrite, IntegerWrites
 from jupyter_inplace.record.kept_gradients import KeptGradients
+from jupyter_inplace.record.labels import ProfilerLabels
 from jupyter_inplace.record.mode import WatchMode
 from jupyter_inplace.record.optimizers import OptimizerHooks
 from jupyter_inplace.record.other_modes import OtherModes
 from jupyter_inplace.record.patching import set_session_here
 from jupyter_inplace.record.processes import Processes
 from jupyter_inplace.record.regions import Regions
-from jupyter_inplace.record.saved import Saved, SavedIndex, storages_of
+from jupyter_inplace.record.saved import Bucket, SavedIndex, storages_of
 from jupyter_inplace.record.schema import Plan
 from jupyter_inplace.record.severed import Severed
 from jupyter_inplace.record.stack import ModeStack
 from jupyter_inplace.record.threads import Threads
 from jupyter_inplace.record.transforms import TransformPatch
 from jupyter_inplace.record.undispatched import Undispatched
-from jupyter_inplace.record.unrecorded import UnrecordedWrites
+from jupyter_inplace.record.unrecorded import Cut, UnrecordedWrites
 from jupyter_inplace.record.writes import Write, WriteTable
 
 _CALL_IMPL = torch.nn.Module._call_impl.__code__
-_COPY_BUDGET = 2 << 30  # bytes of copies held at once; past it a number is lost, never the program
 
 
 class Session:
@@ -71,7 +72,6 @@ class Session:
         self.leaf_storages: set[int] = set()
         self.last_leaf_write = -1
         self.graph_floor = -1
-        self.copied_bytes = 0
         self.windows = 0
         self.first_sequence = -1
         # Called with (session, backward) right before the engine runs where a saved tensor may have been overwritten.
@@ -101,6 +101,8 @@ class Session:
         self.transforms = TransformPatch(self)
         self.threads = Threads(self)
         self.freed = FreedMemory(self)
+        self.copies = Copies(self)
+        self.labels = ProfilerLabels()
         self.processes = Processes(self)
 
     # --- in force -------------------------------------------------------------------------------------------------
@@ -126,6 +128,7 @@ class Session:
                 self.regions,
                 self.hooks,
                 self.other_modes,
+                self.labels,
                 self.engine,
             ):
                 part.install()
@@ -146,6 +149,7 @@ class Session:
         set_session_here(None)
         self.stack.take_off()
         for part in (
+            self.labels,
             self.other_modes,
             self.hooks,
             self.regions,
@@ -179,11 +183,6 @@ class Session:
         self.place_of = -1 if self.engine.depth else sequence
         return self.place
 
-    def label_fresh(self, func: Any) -> None:
-        """Inputs are packed right before their operation is dispatched: now it is known which one it is."""
-        self.cell[0] = func
-        self.drop_fresh()
-
     def drop_fresh(self) -> None:
         """Whatever was packed last belongs to no operation that is still to come."""
         self.cell = [None]
@@ -193,7 +192,7 @@ class Session:
         """Look at an operation that is about to run; returns whether it has to be dispatched with care."""
         region = self.regions.current is not None
         reads = self.kept_gradients.any or self.severed.any
-        self.attentive = region or reads or self.exports.any
+        self.attentive = region or reads or self.exports.any or self.gradient_written is not None
         if not self.muted:
             if reads and not self.engine.depth:
                 self.read_kept(args)
@@ -239,84 +238,36 @@ class Session:
         except Exception as fault:
             self.fault(fault)
 
-    def before_write(self, plan: Plan, targets: list[torch.Tensor], func: Any, args: Any, kwargs: Any) -> list[Any]:
+    def before_write(
+        self, plan: Plan, targets: list[torch.Tensor], func: Any, args: Any, kwargs: Any
+    ) -> list[_Prepared]:
         """Copy what is about to be overwritten, and note what the tensors were."""
         return [self._prepare(t, plan, func, args, kwargs) for t in targets]
 
-    def _prepare(self, t: torch.Tensor, plan: Plan, func: Any, args: Any, kwargs: Any) -> tuple[Any, ...]:
+    def _prepare(self, t: torch.Tensor, plan: Plan, func: Any, args: Any, kwargs: Any) -> _Prepared:
         keys = storages_of(t)
-        span = WHOLE if plan.metadata_only else byte_range(t)
-        for key in keys:
-            self.copy_on_write(key, span, plan)
-        cuts = (
-            []
-            if plan.metadata_only or plan.hidden
-            else self.unrecorded.before_write(func, t, args, kwargs, self.order + 1)
-        )
-        if not plan.repeatable:
-            for cut in cuts:
-                cut.replayable = False
-        integers = None if plan.metadata_only else self.integers.before_write(t, self.order + 1)
-        known = keys and keys[0] in self.kept_gradients.known and self.gradient_overwritten is not None
-        gradient = t.detach().clone() if known else None
-        watched = self.gradient_written is not None and self.engine.depth and plan.repeatable
-        flat = _flat_storage(t) if watched else None
-        return keys, span, private.version(t), tuple(t.shape), view_of(t), cuts, integers, gradient, flat
-
-    def copy_on_write(self, storage: int, span: tuple[int, int], plan: Plan | None) -> None:
-        """Clone the saved tensors that overlap the bytes `span` of `storage` and are not cloned yet."""
-        bucket = self.index.bucket(storage)
-        if bucket is None:
-            return
-        hidden = plan is not None and plan.hidden
-        lo, hi = span
-        for saved in bucket.live():
-            if hidden:
-                # Train-mode batch norm packs its running statistics right before it updates them, and never reads them back.
-                saved.never_read = saved.never_read or saved.sequence == private.peek_sequence_nr() - 1
-                if saved.never_read:
-                    continue
-            if saved in self.freed:
-                continue
-            if saved.clone is None and hi > lo:
-                saved_lo, saved_hi = byte_range(saved.tensor)
-                if saved_lo < hi and lo < saved_hi:
-                    self.copy_one(saved)
-            self.index.touch(saved)
-
-    def copy_one(self, saved: Saved) -> None:
-        """Copy what a saved tensor holds, within the budget."""
-        t = saved.tensor
-        if not private.has_data(t):
-            return
-        size = 0 if t.layout is not torch.strided else t.nbytes
-        if self.copied_bytes + size > _COPY_BUDGET:
-            self.blind_spots.setdefault(
-                "copies of overwritten saved tensors reached their budget of 2 GiB: some numbers are missing"
-            )
-            return
-        saved.view = view_of(t)
-        try:
-            with private.DisableTorchDispatch(), torch.no_grad():
-                saved.clone = t.detach().clone()
-        except (torch.OutOfMemoryError, MemoryError):
-            self.blind_spots.setdefault(
-                "a copy of an overwritten saved tensor did not fit into memory: its numbers are missing"
-            )
-            return
-        except RuntimeError as error:
-            self.blind_spots.setdefault(
-                f"an overwritten saved tensor could not be copied ({error}): its numbers are missing"
-            )
-            return
-        self.copied_bytes += size
-        weakref.finalize(saved, self._released, size)
-
-    def _released(self, size: int) -> None:
-        self.copied_bytes -= size
+        before = _Prepared(keys, private.version(t), t.shape)
+        buckets = [bucket for key in keys if (bucket := self.index.bucket(key)) is not None]
+        if buckets:
+            before.buckets, before.view = buckets, view_of(t)
+            before.span = WHOLE if plan.metadata_only else byte_range(t)
+            for bucket in buckets:
+                self.copies.overlapping(bucket, before.span, plan.hidden)
+        if not plan.metadata_only:
+            if not plan.hidden:
+                before.cuts = self.unrecorded.before_write(func, t, args, kwargs, self.order + 1)
+                if not plan.repeatable:
+                    for cut in before.cuts:
+                        cut.replayable = False
+            before.integers = self.integers.before_write(t, self.order + 1)
+        if keys and keys[0] in self.kept_gradients.known and self.gradient_overwritten is not None:
+            before.gradient = t.detach().clone()
+        if self.gradient_written is not None and self.engine.depth and plan.repeatable:
+            before.flat = _flat_storage(t)
+        return before
 
     def after_write(
-        self, plan: Plan, targets: list[torch.Tensor], prepared: list[Any], func: Any, args: Any, kwargs: Any
+        self, plan: Plan, targets: list[torch.Tensor], prepared: list[_Prepared], func: Any, args: Any, kwargs: Any
     ) -> None:
         """Enter the writes into their rows, now that they have happened."""
         if self.engine.depth and self.engine.made_by_engine():
@@ -324,34 +275,35 @@ class Session:
         site, module = sites.find_site_and_module(_CALL_IMPL, 2, self.cell_files)
         self.order += 1
         for t, before in zip(targets, prepared, strict=True):
-            row = self._enter(plan.name, t, before, site, module, plan)
-            if before[-1] is not None and self.gradient_written is not None:
-                self.gradient_written(row, t, before[-1], func, args, kwargs)
+            row = self._enter(plan, t, before, site, module)
+            if before.flat is not None and self.gradient_written is not None:
+                self.gradient_written(row, t, before.flat, func, args, kwargs)
 
-    def _enter(self, op: str, t: torch.Tensor, before: Any, site: Any, module: Any, plan: Plan | None) -> Write:
-        keys, (lo, hi), version, shape, view, cuts, integers, gradient, _ = before
+    def _enter(self, plan: Plan, t: torch.Tensor, before: _Prepared, site: Any, module: Any) -> Write:
+        keys, version = before.keys, before.version
         storage = keys[0] if keys else 0
-        row = self.table.row(op, site, _weak(module), id(module), storage, self.seconds(), self.order)
+        row = self.table.find(plan.name, site, id(module), storage)
+        if row is None:
+            row = self.table.row(plan.name, site, _weak(module), id(module), storage, self.seconds(), self.order)
         if not row.count:
-            row.shape, row.dtype, row.device = shape, str(t.dtype).removeprefix("torch."), str(t.device)
+            row.shape, row.device = tuple(before.shape), str(t.device)
+            row.dtype = str(t.dtype).removeprefix("torch.")
             row.itemsize = t.element_size() if t.layout is torch.strided else 0
             row.version_before = version
             row.grad_mode = torch.is_grad_enabled()
             row.requires_grad = t.requires_grad
-            row.hidden = plan is not None and plan.hidden
+            row.hidden = plan.hidden
         row.count += 1
         row.last = self.order
-        row.version_after = None if version is None else version + (1 if plan is None or plan.bumps else 0)
-        for key in keys:
-            bucket = self.index.bucket(key)
-            if bucket is not None:
-                bucket.log(row, self.order, lo, hi, view)
-        if cuts:
-            self.unrecorded.enter(cuts, row)
-        if gradient is not None and self.gradient_overwritten is not None:
-            self.gradient_overwritten(t, row, gradient)
-        if integers is not None:
-            self.integers.enter(integers, storage, row)
+        row.version_after = None if version is None else version + (1 if plan.bumps else 0)
+        for bucket in before.buckets:
+            bucket.log(row, self.order, *before.span, before.view)
+        if before.cuts:
+            self.unrecorded.enter(before.cuts, row)
+        if before.gradient is not None and self.gradient_overwritten is not None:
+            self.gradient_overwritten(t, row, before.gradient)
+        if before.integers is not None:
+            self.integers.enter(before.integers, storage, row)
         if storage in self.leaf_storages or (t.requires_grad and _is_leaf(t)):
             self.note_leaf(row, storage)
         return row
@@ -392,6 +344,22 @@ class Session:
         self.table.new_epoch()
         self.order += 1
         return self.order
+
+
+class _Prepared:
+    """What a tensor was right before a write to it. `span` and `view` are worked out where a saved tensor lies there."""
+
+    __slots__ = ("buckets", "cuts", "flat", "gradient", "integers", "keys", "shape", "span", "version", "view")
+
+    def __init__(self, keys: tuple[int, ...], version: int | None, shape: torch.Size) -> None:
+        self.keys, self.version, self.shape = keys, version, shape
+        self.span: tuple[int, int] = (0, 0)
+        self.view: View | None = None
+        self.buckets: list[Bucket] = []
+        self.cuts: list[Cut] = []
+        self.integers: IntegerWrite | None = None
+        self.gradient: torch.Tensor | None = None
+        self.flat: torch.Tensor | None = None
 
 
 def _flat_storage(t: torch.Tensor) -> torch.Tensor | None:

@@ -34,6 +34,7 @@ __all__ = [
     "argument_names",
     "assigned_names",
     "code_ref",
+    "find_frame",
     "find_site",
     "find_site_and_module",
     "is_user_code",
@@ -74,13 +75,10 @@ _REFS_KEPT: Final = 4096
 _SNAPSHOTS: Final = sys.version_info < (3, 13)
 
 
-def find_site(skip: int = 1, cell_files: frozenset[str] = _NO_FILES) -> SiteKey | None:
-    """The innermost frame of the user's, seen from the caller outward.
+def find_frame(skip: int = 1) -> FrameType | None:
+    """The innermost frame of the user's, seen from the caller outward; None where there is none.
 
     :param skip: frames to leave out at once; 1 begins at the caller.
-    :param cell_files: ``co_filename`` of the watched cell. Where the user's innermost frame stands in another file,
-        the innermost frame of the cell is added to the key.
-    :returns: None where no frame on the stack is the user's.
     """
     frame: FrameType | None = _getframe(skip)
     while True:
@@ -93,12 +91,25 @@ def find_site(skip: int = 1, cell_files: frozenset[str] = _NO_FILES) -> SiteKey 
             _learn(frame.f_code.co_filename)
             continue
         if kind == _USER or is_user_frame(frame):  # type: ignore[arg-type]
-            break
+            return frame
         frame = frame.f_back  # type: ignore[union-attr]
-    code = frame.f_code  # type: ignore[union-attr]
-    lasti = frame.f_lasti  # type: ignore[union-attr]
+
+
+def find_site(skip: int = 1, cell_files: frozenset[str] = _NO_FILES) -> SiteKey | None:
+    """The innermost frame of the user's, seen from the caller outward.
+
+    :param skip: frames to leave out at once; 1 begins at the caller.
+    :param cell_files: ``co_filename`` of the watched cell. Where the user's innermost frame stands in another file,
+        the innermost frame of the cell is added to the key.
+    :returns: None where no frame on the stack is the user's.
+    """
+    frame = find_frame(skip + 1)
+    if frame is None:
+        return None
+    code = frame.f_code
+    lasti = frame.f_lasti
     if cell_files and code.co_filename not in cell_files:
-        frame = frame.f_back  # type: ignore[union-attr]
+        frame = frame.f_back
         while frame is not None:
             cell_code = frame.f_code
             if cell_code.co_filename in cell_files:

@@ -106,7 +106,7 @@ class Threads:
                 span = WHOLE if plan.metadata_only else byte_range(t)
                 with self._lock:
                     for key in keys:
-                        session.copy_on_write(key, span, None)
+                        session.copies.on_write(key, span, None)
                 prepared.append(_Foreign(t, keys, span))
         return prepared
 

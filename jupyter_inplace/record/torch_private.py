@@ -127,7 +127,10 @@ def is_symbolic(t: torch.Tensor) -> bool:
 
 def is_transformed(t: torch.Tensor) -> bool:
     """Whether `t` is a wrapper that only its transform can read."""
-    return any(check(t) for check in _batched_checks)
+    for check in _batched_checks:  # noqa: SIM110 (asked for each backward call)
+        if check(t):
+            return True
+    return False
 
 
 # The number of the next hook that anybody registers on a tensor, node or module: tells whether there were any since.

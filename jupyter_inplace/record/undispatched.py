@@ -55,7 +55,7 @@ class Undispatched:
             held = [saved for saved in bucket.live() if saved.tensor is tensor] if bucket is not None else []
             for saved in held:
                 if saved.clone is None:
-                    session.copy_one(saved)
+                    session.copies.copy(saved)
             cuts = []
             if (
                 tensor.requires_grad

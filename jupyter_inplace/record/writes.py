@@ -77,6 +77,10 @@ class WriteTable:
         self._per_site: dict[Any, int] = {}
         self.by_storage: dict[int, list[Write]] = {}
 
+    def find(self, op: str, site: Any, module_key: int, storage: int) -> Write | None:
+        """The row that a write has already; None where it is the first of its kind."""
+        return self._by_key.get((op, site, module_key, storage))
+
     def row(self, op: str, site: Any, module: Any, module_key: int, storage: int, time: float, order: int) -> Write:
         """The row for this write, made where there is none. Past 256 storages a site's further ones share a row."""
         key = (op, site, module_key, storage)

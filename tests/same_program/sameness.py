@@ -175,7 +175,7 @@ def installed() -> dict[str, Any]:
             dict(torch.nn.modules.module._global_forward_hooks),
             dict(torch.nn.modules.module._global_forward_pre_hooks),
         ),
-        "reading": hooks.reading,
+        "readings": dict(hooks._readings),
         "wording": message.explain,
         "grad mode": torch.is_grad_enabled(),
         "anomaly": torch.is_anomaly_enabled(),

@@ -180,7 +180,7 @@ class _Look:
             self.session.blind_spots.setdefault(
                 "variables that are too large to be held, or read by rows: their gradients are not split by version"
             )
-        tensors = [s for s, h in zip(request.sources, self.handles, strict=True) if handle_of(s) is s and h >= 0]
+        tensors = [request.sources[i] for i in self._tensor_places()]
         through = Through(self.tape, reads, request.reached, tensors)
         handle = handle_of(target)
         if handle is not target:
@@ -194,9 +194,14 @@ class _Look:
         through.run(frozenset(self.handles))
         return through
 
+    def _tensor_places(self) -> list[int]:
+        """Which of the sources are plain tensors."""
+        pairs = enumerate(zip(self.request.sources, self.handles, strict=True))
+        return [i for i, (source, number_) in pairs if handle_of(source) is source and number_ >= 0]
+
     def _cuts(self, task: str, through: Through, reference: list[Any]) -> None:
         """What each assign kept from the sources; added to the reference."""
-        tensors = [i for i, s in enumerate(self.request.sources) if handle_of(s) is s]
+        tensors = self._tensor_places()
         for write, kept in through.kept.items():
             hit: list[str] = []
             for i, handle in enumerate(self.handles):

@@ -16,6 +16,7 @@ import tensorflow as tf
 from jupyter_inplace.record.patching import Replacement
 from jupyter_inplace.record.sites import find_site
 from jupyter_inplace.tensorflow import private
+from jupyter_inplace.tensorflow.pulls import handle_of
 from jupyter_inplace.tensorflow.session import Step, session_here, tell_missing
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def _watch(original: Any) -> Any:
         if session is not None and not session.off and tf.executing_eagerly():
             try:
                 for t in tf.nest.flatten(tensor):
-                    if not isinstance(t, tf.Variable):
+                    if handle_of(t) is t and hasattr(t, "_id"):
                         masks = session.track.masks
                         masks[t._id] = masks.get(t._id, 0) | session.track.bit(("tensor", t._id))
             except Exception as fault:
@@ -190,6 +191,8 @@ class Patches:
                 tell_missing(self._session, name)
             else:
                 self._take(*found, wrap)
+        if private.owner_of("imperative_grad") is None:
+            tell_missing(self._session, "imperative_grad")
         self._take(tf.GradientTape, "gradient", _gradient)
         self._take(tf.GradientTape, "jacobian", _gradient)
         self._take(tf.GradientTape, "batch_jacobian", _gradient)
@@ -239,4 +242,4 @@ class Patches:
 def _variable_classes() -> list[type]:
     from tensorflow.python.ops import resource_variable_ops
 
-    return [resource_variable_ops.BaseResourceVariable]
+    return [resource_variable_ops.ResourceVariable, resource_variable_ops.BaseResourceVariable]

@@ -72,8 +72,9 @@ class Tape:
 
 
 def handle_of(source: Any) -> Any:
-    """What a tape knows a source by: a variable by its handle."""
-    return getattr(source, "handle", source) if isinstance(source, tf.Variable) else source
+    """What a tape knows a source by: a variable, one of Keras too, by its handle."""
+    variable = isinstance(source, tf.Variable) or hasattr(source, "_should_act_as_resource_variable")
+    return getattr(source, "handle", source) if variable else source
 
 
 def dense(gradient: Any) -> Any:

@@ -7,6 +7,7 @@ lives, the tensors that were read and written, which are immutable.
 from __future__ import annotations
 
 import dataclasses
+import os
 import threading
 import time
 import weakref
@@ -34,6 +35,18 @@ def session_here() -> Session | None:
     """The session in force on this thread."""
     session: Session | None = getattr(_here, "session", None)
     return session
+
+
+def _leave_in_child() -> None:
+    """A forked process goes on unwatched: nobody would read its report."""
+    session = session_here()
+    if session is not None:
+        _here.session = None
+        session.off += 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_in_child)
 
 
 @dataclasses.dataclass(slots=True)

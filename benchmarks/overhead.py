@@ -16,6 +16,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from time import process_time_ns
 
@@ -126,6 +127,10 @@ def main(arguments: list[str] | None = None) -> int:
     if options.json is not None:
         options.json.write_text(json.dumps(columns, indent=1))
     missed = misses(columns) if WATCH in modes else []
+    if not options.only and find_spec("tensorflow") is not None:
+        from benchmarks import overhead_tensorflow
+
+        missed += overhead_tensorflow.report()
     for sentence in missed:
         print(f"target missed. {sentence}", file=sys.stderr)
     return 1 if missed else 0

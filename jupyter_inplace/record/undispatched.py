@@ -9,6 +9,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.nn.parameter import is_lazy
 
 from jupyter_inplace.record import sites
 from jupyter_inplace.record import torch_private as private
@@ -43,7 +44,7 @@ class Undispatched:
     # --- x.data = t -----------------------------------------------------------------------------------------------------------
 
     def before_data(self, tensor: Any, value: Any) -> Any:
-        if self._quiet():
+        if self._quiet() or is_lazy(tensor):  # a lazy parameter gets its memory: nobody can have read it before
             return None
         session = self._session
         try:

@@ -66,6 +66,7 @@ python-test: $(VENV)/.installed-test $(VENV)/ipython-7.34 front-end-test browser
 	@echo "== pytest" && $(BIN)/python -m pytest -n $(JOBS) --dist worksteal --ignore=tests/same_program \
 	    --ignore=tests/channels --ignore=tests/rewrite --ignore=tests/browser --ignore=tests/fuzz \
 	    --ignore=tests/tensorflow
+	@echo "== 500 random programs" && $(BIN)/python -m pytest -q -p no:xdist tests/fuzz/fuzz.py
 
 # TensorFlow is large and pins other packages: it has an environment of its own.
 TENSORFLOW_VENV := .venv-tensorflow
@@ -78,7 +79,7 @@ tensorflow-test: $(TENSORFLOW_VENV)/.installed
 	@echo "== pytest tests/tensorflow" && $(TENSORFLOW_VENV)/bin/python -c "import tensorflow" && \
 	    $(TENSORFLOW_VENV)/bin/python -m pytest tests/tensorflow
 
-# Random programs, watched as unwatched (EXAMPLES=500). Not part of `make test` yet.
+# Other random programs than those of `make test`, watched as unwatched (EXAMPLES=500).
 fuzz: $(VENV)/.installed-test
 	@cd tests/fuzz && FUZZ_EXAMPLES=$${EXAMPLES:-500} $(CURDIR)/$(BIN)/python -m pytest -q -p no:xdist fuzz.py
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from jupyter_inplace.record import torch_private as private
 from jupyter_inplace.record.schema import Plan, make_plan
 
 
@@ -38,7 +39,7 @@ class _Undo(TorchDispatchMode):
         for t, alias, value, version in reversed(self.kept):
             alias.copy_(value)
             if version is not None:
-                torch._C._autograd._unsafe_set_version_counter((t,), (version,))
+                private.set_version(t, version)
         self.kept.clear()
 
 

@@ -168,6 +168,16 @@ def version(t: torch.Tensor) -> int | None:
         return None
 
 
+# Sets a version counter back where a write was taken back. Where missing, the counter stays where the write put it.
+_set_version_counter = getattr(_autograd, "_unsafe_set_version_counter", None)
+
+
+def set_version(t: torch.Tensor, number: int) -> None:
+    """Put the version counter of `t` to `number`."""
+    if _set_version_counter is not None:
+        _set_version_counter((t,), (number,))
+
+
 def _skipping() -> Any:
     frames: Any = getattr(getattr(_C, "_dynamo", None), "eval_frame", None) or object()
     if hasattr(frames, "skip_code"):

@@ -1,6 +1,7 @@
 """Random programs: watched as unwatched, and the verdict that follows from torch's own outcome and the reference.
 
-`FUZZ_EXAMPLES` sets how many programs are tried (`make fuzz`); on a failure hypothesis prints the shrunk program and its seed.
+`make test` tries the same 500 programs each time. With `FUZZ_EXAMPLES` that many others are tried (`make fuzz`); on a failure
+hypothesis prints the shrunk program and how to run it again.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ import re
 
 import torch
 from hypothesis import HealthCheck, given, note, settings
+from hypothesis.database import DirectoryBasedExampleDatabase
 from programs import Outcome, programs, run, run_watched, run_with_copies
 
-_EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "500"))
+_EXAMPLES = os.environ.get("FUZZ_EXAMPLES")
 
 
 def same_bits(a: Outcome, b: Outcome) -> None:
@@ -33,7 +35,14 @@ def gradients_differ(a: Outcome, b: Outcome) -> bool:
     )
 
 
-@settings(max_examples=_EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
+@settings(
+    max_examples=int(_EXAMPLES or 500),
+    derandomize=_EXAMPLES is None,
+    database=None if _EXAMPLES is None else DirectoryBasedExampleDatabase(".hypothesis"),
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    print_blob=True,
+)
 @given(programs())
 def test_random_programs(source: str) -> None:
     note(source)

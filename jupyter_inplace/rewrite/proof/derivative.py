@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from jupyter_inplace.record import torch_private as private
 from jupyter_inplace.record.schema import Plan
 from jupyter_inplace.record.torch_private import storage_id
 from jupyter_inplace.rewrite.preserve import write_plan
@@ -125,7 +126,7 @@ class DerivativeMode(TorchDispatchMode):
         :param weights: the gradients that the engine starts from; None stands for ones.
         """
         totals: dict[int, float] = {}
-        with torch._C._DisableTorchDispatch(), torch.no_grad():
+        with private.DisableTorchDispatch(), torch.no_grad():
             for place, root in enumerate(roots):
                 if not isinstance(root, torch.Tensor):
                     self.problem = self.problem or "a backward call began at a graph edge"
@@ -168,7 +169,7 @@ class DerivativeMode(TorchDispatchMode):
         live = self._live > 0
         follows = live or torch.is_grad_enabled()
         moving: list[Moving] = []
-        with torch._C._DisableTorchDispatch(), torch.no_grad():
+        with private.DisableTorchDispatch(), torch.no_grad():
             tensors = tensors_in((args, kwargs))
             for tensor in tensors:
                 self._meet(tensor)
@@ -182,7 +183,7 @@ class DerivativeMode(TorchDispatchMode):
 
     def _after(self, operation: Operation, out: Any) -> None:
         plan, args, kwargs = operation.plan, operation.args, operation.kwargs
-        with torch._C._DisableTorchDispatch(), torch.no_grad():
+        with private.DisableTorchDispatch(), torch.no_grad():
             targets = plan.tensors(args, kwargs) if plan is not None and not plan.metadata_only else []
             moved = operation.differences(len(targets)) if operation.moving else {}
             for place, tensor in enumerate([*targets, *fresh(out, (args, kwargs))]):

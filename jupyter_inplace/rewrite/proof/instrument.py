@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from jupyter_inplace.record import torch_private as private
 from jupyter_inplace.rewrite.proof.derivative import DerivativeMode, direction
 from jupyter_inplace.rewrite.proof.events import Event
 from jupyter_inplace.rewrite.proof.memory import LiveBytes
@@ -154,7 +155,7 @@ class Instrument:
     def _along(names: Sequence[str], gradients: Sequence[Any], numbers: Mapping[str, int]) -> dict[str, float]:
         """The components of some gradients along the directions of their leaves."""
         found: dict[str, float] = {}
-        with torch._C._DisableTorchDispatch(), torch.no_grad():
+        with private.DisableTorchDispatch(), torch.no_grad():
             for name, gradient in zip(names, gradients, strict=False):
                 if name in numbers and gradient is not None and not gradient.is_complex():
                     dense = gradient.to_dense() if gradient.layout is not torch.strided else gradient
@@ -195,6 +196,6 @@ class Instrument:
 
     def _pack(self, tensor: torch.Tensor | None) -> Value | None:
         if type(tensor) in (torch.Tensor, torch.nn.Parameter):
-            with torch._C._DisableTorchDispatch():  # the watch is not to see this
+            with private.DisableTorchDispatch():  # the watch is not to see this
                 return self._packer.pack(tensor)
         return self._packer.pack(tensor)

@@ -14,6 +14,7 @@ from typing import Any, Literal, NoReturn
 
 import torch
 
+from jupyter_inplace.record import torch_private as private
 from jupyter_inplace.report import Cell as ReportCell
 from jupyter_inplace.rewrite.preserve import preserve_saved
 from jupyter_inplace.rewrite.proof.derivative import DerivativeMode
@@ -227,7 +228,7 @@ def _is_trained_leaf(tensor: torch.Tensor) -> bool:
 
 
 def _random_digest() -> str:
-    with torch._C._DisableTorchDispatch():
+    with private.DisableTorchDispatch():
         digest = hashlib.sha1(torch.get_rng_state().numpy().tobytes(), usedforsecurity=False)
     digest.update(repr(random.getstate()).encode())
     numpy_random: Any = sys.modules.get("numpy.random")

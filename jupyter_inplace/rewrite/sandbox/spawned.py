@@ -11,6 +11,7 @@ import sys
 import traceback
 from typing import Any, BinaryIO, NoReturn
 
+from jupyter_inplace.record import torch_private as private
 from jupyter_inplace.rewrite.sandbox.channel import frame
 from jupyter_inplace.rewrite.sandbox.guard import Guard
 from jupyter_inplace.rewrite.sandbox.outcome import Limits
@@ -118,7 +119,7 @@ def _in_shell(namespace: dict[str, Any]) -> Any:
 def _in_order(torch: Any) -> bool:
     """Whether the program left the settings of the process as they were."""
     with contextlib.suppress(AttributeError):
-        if torch._C._len_torch_dispatch_stack() or torch._C._autograd._top_saved_tensors_default_hooks(True):
+        if private.len_dispatch_stack() or private.top_saved_tensors_hooks() is not None:
             return False
     return bool(torch.is_grad_enabled() and torch.get_default_dtype() is torch.float32)
 

@@ -10,6 +10,7 @@ import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from jupyter_inplace._interrupts import uninterrupted
 from jupyter_inplace._rank import stamped
 from jupyter_inplace.report import Cell, Report
 
@@ -139,11 +140,13 @@ class watch:
         if self._every is None:
             self._keep_before()
             try:
-                self._window = self._open(frame)
+                uninterrupted(self._begin, frame)
             except BaseException:
+                window, self._window = self._window, None
+                if window is not None:  # a Ctrl+C that waited until it was in force
+                    uninterrupted(window.abandon)
                 self._drop_before()
                 raise
-            self._began = time.perf_counter()
             return self
         from jupyter_inplace.steps import Steps
 
@@ -152,6 +155,10 @@ class watch:
             space = frame.f_globals
             self._namespace = lambda: space
         return self
+
+    def _begin(self, frame: types.FrameType) -> None:
+        self._window = self._open(frame)
+        self._began = time.perf_counter()
 
     def _open(self, frame: types.FrameType | None) -> Any:
         from jupyter_inplace.explain.window import Window
@@ -186,7 +193,7 @@ class watch:
         if steps is not None:
             self._report = stamped(steps.finish(error))
             return self._report
-        window, self._window = self._window, None
+        window = self._window
         if window is None:
             if self._report is None:
                 raise RuntimeError("this watch was never started; use `with watch() as report:`")
@@ -196,8 +203,11 @@ class watch:
             self._report = stamped(window.close(error))
             self._prove(self._report, seconds)
         except BaseException:
+            uninterrupted(window.abandon)
             self._drop_before()
             raise
+        finally:
+            self._window = None
         return self._report
 
     # --- rewrites of a cell -------------------------------------------------------------------------------------------

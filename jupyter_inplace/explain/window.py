@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from jupyter_inplace._interrupts import uninterrupted
 from jupyter_inplace.companions import Companions
 from jupyter_inplace.explain.analyst import Analyst
 from jupyter_inplace.explain.assemble import Assembly
@@ -31,6 +32,8 @@ class Window:
         self.start = 0
         self.started = 0.0
         self._before: tuple[Any, ...] = ()
+        self._end: int | None = None  # its last moment in program order, once it is out of force
+        self._settled = False
         #: Other frameworks that take part.
         self.companions = Companions({})
 
@@ -115,10 +118,36 @@ class Window:
 
     def close(self, error: BaseException | None) -> Report:
         """End the watch. Everything is out of force before anything is worked out; never raises for our own faults."""
-        self.companions.stop()
-        return self.companions.add_to(self._close(error), error)
+        try:
+            self.companions.stop()
+            self._compare_exports()
+            uninterrupted(self._leave)
+            if error is not None:
+                hide_own_frames(error)
+            return self.companions.add_to(self._report(error), error)
+        finally:
+            uninterrupted(self.abandon)
 
-    def _close(self, error: BaseException | None) -> Report:
+    def abandon(self) -> None:
+        """End the watch without a report. Does nothing where it has ended."""
+        self._leave()
+        if not self._settled:
+            self._settled = True
+            a, session = self.analyst, self.session
+            a.wanted, a.namespace, a.always, a.never, a.wording, session.cell_files = self._before
+            a.current = None
+            if session.windows == 0:
+                session.tidy()
+
+    def _leave(self) -> None:
+        """Take everything out of force, unless another watch is still open."""
+        if self._end is None:
+            self._end = self.session.close_window()
+            if self.session.windows == 0:
+                self.session.remove()
+                message.explain = None
+
+    def _compare_exports(self) -> None:
         session = self.session
         if session.exports.any:
             try:
@@ -126,17 +155,14 @@ class Window:
                     session.exports.compare(None)
             except Exception as fault:
                 session.fault(fault)
-        end = session.close_window()
-        if session.windows == 0:
-            session.remove()
-            message.explain = None
-        if error is not None:
-            hide_own_frames(error)
+
+    def _report(self, error: BaseException | None) -> Report:
+        assert self._end is not None
         try:
             frame = user_frame()
             spaces = namespaces(frame, self.analyst.namespace() if self.analyst.namespace is not None else None)
             spaces += _raising_spaces(error)
-            return Assembly(self, end, error, Names(spaces)).report()
+            return Assembly(self, self._end, error, Names(spaces)).report()
         except Exception as fault:
             note = f"the report could not be worked out: {type(fault).__name__}: {fault}"
             return Report(
@@ -147,12 +173,6 @@ class Window:
                 blind_spots=(note,),
                 error=None if error is None else Error(type=type(error).__name__, message=str(error)),
             )
-        finally:
-            a = self.analyst
-            a.wanted, a.namespace, a.always, a.never, a.wording, session.cell_files = self._before
-            a.current = None
-            if session.windows == 0:
-                session.tidy()
 
 
 class _Fixed:

@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
+from itertools import pairwise
 from time import process_time_ns
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -28,7 +29,7 @@ def mlp() -> Callable[[], object]:
     """A step of a launch-bound multilayer perceptron with SGD written out: the recorder's worst case."""
     tf.random.set_seed(0)
     sizes = [32, 64, 64, 10]
-    shapes = list(zip(sizes, sizes[1:], strict=False))
+    shapes = list(pairwise(sizes))
     weights = [tf.Variable(tf.random.normal(shape, stddev=0.1)) for shape in shapes]
     biases = [tf.Variable(tf.zeros(shape[1])) for shape in shapes]
     parameters = [*weights, *biases]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from jupyter_inplace.report import HARMFUL, Cell, Mutation, Report, Site
@@ -42,9 +42,17 @@ class Excerpt:
 
 
 def shown_mutations(report: Report, limit: int) -> list[Mutation]:
-    """The writes that a person must look at, worst first: the harmful ones, and `mixes` where nothing is worse."""
+    """The writes that a person must look at, worst first: the harmful ones, and `mixes` where nothing is worse.
+
+    A loop that makes a new tensor each time has a row for each: those that differ in nothing that is shown are one, counted.
+    """
     bad = [m for m in report.mutations if m.verdict in HARMFUL] or [m for m in report.mutations if m.verdict == "mixes"]
-    return sorted(bad, key=lambda m: (HARMFUL.index(m.verdict) if m.verdict in HARMFUL else 4, m.pending))[:limit]
+    alike: dict[object, Mutation] = {}
+    for m in sorted(bad, key=lambda m: (HARMFUL.index(m.verdict) if m.verdict in HARMFUL else 4, m.pending)):
+        key = replace(m, id=0, count=1, storage=None, time=None)
+        first = alike.get(key)
+        alike[key] = m if first is None else replace(first, count=first.count + m.count)
+    return list(alike.values())[:limit]
 
 
 def excerpt(report: Report, mutation: Mutation) -> Excerpt:

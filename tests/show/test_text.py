@@ -153,3 +153,14 @@ def test_any_report_has_a_text(report, width):
     said = text.render(report, width=width)
     assert said
     assert "\033" not in said
+
+
+def test_rows_of_a_loop_that_look_alike_are_one_block():
+    report = samples.corrupts()
+    (write,) = [m for m in report.mutations if m.verdict == "corrupts"]
+    more = tuple(dataclasses.replace(write, id=100 + i, storage=50 + i, time=1.0 + i) for i in range(4))
+    other = dataclasses.replace(write, id=200, shape=(7,))
+    text = str(dataclasses.replace(report, mutations=(*report.mutations, *more, other)))
+    blocks = [line for line in text.splitlines() if line.startswith(f"  {write.site.text}: corrupts")]
+    assert len(blocks) == 2
+    assert text.count(f"{5 * write.count} times") == 1

@@ -28,6 +28,7 @@ from jupyter_inplace.record import hooks
 from jupyter_inplace.record import torch_private as private
 from jupyter_inplace.record.engine import Backward
 from jupyter_inplace.record.integers import IntegerWrite
+from jupyter_inplace.record.other_modes import COMPILED
 from jupyter_inplace.record.saved import Saved
 from jupyter_inplace.record.session import Session
 
@@ -166,6 +167,12 @@ class Analyst:
             kept_gradients.before_backward(session, call, graph, lambda: names)
             call.leaves = [(targets.get((graph.nodes[i], 0), "?"), graph.nodes[i].variable) for i in graph.leaves]
         self._look_in_flight(session, call, graph, parts, targets, facts)
+        if any(type(node).__name__ == "CompiledFunctionBackward" for node in graph.nodes):
+            facts.notes.append(COMPILED)
+        if facts.gradients and (session.python.hooks_seen or _has_hooks(graph, names)):
+            facts.notes.append(
+                "hooks of the program may change gradients: what they do is in the norms only where they wrote to a shared one"
+            )
         if touched or facts.mixes or self.always or repair or lost:
             facts.names.update(names.storage_names())
         return facts
@@ -279,6 +286,18 @@ class Analyst:
             self.found_wanted.add(wanted)
             out.append((wanted, Part(edge, found["it"], wanted)))
         return out
+
+
+def _has_hooks(graph: Graph, names: Names) -> bool:
+    """Whether a leaf of the graph, or a tensor of it that a name holds, carries a hook."""
+    tensors = [*(graph.nodes[i].variable for i in graph.leaves), *(t for _, t in names.tensors)]
+    for t in tensors:
+        try:
+            if t._backward_hooks and (t.grad_fn is None or t.grad_fn in graph.position):
+                return True
+        except RuntimeError:  # a view whose base was written
+            continue
+    return False
 
 
 def addend_texts(expression: str) -> list[str]:

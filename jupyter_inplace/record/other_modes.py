@@ -20,6 +20,21 @@ if TYPE_CHECKING:
 
 REASON = "mode"
 
+# The packages of torch's whose modes are the compiler's: that one looks at what the program is, before it is run.
+_COMPILER = (
+    "torch._functorch.",
+    "torch._subclasses.",
+    "torch.fx.",
+    "torch._dynamo.",
+    "torch._inductor.",
+    "torch._higher_order_ops.",
+)
+COMPILED = (
+    "torch.compile or another tracer was at work: writes inside of compiled regions are not seen, what they save is"
+)
+# Stands around the first run of a compiled function, and looks at custom operators alone.
+_ONLOOKER = "_AnalyzeCustomOpInputOutputMode"
+
 
 class OtherModes:
     """Counts the modes that the program has on, beside ours."""
@@ -41,18 +56,21 @@ class OtherModes:
         self._held.clear()
         self.count = 0
 
-    def changed(self, by: int) -> None:
-        if not self._session.muted:
+    def changed(self, mode: Any, by: int) -> None:
+        if not self._session.muted and type(mode).__name__ != _ONLOOKER:
             self.count = max(0, self.count + by)
-            self._act()
+            self._act(mode)
 
-    def _act(self) -> None:
+    def _act(self, mode: Any = None) -> None:
         session = self._session
         if self.count:
             session.hooks.suspend(REASON)
-            session.blind_spots.setdefault(
-                "the program's own dispatch modes see every operation: what was saved while one was on was left to torch's own check"
-            )
+            if type(mode).__module__.startswith(_COMPILER):
+                session.blind_spots.setdefault(COMPILED)
+            else:
+                session.blind_spots.setdefault(
+                    "the program's own dispatch modes see every operation: what was saved while one was on was left to torch's own check"
+                )
         else:
             session.hooks.resume(REASON)
 
@@ -63,7 +81,7 @@ def _entering(original: Any) -> Any:
         out = original(mode)
         session = session_here()
         if session is not None:
-            session.other_modes.changed(1)
+            session.other_modes.changed(mode, 1)
         return out
 
     return __enter__
@@ -77,7 +95,7 @@ def _leaving(original: Any) -> Any:
         finally:
             session = session_here()
             if session is not None:
-                session.other_modes.changed(-1)
+                session.other_modes.changed(mode, -1)
 
     return __exit__
 

@@ -199,3 +199,20 @@ def test_a_hook_s_own_effect_counts_where_every_gradient_is_asked_for():
     assert {leaf: row.norm_as_run for leaf, row in rows.items()} == pytest.approx(as_run)
     assert {leaf: row.norm_reference for leaf, row in rows.items()} == pytest.approx(meant)
     assert {leaf: row.status for leaf, row in rows.items()} == {"a": "wrong", "b": "ok"}
+
+
+@pytest.mark.parametrize(
+    ("hook", "said"),
+    [(lambda g: g * 0.1, True), (lambda g: g.mul_(0.1), True), (None, False)],
+    ids=["new", "own", "none"],
+)
+def test_what_an_unshared_hook_does_is_said_to_be_missing_from_the_norms(hook, said):
+    """Also for one that was there before the watch began."""
+    a = torch.randn(3, requires_grad=True)
+    if hook is not None:
+        a.register_hook(hook)
+    with watch(gradients=True) as report:
+        loss = (a * 2).exp().sum()
+        loss.backward()
+    assert report.gradients
+    assert any("hooks of the program" in note for note in report.blind_spots) is said

@@ -14,18 +14,7 @@ from jupyter_inplace.explain.graph import Graph, Node
 def run_order(graph: Graph, roots: list[Node], targets: list[Node]) -> dict[Node, int]:
     """For each node that a backward from `roots` to `targets` runs, its turn: 0 is the first."""
     useful = graph.bits({graph.position[node]: 1 for node in targets if node in graph.position})
-    waiting: dict[Node, int] = {}
-    seen: set[Node] = set()
-    stack = [node for node in roots if node in graph.position]
-    while stack:
-        node = stack.pop()
-        if node in seen:
-            continue
-        seen.add(node)
-        for child, _ in graph.next[graph.position[node]]:
-            if child is not None and useful[graph.position[child]]:
-                waiting[child] = waiting.get(child, 0) + 1
-                stack.append(child)
+    waiting = graph.senders(roots, useful)
     ready: list[tuple[int, int, Node]] = []
     pushed = 0
     for node in dict.fromkeys(roots):

@@ -106,6 +106,25 @@ class Graph:
             out[i] = bits
         return out
 
+    def senders(self, roots: list[Node], useful: list[int]) -> dict[Node, int]:
+        """For each node that gets gradients in a backward from `roots`, from how many edges: it runs when all have come.
+
+        :param useful: by position, whether a node leads to where a gradient is wanted.
+        """
+        counts: dict[Node, int] = {}
+        seen: set[Node] = set()
+        stack = [node for node in roots if node in self.position]
+        while stack:
+            node = stack.pop()
+            if node in seen:
+                continue
+            seen.add(node)
+            for child, _ in self.next[self.position[node]]:
+                if child is not None and useful[self.position[child]]:
+                    counts[child] = counts.get(child, 0) + 1
+                    stack.append(child)
+        return counts
+
     def may_hold(self, sequence: int) -> bool:
         """Whether something saved when the node with number `sequence` was made can belong to a node of this graph.
 

@@ -124,7 +124,7 @@ class _Walk:
 
     def run(self, starts: list[tuple[Edge, torch.Tensor | None]]) -> None:
         graph = self._graph
-        self._dependencies = _dependencies(graph, [node for (node, _), _ in starts], self._useful)
+        self._dependencies = graph.senders([node for (node, _), _ in starts], self._useful)
         for edge, grad in starts:
             if self._leads_somewhere(edge[0]):
                 self._receive(edge, grad, None)
@@ -191,22 +191,6 @@ def _leave_out(graph: Graph, stopped: dict[int, int], targets: dict[Edge, Any], 
             leads = graph.bits({graph.position[node]: 1})
             if any(leads[position] for position in stopped):
                 out.pop(key, None)
-
-
-def _dependencies(graph: Graph, roots: list[Node], useful: list[int]) -> dict[Node, int]:
-    counts: dict[Node, int] = {}
-    seen: set[Node] = set()
-    stack = [node for node in roots if node in graph.position]
-    while stack:
-        node = stack.pop()
-        if node in seen:
-            continue
-        seen.add(node)
-        for child, _ in graph.next[graph.position[node]]:
-            if child is not None and useful[graph.position[child]]:
-                counts[child] = counts.get(child, 0) + 1
-                stack.append(child)
-    return counts
 
 
 def _inputs(node: Node) -> int:

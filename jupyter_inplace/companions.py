@@ -17,6 +17,16 @@ if TYPE_CHECKING:
 COMPANIONS: Mapping[str, str] = {"tensorflow": "jupyter_inplace.tensorflow.window"}
 
 
+#: By framework, as the report's mutations name it: the module that has its rewrites.
+REWRITES: Mapping[str, str] = {"tensorflow": "jupyter_inplace.tensorflow.rewrite"}
+
+
+def rewriting(report: Report) -> list[Any]:
+    """The modules that may have a rewrite for a report; each has `wanted` and `fixes`."""
+    found = [importlib.import_module(module) for name, module in REWRITES.items() if name in report.framework]
+    return [module for module in found if module.wanted(report)]
+
+
 class Companion(Protocol):
     """The watch of one framework."""
 
@@ -63,10 +73,14 @@ class Companions:
         for companion in self._begun:
             companion.stop()
 
+    @property
+    def seen(self) -> tuple[Companion, ...]:
+        """Those that took part."""
+        return tuple(self._begun)
+
     def add_to(self, report: Report, error: BaseException | None) -> Report:
         """The report with what each of them saw."""
-        begun, self._begun = self._begun, []
-        for companion in begun:
+        for companion in self._begun:
             report = companion.add_to(report, error)
         return report
 

@@ -15,7 +15,7 @@ from jupyter_inplace.rewrite.mask import Masked, mask
 from jupyter_inplace.rewrite.rules import RULES, preserve
 from jupyter_inplace.rewrite.write import Kind, Proposal, Write
 
-__all__ = ["Candidate", "RewriteError", "candidates", "combine"]
+__all__ = ["Candidate", "RewriteError", "candidates", "combine", "distinct"]
 
 _MOST_COMBINATIONS = 12
 
@@ -61,7 +61,7 @@ def candidates(source: str, report: Report, taken: Collection[str] = ()) -> tupl
     for write, proposals in zip(writes, per_write, strict=True):
         ids = tuple(m.id for m in write.mutations)
         found += [(proposal, ids) for proposal in proposals]
-    return _distinct(source, masked, code, found)
+    return distinct(source, masked, code, found)
 
 
 def combine(source: str, parts: Sequence[Candidate]) -> Candidate | None:
@@ -69,7 +69,7 @@ def combine(source: str, parts: Sequence[Candidate]) -> Candidate | None:
     masked = mask(source)
     joined = _joined([Proposal(p.kind, p.title, p._edits, 0, p.reading) for p in parts])
     ids = tuple(sorted({mutation for part in parts for mutation in part.mutations}))
-    made = _distinct(source, masked, Code(masked.text), [(joined, ids)])
+    made = distinct(source, masked, Code(masked.text), [(joined, ids)])
     return made[0] if made else None
 
 
@@ -108,7 +108,7 @@ def _joined(chosen: Sequence[Proposal]) -> Proposal:
     return Proposal(kind, title, edits, 0, readings.pop() if len(readings) == 1 else None)
 
 
-def _distinct(
+def distinct(
     source: str, masked: Masked, code: Code, found: Iterable[tuple[Proposal, tuple[int, ...]]]
 ) -> tuple[Candidate, ...]:
     """Candidates of the proposals that can be made and give Python; equal sources once."""

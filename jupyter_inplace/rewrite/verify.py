@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from jupyter_inplace.companions import rewriting
 from jupyter_inplace.report import HARMFUL, Fix, Report, Verification
 
 if TYPE_CHECKING:
@@ -74,7 +75,8 @@ def verify(
 
     if on_change is not None:
         on_change(tuple(standing.values()))
-    return prove(
+    began = time.monotonic()
+    proved = prove(
         source,
         report,
         found,
@@ -84,6 +86,18 @@ def verify(
         unavailable=unavailable,
         on_fix=arrived,
     )
+    for module in rewriting(report):
+        proved += module.fixes(
+            source,
+            report,
+            sandbox,
+            first=len(standing),
+            seconds=seconds - (time.monotonic() - began),
+            taken=taken,
+            unavailable=unavailable,
+            told=arrived,
+        )
+    return proved
 
 
 class Before:
@@ -153,7 +167,8 @@ class Proofs:
     @classmethod
     def wanted(cls, report: Report) -> bool:
         """Whether there is something to rewrite."""
-        return report.cell is not None and any(mutation.verdict in HARMFUL for mutation in report.mutations)
+        harmful = any(mutation.verdict in HARMFUL for mutation in report.mutations)
+        return report.cell is not None and (harmful or bool(rewriting(report)))
 
     def start(self) -> None:
         """Begin. `report` has the rewrites as they stand from then on."""

@@ -94,6 +94,9 @@ class _Look:
             if name is not None:  # a function's own names are gone at the end
                 self.session.known_names.setdefault(handle, name)
         for task in self.tasks:
+            if self.session.gradients is True:
+                value = task[1].value() if handle_of(task[1]) is not task[1] else task[1]
+                call.losses[task[0]] = vector(value)
             call.reads.extend(read_facts(self.session, self.request, call, task[0]))
             try:
                 found.append(self._task(task))

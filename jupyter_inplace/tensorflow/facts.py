@@ -66,6 +66,7 @@ class Call:
     hits: list[Hit] = dataclasses.field(default_factory=list)
     rereads: list[Reread] = dataclasses.field(default_factory=list)
     reads: list[ReadFact] = dataclasses.field(default_factory=list)
+    losses: dict[str, Any] = dataclasses.field(default_factory=dict)
     vectors: dict[tuple[str, str], tuple[Any, Any]] = dataclasses.field(default_factory=dict)
     error: str | None = None
     count: int = 1

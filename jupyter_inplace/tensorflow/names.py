@@ -45,12 +45,9 @@ class Names:
         found = self._best.get(number)
         return None if found is None else found[2]
 
-    def look_up(self, name: str) -> Any:
-        """What a plain name means, the innermost namespace first."""
-        for space in reversed(self.spaces):
-            if name in space:
-                return space[name]
-        return None
+    def named(self) -> list[tuple[str, Any]]:
+        """Everything found, each under its best name."""
+        return [(name, value) for _, name, value in self._best.values()]
 
     def _add(self, number: int, name: str, value: Any, depth: int, level: int) -> None:
         rank = (depth, level, name.count(".") + name.count("["), len(name))

@@ -63,7 +63,11 @@ def pack(state: Any, source: str, limit_bytes: int) -> Payload:
     """
     namespace = namespace_of(state)
     wanted = names_read(state, source)
-    names = {name: namespace[name] for name in wanted if name in namespace and not is_of_session(name)}
+    names = {
+        name: namespace[name]
+        for name in wanted
+        if name in namespace and not is_of_session(name) and not _is_handle(namespace[name])
+    }
     size = bytes_held(names)
     if size > limit_bytes:
         raise SandboxUnavailableError(
@@ -113,6 +117,11 @@ def names_read(state: Any, source: str) -> list[str]:
 def _calls_shell(function: ast.Attribute) -> bool:
     owner = function.value
     return isinstance(owner, ast.Call) and isinstance(owner.func, ast.Name) and owner.func.id == "get_ipython"
+
+
+def _is_handle(value: Any) -> bool:
+    """What `--result` has bound: a watch, which holds the shell."""
+    return type(value).__module__ == "jupyter_inplace.watch"
 
 
 def _slow_modules() -> tuple[str, ...]:

@@ -1,0 +1,58 @@
+"""The work of one run of a cell in a sandbox: watched, with every gradient, its losses and what variables hold at the end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jupyter_inplace.report import Cell as ReportCell
+from jupyter_inplace.rewrite.proof.execute import Cell
+
+
+def run(state: Any, send: Any, *, source: str) -> None:
+    """Run `source` on `state`; send one dictionary of plain data and arrays."""
+    from jupyter_inplace.watch import watch
+
+    namespace: dict[str, Any] = state if isinstance(state, dict) else state.user_ns
+    cell = Cell(state, source)
+    watched = watch(
+        gradients=True,
+        cell=ReportCell(source=source),
+        cell_file=cell.file,
+        labels={cell.file: "In[0]"},
+        namespace=lambda: namespace,
+    )
+    watched.start()
+    window = watched._window
+    error: BaseException | None = None
+    try:
+        error = cell.run()
+    finally:
+        report = watched.stop(error)
+    sessions = [one.session for one in window.companions.seen if hasattr(one, "session")]
+    send(
+        {
+            "error": None if error is None else (type(error).__name__, str(error)),
+            "verdict": report.verdict,
+            "summary": report.summary,
+            "calls": [_call(call) for session in sessions for call in session.calls],
+            "variables": _variables(namespace) if sessions else {},
+        }
+    )
+
+
+def _call(call: Any) -> dict[str, Any]:
+    return {
+        "losses": dict(call.losses),
+        "gradients": {key: (call.vectors[key][0], call.vectors[key][1]) for key in call.vectors},
+        "error": call.error,
+    }
+
+
+def _variables(namespace: dict[str, Any]) -> dict[str, Any]:
+    """What the variables in view hold, by their names."""
+    import tensorflow as tf
+
+    from jupyter_inplace.tensorflow.names import Names
+
+    names = Names([namespace])
+    return {name: value.numpy() for name, value in names.named() if isinstance(value, tf.Variable)}

@@ -88,6 +88,8 @@ class _Look:
     def run(self) -> None:
         call = self.call
         call.tasks = {name: "ok" for name, _, _ in self.tasks}
+        if self.request.jacobian:
+            self.session.blind_spots.setdefault("a jacobian's numbers are those of the gradient of its target's sum")
         found: list[_Found] = []
         for handle in (*self.handles, *(w.handle for w in self.request.writes)):
             name = self.names.of(handle)

@@ -16,6 +16,8 @@ def ran(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("IPYTHONDIR", str(tmp_path_factory.mktemp("ipython")))
         notebook = nbformat.read(NOTEBOOK, as_version=4)
+        for cell in notebook.cells:  # each proof starts a process: test_rewrites has them
+            cell.source = cell.source.replace("%%autograd_watch", "%%autograd_watch --no-verify", 1)
         more = """\
 import json
 names = ["in_torch", "in_tensorflow", "founding", "cut", "named", "partial", "recomputed"]

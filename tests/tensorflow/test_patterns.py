@@ -356,6 +356,9 @@ def test_jacobian():
             y = w * x
         jacobian = tape.jacobian(y, x)
     np.testing.assert_array_equal(jacobian, np.diag([3.0, 6.0]))
+    assert any("jacobian" in spot for spot in report.blind_spots)
+    assert row(report, "y", "x").norm_as_run == pytest.approx(np.hypot(3, 6))
+    assert row(report, "y", "x").norm_reference == pytest.approx(np.hypot(6, 12))
     assert one(report, "cuts").leaves == ("x",)
 
 

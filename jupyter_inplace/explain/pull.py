@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from jupyter_inplace.explain.graph import Graph, Node, is_leaf_node, is_python_node, runs_user_code
-from jupyter_inplace.explain.held import holding
+from jupyter_inplace.explain.held import apart_from, holding
 from jupyter_inplace.explain.undo import undoing
 from jupyter_inplace.record import hooks
 from jupyter_inplace.record.freed import is_gone
@@ -45,7 +45,7 @@ class ReferenceReading(hooks.Reading):
             self.reader.setdefault(saved, self.node)
         return _present(saved.value)
 
-    def memory(self, node: Node) -> contextlib.AbstractContextManager[None]:
+    def memory(self, node: Node) -> contextlib.AbstractContextManager[set[int]]:
         """While a node runs, let what Python can read there besides saved tensors hold what `value` says."""
         known = self.again.get(node, [])
         if self.kept is not None and is_python_node(node):
@@ -222,7 +222,10 @@ def _call(
     if is_python_node(node):
         return _call_python(node, incoming, reading)
     try:
-        with reading.memory(node) if node in reading.again else contextlib.nullcontext():
+        if node in reading.again:
+            with reading.memory(node) as held:
+                result = apart_from(node(*incoming), held)
+        else:
             result = node(*incoming)
     except (RuntimeError, TypeError, NotImplementedError) as error:
         raise CannotPullError(f"{node.name()} could not be run once more: {str(error).splitlines()[0]}") from None
@@ -252,8 +255,8 @@ def _call_python(
             if i < len(filled) and filled[i] is None:
                 filled[i] = torch.zeros(meta.shape, dtype=meta.dtype, device=meta.device)
     try:
-        with reading.memory(node), undoing():
-            result = node.apply(*filled)
+        with reading.memory(node) as held, undoing() as undo:
+            result = apart_from(undo.keep(node.apply(*filled)), held)
     except Exception as error:  # the user's own backward: anything may come
         raise CannotPullError(
             f"the backward of {name.removesuffix('Backward')} could not be run once more: {error}"

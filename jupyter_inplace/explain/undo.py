@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from jupyter_inplace.explain.held import apart_from
 from jupyter_inplace.record import torch_private as private
 from jupyter_inplace.record.schema import Plan, make_plan
+from jupyter_inplace.record.torch_private import storage_id
 
 
 class _Undo(TorchDispatchMode):
@@ -35,6 +37,10 @@ class _Undo(TorchDispatchMode):
                 self.kept.append((t, alias, alias.clone(), None if t.is_inference() else t._version))
         return func(*args, **kwargs)
 
+    def keep(self, result: Any) -> Any:
+        """`result` with copies in place of the tensors over memory that is about to be put back."""
+        return apart_from(result, {storage_id(alias) for _, alias, _, _ in self.kept})
+
     def restore(self) -> None:
         for t, alias, value, version in reversed(self.kept):
             alias.copy_(value)
@@ -44,14 +50,17 @@ class _Undo(TorchDispatchMode):
 
 
 @contextlib.contextmanager
-def undoing() -> Iterator[None]:
-    """Every write through the dispatcher inside of the block is taken back at its end, versions and random numbers too."""
+def undoing() -> Iterator[_Undo]:
+    """Every write through the dispatcher inside of the block is taken back at its end, versions and random numbers too.
+
+    What the block gives away over written memory has to go through `keep` first.
+    """
     cpu = torch.get_rng_state()
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
     undo = _Undo()
     try:
         with undo:
-            yield
+            yield undo
     finally:
         with torch.no_grad():
             undo.restore()

@@ -72,6 +72,26 @@ y1.backward()
         leaves="w",
         repair=(("scale.mul_(3)", "scale=scale*1"),),
     ),
+    "a gradient worked out in the forward, handed out as it is": Cell(
+        HEAD
+        + """
+class Square(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx,x):
+        ctx.slope=2*x.detach(); return x.pow(2).sum()
+    @staticmethod
+    def backward(ctx,g): return ctx.slope
+w=torch.randn(3,requires_grad=True)
+y=Square.apply(w)
+y.grad_fn.slope.mul_(5)
+y.backward()
+""",
+        verdict="corrupts",
+        line="y.grad_fn.slope.mul_(5)",
+        tasks="y:wrong",
+        leaves="w",
+        repair=(("y.grad_fn.slope.mul_(5)", ""),),
+    ),
     "a module on ctx": Cell(
         HEAD
         + """

@@ -16,6 +16,7 @@ from jupyter_inplace.explain import numbers
 from jupyter_inplace.explain.graph import VIEW_NODES, Graph, Node
 from jupyter_inplace.explain.pull import CannotPullError, Edge
 from jupyter_inplace.record import hooks, unrecorded
+from jupyter_inplace.record.derived import Part
 from jupyter_inplace.record.unrecorded import Cut
 
 
@@ -177,7 +178,22 @@ def _replay(cut: Cut, grad: torch.Tensor, operands: list[Any]) -> tuple[torch.Te
             leaves: dict[Any, torch.Tensor] = {}
             unchanged = memory.clone()
 
+            def replayed(value: Any) -> Any:
+                """What was worked out of the memory as it was, worked out once more."""
+                if isinstance(value, Part):
+                    if value.step is not None:
+                        step = value.step
+                        return step.func(
+                            *map(replayed, step.args), **{name: replayed(item) for name, item in step.kwargs.items()}
+                        )
+                    if value.storage == cut.storage and value.view.itemsize == part.itemsize:
+                        return unchanged.as_strided(value.view.shape, value.view.stride, value.view.offset)
+                    return value.value
+                return [replayed(item) for item in value] if isinstance(value, (list, tuple)) else value
+
             def put(value: Any, place: Any) -> Any:
+                if isinstance(value, Part):
+                    return replayed(value)
                 if value is unrecorded._TARGET:
                     return target
                 if isinstance(value, unrecorded._Place):

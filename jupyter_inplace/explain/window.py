@@ -20,6 +20,7 @@ from jupyter_inplace.explain.names import Names, namespaces, user_frame
 from jupyter_inplace.explain.tracebacks import hide_own_frames
 from jupyter_inplace.explain.wording import ErrorWording
 from jupyter_inplace.record import message, sites
+from jupyter_inplace.record.derived import writes_through_aliases
 from jupyter_inplace.record.session import Session
 from jupyter_inplace.report import Cell, Error, Report
 
@@ -89,7 +90,9 @@ class Window:
         session.before_backward, session.after_failure = analyst.before_backward, analyst.after_failure
         session.after_backward = analyst.after_backward
         session.gradient_overwritten = functools.partial(analyst.gradient_overwritten, session)
-        session.kept_gradients.wanted = mentions_grad(cell.source if cell is not None else _file_source(frame))
+        source = cell.source if cell is not None else _file_source(frame)
+        session.kept_gradients.wanted = mentions_grad(source)
+        session.unrecorded.derived.wanted = writes_through_aliases(source)
         message.explain = analyst.word
         window.start = session.open_window()
         window.started = session.seconds()

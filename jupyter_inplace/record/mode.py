@@ -85,6 +85,13 @@ class WatchMode(TorchDispatchMode):
         """What comes into a checkpointed region from outside is read again in backward; what reads a severed tensor carries it on."""
         session, region = self._session, self._session.regions.current
         carried, session.carried = session.carried, ()
+        derived = session.unrecorded.derived
+        step = None
+        if derived.any and not session.muted and not isinstance(plan, Plan):
+            try:
+                step = derived.read(func, args, kwargs)
+            except Exception as fault:
+                session.fault(fault)
         if region is not None:
             try:
                 own = _not_read(plan, args, kwargs)
@@ -104,6 +111,8 @@ class WatchMode(TorchDispatchMode):
         try:
             if region is not None:
                 region.gave(out)
+            if step is not None:
+                derived.gave(out, step)
             if carried:
                 session.severed.gave(out, carried)
         except Exception as fault:

@@ -192,13 +192,14 @@ class Session:
         """Look at an operation that is about to run; returns whether it has to be dispatched with care."""
         region = self.regions.current is not None
         reads = self.kept_gradients.any or self.severed.any
-        self.attentive = region or reads or self.exports.any or self.gradient_written is not None
+        derived = self.unrecorded.derived.any
+        self.attentive = region or reads or derived or self.exports.any or self.gradient_written is not None
         if not self.muted:
             if reads and not self.engine.depth:
                 self.read_kept(args)
             if self.exports.any:
                 self.compare_exports()
-        return region or bool(self.carried)
+        return region or derived or bool(self.carried)
 
     # --- writes -------------------------------------------------------------------------------------------------------
 
@@ -234,7 +235,8 @@ class Session:
         if self.muted:
             return
         try:
-            self.unrecorded.note_alias(args[0])
+            if self.unrecorded.note_alias(args[0]):
+                self.attentive = True
         except Exception as fault:
             self.fault(fault)
 

@@ -14,6 +14,7 @@ import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from jupyter_inplace.record import torch_private as private
+from jupyter_inplace.record.derived import Derived
 from jupyter_inplace.record.freed import underlying_storage
 from jupyter_inplace.record.geometry import View, view_of
 
@@ -54,12 +55,14 @@ class Cut:
         "order",
         "replayable",
         "sequence",
+        "storage",
         "target",
         "view",
         "write",
     )
 
     def __init__(self, identity: Identity, order: int, sequence: int) -> None:
+        self.storage = 0
         self.identity, self.order, self.sequence = identity, order, sequence
         self.write: Any = None
         self.func: Any = None
@@ -88,14 +91,17 @@ class UnrecordedWrites:
         # By storage, with a weak reference to it: addresses are given out again.
         self._by_storage: dict[int, tuple[StorageWeakRef, list[Identity]]] = {}
         self.cuts: list[Cut] = []
+        self.derived = Derived()
 
-    def note_alias(self, t: Any) -> None:
-        """`t` is about to get an alias that autograd does not connect with it."""
+    def note_alias(self, t: Any) -> bool:
+        """`t` is about to get an alias that autograd does not connect with it; whether operations have to be looked at from now on."""
         if not isinstance(t, torch.Tensor) or not t.requires_grad:
-            return
+            return False
         identity = identity_of(t)
-        if identity is not None:
-            self._add(t, identity)
+        if identity is None:
+            return False
+        self._add(t, identity)
+        return self.derived.watch(t)
 
     def _add(self, t: torch.Tensor, identity: Identity) -> None:
         storage = private.storage_id(t)
@@ -121,6 +127,7 @@ class UnrecordedWrites:
     def before_write(self, func: Any, t: torch.Tensor, args: Any, kwargs: Any, order: int) -> list[Cut]:
         """The cuts that a write to `t` makes, with copies of what it reads. Empty for nearly every write."""
         storage = private.storage_id(t)
+        self.derived.written(storage)
         known = self._known(storage)
         own = identity_of(_base(t)) if t.requires_grad or (t._base is not None and t._base.requires_grad) else None
         if known is None and own is None:
@@ -129,7 +136,7 @@ class UnrecordedWrites:
         missed = [identity for identity in known or () if own is None or identity.key != own.key]
         if own is not None and not recorded:
             missed.append(own)
-        if not missed:
+        if not missed or self.derived.straight_through(func, storage, args):
             return []
         sequence = private.peek_sequence_nr()
         cuts = [Cut(identity, order, sequence) for identity in missed]
@@ -138,8 +145,9 @@ class UnrecordedWrites:
             return cuts
         with private.DisableTorchDispatch(), torch.no_grad():
             before = t.detach().clone()
-        kept_args, kept_kwargs, edges, ok = _keep_call(t, storage, args, kwargs)
+        kept_args, kept_kwargs, edges, ok = _keep_call(t, storage, args, kwargs, self.derived)
         for cut in cuts:
+            cut.storage = storage
             cut.func, cut.args, cut.kwargs, cut.edges = func, kept_args, kept_kwargs, edges
             cut.before, cut.view, cut.replayable = before, view, ok
         return cuts
@@ -153,10 +161,12 @@ class UnrecordedWrites:
     def forget_before(self, sequence: int) -> None:
         """A graph was used up: writes older than it cannot matter to graphs that are still to come."""
         self.cuts = [cut for cut in self.cuts if cut.sequence > sequence]
+        self.derived.clear()
 
     def clear(self) -> None:
         self.cuts.clear()
         self._by_storage.clear()
+        self.derived.clear()
 
 
 def identity_of(t: torch.Tensor) -> Identity | None:
@@ -182,7 +192,7 @@ def _needs_gradient(args: Any, kwargs: Any) -> bool:
 
 
 def _keep_call(
-    t: torch.Tensor, storage: int, args: Any, kwargs: Any
+    t: torch.Tensor, storage: int, args: Any, kwargs: Any, derived: Derived
 ) -> tuple[tuple[Any, ...], dict[str, Any], dict[Any, Any], bool]:
     edges: dict[Any, Any] = {}
     room = _MAX_BYTES
@@ -195,6 +205,9 @@ def _keep_call(
             view = view_of(value)
             if view is not None and private.storage_id(value) == storage:
                 return _Place(view)
+            part = derived.part(value) if derived.any and not value.requires_grad else None
+            if part is not None and part.step is not None:
+                return part
             room -= value.nbytes if value.layout is torch.strided else 0
             if room < 0:
                 raise MemoryError

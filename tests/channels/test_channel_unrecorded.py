@@ -79,6 +79,56 @@ loss=h.sum(); loss.backward()
         leaves="v",
         repair=(("with torch.no_grad(): h.add_(v)", "h=h+v"),),
     ),
+    "other memory, worked out of its own": Cell(
+        HEAD
+        + """
+w=torch.randn(4,requires_grad=True)
+h=w*2
+h.data=h.data*0.5
+loss=h.exp().sum(); loss.backward()
+""",
+        verdict="cuts",
+        line="h.data=h.data*0.5",
+        tasks="loss:wrong",
+        leaves="w",
+        repair=(("h.data=h.data*0.5", "h=h*0.5"),),
+    ),
+    "normalised in several steps": Cell(
+        HEAD
+        + """
+enc=nn.Linear(3,4); x=torch.randn(5,3)
+h=enc(x)
+with torch.no_grad():
+    size=(h.data*h.data).sum(1,keepdim=True).sqrt()
+    h.copy_(h.data/(size+1))
+loss=h.exp().mean(); loss.backward()
+""",
+        verdict="cuts",
+        line="h.copy_(h.data/(size+1))",
+        tasks="loss:wrong",
+        leaves="enc.weight enc.bias",
+        repair=(
+            ("with torch.no_grad():\n", "if True:\n"),
+            ("h.copy_(h.data/(size+1))", "h=h/(size+1)"),
+            ("h.data*h.data", "h*h"),
+        ),
+    ),
+    "harmless: rounded, and straight through": Cell(
+        HEAD
+        + """
+enc=nn.Linear(3,4); dec=nn.Linear(4,1)
+q=enc(torch.randn(5,3))
+q.data.copy_(q.data.round())
+p=enc(torch.randn(5,3))
+p.data=(p.data>0).float()
+r=enc(torch.randn(5,3))
+r.data.sign_()
+s=enc(torch.randn(5,3))
+s.data.copy_(torch.round(s.detach()*4)/4)
+loss=(dec(q)+dec(p)+dec(r)+dec(s)).pow(2).mean(); loss.backward()
+""",
+        tasks="loss:ok",
+    ),
     "harmless: the mask changes nothing": Cell(
         HEAD
         + """

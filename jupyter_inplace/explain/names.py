@@ -256,6 +256,7 @@ _LIBRARY_ROOTS = {
     "IPython",
     "ipykernel",
     "sklearn",
+    "tensorflow",
     "jupyter_inplace",
     "builtins",
     "threading",

@@ -39,6 +39,7 @@ def before_backward(session: Session, call: Backward, graph: Graph, names: Calla
         if grad is None or grad.layout is not torch.strided:
             continue
         found = found or names()
+        _say_if_exported(session, grad, found.of(leaf) or "a leaf")
         bound = found.bound_to(grad)
         if bound:
             row = session.table.row(
@@ -71,9 +72,18 @@ def after_write(
 ) -> None:
     """A dispatched write changed a known gradient: note it where a name holds it."""
     found = names()
+    _say_if_exported(session, t, session.kept_gradients.known[private.storage_id(t)][0])
     bound = found.bound_to(t)
     if bound:
         _keep(session, t, bound, write, session.kept_gradients.known[private.storage_id(t)][0], before)
+
+
+def _say_if_exported(session: Session, grad: torch.Tensor, leaf: str) -> None:
+    """An array over a gradient's memory changes with it, and nobody sees who reads the array."""
+    if session.exports.has_left(private.storage_id(grad)):
+        session.blind_spots.setdefault(
+            f"the memory of {leaf}.grad was handed out (numpy, DLPack ...) and overwritten since: what reads it there is not seen"
+        )
 
 
 def _keep(

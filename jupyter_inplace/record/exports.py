@@ -83,6 +83,10 @@ class Exports:
         self.asks = self._policy == "all"
         self._last_site = None
 
+    def has_left(self, storage: int) -> bool:
+        """Whether the memory became reachable for others during the session."""
+        return storage in self._storages
+
     def leaving(self, tensor: Any) -> None:
         """The memory of `tensor` is about to become reachable for others."""
         if not self.busy and self.policy == "exported" and not self._session.muted:

@@ -139,3 +139,13 @@ def test_both_norms_are_those_of_the_kept_memory(cells):
     row = next(row for row in report["gradients"] if row["status"] == "wrong")
     assert row["norm_as_run"] == pytest.approx(total)
     assert row["norm_reference"] == pytest.approx(enc.weight.grad.norm().item())
+
+
+@pytest.mark.parametrize(
+    ("keep", "said"),
+    [("enc.weight.grad.numpy()", True), ("enc.weight.grad.numpy().copy()", True), ("enc.weight.grad.tolist()", False)],
+)
+def test_a_numpy_array_over_an_overwritten_gradient_is_a_blind_spot_that_is_said(cells, keep, said):
+    """Nobody sees who reads an array: the report must not look as though somebody had looked."""
+    report = watched(cells, HEAD + NET + f"g1={keep}\nloss_b.backward()\ntotal=sum(map(sum,g1))\n")
+    assert any("enc.weight.grad was handed out" in note for note in report["blind_spots"]) is said

@@ -77,7 +77,7 @@ $(TENSORFLOW_VENV)/.installed: pyproject.toml constraints.txt constraints-tensor
 
 tensorflow-test: $(TENSORFLOW_VENV)/.installed
 	@echo "== pytest tests/tensorflow" && $(TENSORFLOW_VENV)/bin/python -c "import tensorflow" && \
-	    $(TENSORFLOW_VENV)/bin/python -m pytest tests/tensorflow
+	    $(TENSORFLOW_VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile tests/tensorflow
 
 # Other random programs than those of `make test`, watched as unwatched (EXAMPLES=500).
 fuzz: $(VENV)/.installed-test

@@ -188,6 +188,15 @@ def _alias(session: Session, t: torch.Tensor) -> torch.Tensor:
         session.muted = before
 
 
+def _is_late_output(node: Any, sequence: int) -> bool:
+    """Whether `node` is being made right now although a newer one is there.
+
+    A view whose base was written gets its own node made anew when it is read, after the reader took its number: the newest node is then
+    one that the reader leads to.
+    """
+    return any(child is not None and child._sequence_nr() == sequence for child, _ in node.next_functions)
+
+
 def _make_pack(ref: weakref.ref[Session]) -> Any:
     def pack(t: torch.Tensor) -> Saved:
         saved = Saved()
@@ -205,7 +214,9 @@ def _make_pack(ref: weakref.ref[Session]) -> Any:
                 session.optimizers.end_step()
             custom = _getframe(1).f_code is _APPLY
             node = t.grad_fn
-            if node is None or node._sequence_nr() < sequence:
+            if node is None or (
+                node._sequence_nr() < sequence and not (session.rewritten and _is_late_output(node, sequence))
+            ):
                 saved.interior = node is not None
                 saved.cell = session.cell
                 session.fresh = True

@@ -83,6 +83,9 @@ class Session:
         self.regions = Regions(self)
         self.undispatched = Undispatched(self)
         self.severed = Severed()
+        self.rewritten = (
+            False  # whether a tensor that needs a gradient was ever written: its views get their nodes made anew
+        )
         self.carried: tuple[Any, ...] = ()  # the severed tensors whose values the operation under way hands on
         self.kept_gradients = KeptGradients(self)
         # Called with (tensor, write, value before) for a dispatched write to a tensor known to be some leaf's `.grad`.
@@ -294,6 +297,7 @@ class Session:
             row.version_before = version
             row.grad_mode = torch.is_grad_enabled()
             row.requires_grad = t.requires_grad
+            self.rewritten = self.rewritten or t.requires_grad
             row.hidden = plan.hidden
         row.count += 1
         row.last = self.order

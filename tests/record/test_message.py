@@ -210,3 +210,23 @@ def test_what_is_added_stands_below_torchs_own_words():
     assert lines[1] == ""
     assert lines[2].startswith("jupyter_inplace: t.mul_(2) ")
     assert "overwrote the result that ExpBackward0 saved at " in lines[2]
+
+
+def test_the_output_of_an_operation_on_a_view_whose_base_was_written():
+    """The view's node is made anew while the operation's own is: it is the operation that torch names all the same."""
+
+    def program():
+        w = torch.randn(2, 3, requires_grad=True)
+        base = w * 1.0
+        view = base.t().t()
+        base.mul_(0.5)
+        out = view.sigmoid()
+        out.mul_(0.5)
+        out.sum().backward()
+
+    with pytest.raises(RuntimeError) as alone:
+        program()
+    with pytest.raises(RuntimeError) as watched, watch(verify=False):
+        program()
+    assert "output 0 of Sigmoid" in str(alone.value)
+    assert str(alone.value) in str(watched.value)

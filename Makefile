@@ -3,6 +3,7 @@
 # make examples  run every example notebook, leave them as HTML with their reports in build/examples
 # make docs    build the documentation into build/docs; warnings are errors
 # make lint    ruff and mypy alone
+# make bench   what a watch costs: tables, and whether each target is met (about ten minutes; nothing else should run meanwhile)
 # make clean   remove what the other targets made
 #
 # PYTHON=...   the Python (3.11 or newer) to make .venv with
@@ -23,7 +24,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 FRONT_END := hatch_build.py install.json $(shell find labextension -type f \
     -not -path '*/node_modules/*' -not -path 'labextension/lib/*' -not -path 'labextension/tests/*')
 
-.PHONY: fuzz tensorflow-test venv demo examples docs test lint front-end-test browser python-test clean
+.PHONY: bench fuzz tensorflow-test venv demo examples docs test lint front-end-test browser python-test clean
 
 venv: $(VENV)/.installed-test
 
@@ -82,6 +83,10 @@ tensorflow-test: $(TENSORFLOW_VENV)/.installed
 # Other random programs than those of `make test`, watched as unwatched (EXAMPLES=500).
 fuzz: $(VENV)/.installed-test
 	@cd tests/fuzz && FUZZ_EXAMPLES=$${EXAMPLES:-500} $(CURDIR)/$(BIN)/python -m pytest -q -p no:xdist fuzz.py
+
+# Every table is printed, whichever target is missed.
+bench: $(VENV)/.installed-test
+	@missed=0; for part in overhead scale start; do echo "== $$part"; $(BIN)/python -m benchmarks.$$part || missed=1; done; exit $$missed
 
 clean:
 	rm -rf $(VENV) $(TENSORFLOW_VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis labextension/node_modules

@@ -27,7 +27,7 @@ import torch
 from benchmarks.modes import ANOMALY, EMPTY, MODES, PLAIN, WATCH, torchlens_step
 from benchmarks.programs import PROGRAMS, Program
 
-TARGETS = {"MLP": 1.40, "transformer": 1.04, "ResNet": 1.04}
+TARGETS = {"MLP": 1.40, "transformer": 1.04, "ResNet-18": 1.04}
 _WARM = 3  # steps of a block before the clock counts: a watch names the tasks of its first backward calls
 
 

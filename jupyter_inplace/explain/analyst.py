@@ -50,11 +50,13 @@ class Analyst:
         self.labels: dict[str, str] = {}
         self.known_files: dict[str, str] = {}
         self._sites: dict[Any, tuple[int, list[str]]] = {}
+        self._folded: dict[Any, BackwardFacts] = {}
         self.done: set[tuple[str, int]] = set()
         self.current: BackwardFacts | None = None
 
     def new_window(self) -> None:
         self._sites.clear()
+        self._folded.clear()
 
     def before_backward(self, session: Session, call: Backward) -> None:
         """The callback of the recorder: right before the engine runs."""
@@ -72,12 +74,21 @@ class Analyst:
         gradients = session.kept_gradients.wanted
         python = session.python.seen and (calls < _NAMED_CALLS or session.python.wrote)
         if not suspect and not mixed and not python and not gradients and not self.always and calls >= _NAMED_CALLS:
-            call.facts = BackwardFacts(names, call.order, call.site, call.time)
+            self._fold(call, names)
             return
         with quiet(session):
             facts = self._analyse(session, call, touched, mixed, integers=integers)
         self._sites[call.site] = (calls + 1, facts.tasks)
         call.facts = self.current = facts
+
+    def _fold(self, call: Backward, names: list[str]) -> None:
+        """One call of a loop in which nothing happens: a training loop of any length leaves one set of facts."""
+        facts = self._folded.get(call.site)
+        call.folded = facts is not None and facts.tasks is names
+        if facts is None or not call.folded:
+            facts = self._folded[call.site] = BackwardFacts(names, call.order, call.site, call.time, count=0)
+        facts.count += 1
+        call.facts = facts
 
     def after_backward(self, session: Session, call: Backward) -> None:
         if call.leaves and call.accumulate and call.facts is not None:

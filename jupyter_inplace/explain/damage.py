@@ -101,10 +101,9 @@ class Damage:
             cuts = [write for write in self.repair.writes if write.changed or not write.cut.replayable]
         broken = self._bits_of(raising)
         keys = dict.fromkeys((*self.untouched, *self.recorded))
-        for _, leaf in keys:
-            self._scale[leaf] = max(
-                (numbers.norm(g) or 0.0 for (_, k), g in self.untouched.items() if k == leaf), default=0.0
-            )
+        self._scale.update(dict.fromkeys((leaf for _, leaf in keys), 0.0))
+        for (_, leaf), g in self.untouched.items():
+            self._scale[leaf] = max(self._scale[leaf], numbers.norm(g) or 0.0)
         facts.gradients.extend(self._row(task, leaf, broken) for task, leaf in keys)
         if self.integers:
             lost_tasks(self, facts, self.integers)

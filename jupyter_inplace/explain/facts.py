@@ -79,7 +79,7 @@ class SaveFact:
 
 @dataclasses.dataclass
 class BackwardFacts:
-    """What explain made of one backward call."""
+    """What explain made of one backward call, or of `count` calls of a loop that are all alike."""
 
     tasks: list[str]
     order: int
@@ -94,5 +94,6 @@ class BackwardFacts:
     as_run: dict[tuple[str, str], torch.Tensor] = dataclasses.field(default_factory=dict)
     notes: list[str] = dataclasses.field(default_factory=list)
     pending: bool = False
+    count: int = 1
     root_keys: set[tuple[str, int]] = dataclasses.field(default_factory=set)
     names: dict[int, str] = dataclasses.field(default_factory=dict)  # storage -> name, for rows of writes

@@ -57,7 +57,7 @@ def lost_tasks(damage: Damage, facts: BackwardFacts, found: dict[Saved, list[Int
             if saved in damage.reading.reader and task in damage.tasks_through(damage.reading.reader[saved])
         ]
         for saved in read:
-            for place in _suspects(found[saved], damage.session, facts.order):
+            for place in _suspects(found[saved], damage.session):
                 kept = found[saved][place]
                 instead = _without(saved, found[saved][: place + 1])
                 if instead is None:
@@ -79,13 +79,12 @@ def lost_tasks(damage: Damage, facts: BackwardFacts, found: dict[Saved, list[Int
                 return
 
 
-def _suspects(writes: list[IntegerWrite], session: Session, now: int) -> list[int]:
-    """The places of the writes, given the latest first, that may have silenced a task of the backward call at `now`.
+def _suspects(writes: list[IntegerWrite], session: Session) -> list[int]:
+    """The places of the writes, given the latest first, that may have silenced a task of the backward call at hand.
 
     What was written before the last backward call served another task: it is asked before the task's own.
     """
-    last = max((call.order for call in session.backwards if call.order < now), default=-1)
-    return sorted(range(len(writes)), key=lambda place: writes[place].order > last)
+    return sorted(range(len(writes)), key=lambda place: writes[place].order > session.last_backward)
 
 
 def _without(saved: Saved, writes: list[IntegerWrite]) -> torch.Tensor | None:

@@ -56,7 +56,8 @@ def build_timeline(facts: list[BackwardFacts], rows: Rows, window: Window) -> tu
                 }
         if not fact.pending:
             for task in fact.tasks:
-                events.append((fact.order, {"kind": "backward", "task": task, "site": rows.site(fact.site)}))
+                backward = {"kind": "backward", "task": task, "site": rows.site(fact.site), "count": fact.count}
+                events.append((fact.order, backward))
             for conflict in fact.conflicts:
                 events.append(
                     (
@@ -88,7 +89,7 @@ def _folded(events: list[tuple[int, dict[str, Any]]]) -> list[tuple[int, dict[st
         if event["kind"] in ("backward", "read"):
             key = (event["kind"], event.get("tensor"), event["site"], event.get("task"), event.get("conflict"))
             if key in known:
-                known[key]["count"] = known[key].get("count", 1) + 1
+                known[key]["count"] = known[key].get("count", 1) + event.get("count", 1)
                 continue
             known[key] = event
         out.append((order, event))

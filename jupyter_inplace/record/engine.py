@@ -24,7 +24,8 @@ class Backward:
     `roots`, `grads` and `inputs` hold the user's tensors and are dropped when the call ends; `facts` is what explain made of
     it before the engine ran. `accumulate` tells `backward()` from `autograd.grad()`, `nested` a call made from inside
     another one (re-entrant checkpoint), `batched` one whose gradients cannot be read (a dimension of vmap's, tensors without data),
-    `transformed` one that belongs to a torch.func transform or to a program being traced, where nothing is saved in our sight.
+    `transformed` one that belongs to a torch.func transform or to a program being traced, where nothing is saved in our sight,
+    `folded` one whose `facts` are those of an earlier call, so that it is not kept.
     """
 
     __slots__ = (
@@ -34,6 +35,7 @@ class Backward:
         "error",
         "facts",
         "finished",
+        "folded",
         "frame",
         "grads",
         "inputs",
@@ -56,7 +58,7 @@ class Backward:
         self.frame: types.FrameType | None = None
         self.accumulate = self.batched = self.retain = self.create_graph = self.nested = self.transformed = (
             self.finished
-        ) = False
+        ) = self.folded = False
         self.error: str | None = None
         self.facts: Any = None
         self.leaves: list[tuple[str, Any]] = []
@@ -161,7 +163,9 @@ class EnginePatch:
                 session.before_backward(session, call)
             if session.gradient_written is not None:
                 session.attentive = True  # what Python makes inside of the engine is noted
-            session.backwards.append(call)
+            session.last_backward = call.order
+            if not call.folded:
+                session.backwards.append(call)
             return call
         except Exception as fault:
             session.fault(fault)
@@ -193,6 +197,8 @@ class EnginePatch:
     def _failed(self, call: Backward, error: BaseException) -> None:
         call.error = type(error).__name__
         session = self._session
+        if call.folded:
+            session.backwards.append(call)
         if session.after_failure is not None:
             try:
                 session.after_failure(session, call, error)

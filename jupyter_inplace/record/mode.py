@@ -44,6 +44,7 @@ class WatchMode(TorchDispatchMode):
         self._session = session
         self._plans: dict[Any, Plan | None] = {}
         # What to call for operators that write to nothing, by identity (their own hash is Python code): `_plans` holds them.
+        self._by_identity: dict[int, Plan | None] = {}
         self._plain: dict[int, Any] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -61,9 +62,9 @@ class WatchMode(TorchDispatchMode):
     def _by_plan(self, func: Any, args: Any, kwargs: Any) -> Any:
         """An operator that may write, or any while something is to be looked out for."""
         session = self._session
-        plan = self._plans.get(func, _UNKNOWN)
+        plan = self._by_identity.get(id(func), _UNKNOWN)
         if plan is _UNKNOWN:
-            plan = self._plans[func] = plan_of(func)
+            plan = self._by_identity[id(func)] = self._plans[func] = plan_of(func)
             if plan is None:
                 # What the call of an operator comes down to, without the frame in between.
                 self._plain[id(func)] = func._op if type(func) is torch._ops.OpOverload else func
@@ -126,14 +127,15 @@ class WatchMode(TorchDispatchMode):
         if not session.muted:
             try:
                 targets = plan.tensors(args, kwargs)
-                if not any(map(private.is_symbolic, targets)):
-                    pending = session.before_write(plan, targets, func, args, kwargs)
+                pending = session.before_write(plan, targets, func, args, kwargs)
             except Exception as fault:  # nothing of ours may surface inside of the user's operation
                 session.fault(fault)
-        lists = targets or plan.tensors(args, kwargs) if plan.foreach else []
-        shapes = [t.shape for t in lists]
+        lists: list[torch.Tensor] = []
+        if plan.foreach:
+            lists = targets or plan.tensors(args, kwargs)
+            shapes = [t.shape for t in lists]
         # A write that the kernel refuses (expanded memory) raises here and is never recorded.
-        out = self._call_custom(func, args, kwargs) if plan.custom else func(*args, **kwargs)
+        out = self._call_custom(func, args, kwargs) if plan.custom else func._op(*args, **kwargs)
         if pending is not None:
             try:
                 session.after_write(plan, targets, pending, func, args, kwargs)

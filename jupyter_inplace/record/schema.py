@@ -18,7 +18,18 @@ class Plan:
     `hidden` that autograd does not count the write as in-place, `repeatable` that a call may be made again on copies.
     """
 
-    __slots__ = ("bumps", "custom", "foreach", "hidden", "metadata_only", "name", "places", "repeatable", "when")
+    __slots__ = (
+        "bumps",
+        "custom",
+        "foreach",
+        "hidden",
+        "metadata_only",
+        "name",
+        "places",
+        "repeatable",
+        "sole",
+        "when",
+    )
 
     def __init__(
         self, func: Any, places: list[tuple[int, str]], when: Callable[[Any, Any], bool] | None = None
@@ -26,6 +37,7 @@ class Plan:
         self.name = str(func)
         self.places = places
         self.when = when
+        self.sole = places[0][0] if len(places) == 1 and when is None else None  # where it writes one argument
         namespace = func.namespace
         operator = func._schema.name.partition("::")[2]
         # An operator that writes an input besides giving its result (`rrelu_with_noise`, `_native_batch_norm_legit`) saves
@@ -42,6 +54,10 @@ class Plan:
 
     def tensors(self, args: Any, kwargs: Any) -> list[torch.Tensor]:
         """The tensors that a call with these arguments writes to."""
+        if self.sole is not None and self.sole < len(args):
+            value = args[self.sole]
+            if isinstance(value, torch.Tensor):
+                return [value]
         found: list[torch.Tensor] = []
         if self.when is not None and not self.when(args, kwargs):
             return found

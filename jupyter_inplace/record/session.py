@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -54,6 +54,7 @@ class Session:
         self.table = WriteTable()
         self.unrecorded = UnrecordedWrites()
         self.backwards: list[Backward] = []
+        self.last_backward = -1  # place in program order of the newest call
         self.blind_spots: dict[str, None] = {}
         self.cell_files: frozenset[str] = frozenset()
         self.order = 0
@@ -245,27 +246,43 @@ class Session:
 
     def before_write(
         self, plan: Plan, targets: list[torch.Tensor], func: Any, args: Any, kwargs: Any
-    ) -> list[_Prepared]:
-        """Copy what is about to be overwritten, and note what the tensors were."""
+    ) -> list[_Prepared] | None:
+        """Copy what is about to be overwritten, and note what the tensors were; None where they have no numbers for it."""
+        for t in targets:
+            if private.is_symbolic(t):
+                return None
         return [self._prepare(t, plan, func, args, kwargs) for t in targets]
 
     def _prepare(self, t: torch.Tensor, plan: Plan, func: Any, args: Any, kwargs: Any) -> _Prepared:
-        keys = storages_of(t)
+        key = private.storage_id(t)
+        keys = (key,) if key else storages_of(t)
         before = _Prepared(keys, private.version(t), t.shape)
-        buckets = [bucket for key in keys if (bucket := self.index.bucket(key)) is not None]
+        buckets: list[Bucket] = []
+        for key in keys:
+            bucket = self.index.bucket(key)
+            if bucket is not None:
+                buckets.append(bucket)
         if buckets:
             before.buckets, before.view = buckets, view_of(t)
             before.span = WHOLE if plan.metadata_only else byte_range(t)
             for bucket in buckets:
                 self.copies.overlapping(bucket, before.span, plan.hidden)
         if not plan.metadata_only:
-            if not plan.hidden:
+            if not plan.hidden and (
+                self.unrecorded.any or t.requires_grad or ((base := t._base) is not None and base.requires_grad)
+            ):
                 before.cuts = self.unrecorded.before_write(func, t, args, kwargs, self.order + 1)
                 if not plan.repeatable:
                     for cut in before.cuts:
                         cut.replayable = False
-            before.integers = self.integers.before_write(t, self.order + 1)
-        if keys and keys[0] in self.kept_gradients.known and self.gradient_overwritten is not None:
+            if not t.is_floating_point():
+                before.integers = self.integers.before_write(t, self.order + 1)
+        if (
+            self.kept_gradients.known
+            and keys
+            and keys[0] in self.kept_gradients.known
+            and self.gradient_overwritten is not None
+        ):
             before.gradient = t.detach().clone()
         if self.gradient_written is not None and self.engine.depth and plan.repeatable:
             before.flat = _flat_storage(t)
@@ -279,7 +296,7 @@ class Session:
             return
         site, module = sites.find_site_and_module(_CALL_IMPL, 2, self.cell_files)
         self.order += 1
-        for t, before in zip(targets, prepared, strict=True):
+        for t, before in zip(targets, prepared):  # noqa: B905 (one for each)
             row = self._enter(plan, t, before, site, module)
             if before.flat is not None and self.gradient_written is not None:
                 self.gradient_written(row, t, before.flat, func, args, kwargs)
@@ -338,6 +355,7 @@ class Session:
                 keep.update(hit.write for hit in bucket.hits)
         self.table.keep(keep)
         self.backwards.clear()
+        self.last_backward = -1
         self.blind_spots.clear()
         self.last_op = None
         self.unrecorded.clear()
@@ -355,17 +373,17 @@ class Session:
 class _Prepared:
     """What a tensor was right before a write to it. `span` and `view` are worked out where a saved tensor lies there."""
 
-    __slots__ = ("buckets", "cuts", "flat", "gradient", "integers", "keys", "shape", "span", "version", "view")
+    # In the class, since nearly every write leaves them so.
+    span: tuple[int, int] = (0, 0)
+    view: View | None = None
+    buckets: Sequence[Bucket] = ()
+    cuts: Sequence[Cut] = ()
+    integers: IntegerWrite | None = None
+    gradient: torch.Tensor | None = None
+    flat: torch.Tensor | None = None
 
     def __init__(self, keys: tuple[int, ...], version: int | None, shape: torch.Size) -> None:
         self.keys, self.version, self.shape = keys, version, shape
-        self.span: tuple[int, int] = (0, 0)
-        self.view: View | None = None
-        self.buckets: list[Bucket] = []
-        self.cuts: list[Cut] = []
-        self.integers: IntegerWrite | None = None
-        self.gradient: torch.Tensor | None = None
-        self.flat: torch.Tensor | None = None
 
 
 def _flat_storage(t: torch.Tensor) -> torch.Tensor | None:

@@ -150,7 +150,7 @@ def find_site_and_module(
     lasti = frame.f_lasti  # type: ignore[union-attr]
     key: SiteKey = (_refs.get(id(code)) or code_ref(code), lasti)
     in_cell = not cell_files or code.co_filename in cell_files
-    if module is not None and in_cell:
+    if in_cell and (module is not None or (cell_files and code.co_name == "<module>")):
         return key, module
     return _outward(frame, key, module, in_cell, call_impl, cell_files, outermost)
 

@@ -23,7 +23,7 @@ peek_sequence_nr = _autograd._get_sequence_nr
 
 # Identity of the StorageImpl under a tensor, in one call instead of the two of `untyped_storage()._cdata`. Raises for
 # tensors without storage (sparse, opaque); see `storage_of`. Falls back to the two calls.
-_storage_id = getattr(_C, "_storage_id", None)
+_storage_id = getattr(_C, "_storage_id", None) or (lambda t: t.untyped_storage()._cdata)
 
 # Takes every Python dispatch (modes and subclasses) out of force, so that our own detach() is not seen by any mode. Required.
 DisableTorchDispatch = _C._DisableTorchDispatch
@@ -122,7 +122,7 @@ def is_tracing() -> bool:
 
 def is_symbolic(t: torch.Tensor) -> bool:
     """Whether `t` has sizes that must not be read as numbers."""
-    return bool(getattr(t, "_has_symbolic_sizes_strides", False))
+    return getattr(t, "_has_symbolic_sizes_strides", False)
 
 
 def is_transformed(t: torch.Tensor) -> bool:
@@ -155,7 +155,7 @@ def is_python_tensor(t: torch.Tensor) -> bool:
 def storage_id(t: torch.Tensor) -> int:
     """A number for the storage under `t`, unique while that storage lives; 0 where `t` has none."""
     try:
-        return int(_storage_id(t)) if _storage_id is not None else int(t.untyped_storage()._cdata)
+        return _storage_id(t)  # type: ignore[no-any-return]
     except (RuntimeError, NotImplementedError, ValueError):
         return 0
 

@@ -8,6 +8,7 @@ made after it still leads to the old one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -152,7 +153,12 @@ class UnrecordedWrites:
             cut.before, cut.view, cut.replayable = before, view, ok
         return cuts
 
-    def enter(self, cuts: list[Cut], write: Any) -> None:
+    @property
+    def any(self) -> bool:
+        """Whether any tensor has an alias that autograd does not connect with it."""
+        return bool(self._by_storage)
+
+    def enter(self, cuts: Sequence[Cut], write: Any) -> None:
         for cut in cuts:
             cut.write = write
         self.cuts.extend(cuts)

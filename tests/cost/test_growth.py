@@ -1,0 +1,63 @@
+"""As the work grows, what is done for it grows with it and no faster."""
+
+import pytest
+import torch
+from counting import session_now
+
+from jupyter_inplace import watch
+from jupyter_inplace.explain import damage, numbers
+
+
+@pytest.mark.parametrize("slots", [20, 80])
+def test_each_saved_slot_is_copied_once(slots):
+    w = torch.ones(slots, requires_grad=True)
+    with watch():
+        buffer = w * 2
+        before = session_now().copies.made
+        total = sum(buffer[i] * buffer[i].detach() for i in range(slots))
+        for i in range(slots):
+            buffer.data[i] = 0.0
+        assert session_now().copies.made - before == slots
+        total.backward()
+
+
+def test_nothing_is_copied_where_writes_and_saved_tensors_lie_apart():
+    w = torch.ones(8, requires_grad=True)
+    with watch():
+        buffer = w * 2
+        before = session_now().copies.made
+        loss = buffer[:4].exp().sum() + (buffer[:4] * w[:4]).sum()
+        buffer.data[4:].zero_()
+        assert session_now().copies.made == before
+        loss.backward()
+
+
+@pytest.mark.parametrize(("tasks", "leaves"), [(1, 4), (4, 4), (8, 4), (4, 16)])
+def test_two_passes_for_each_task_and_a_few_norms_for_each_row(tasks, leaves, monkeypatch):
+    passes, norms = [], []
+    pull, norm = damage.pull, numbers.norm
+    monkeypatch.setattr(damage, "pull", lambda *args, **kwargs: (passes.append(1), pull(*args, **kwargs))[1])
+    monkeypatch.setattr(numbers, "norm", lambda *args: (norms.append(1), norm(*args))[1])
+    ws = [torch.ones(2, requires_grad=True) for _ in range(leaves)]
+    with watch() as report:
+        h = torch.stack(ws).exp()
+        losses = [(h * (i + 1)).sum() for i in range(tasks)]
+        h.data.mul_(2)
+        sum(losses).backward()
+    assert report.verdict == "corrupts"
+    assert len(report.gradients) == tasks * leaves
+    assert len(passes) == 2 * tasks
+    assert len(norms) <= 4 * tasks * leaves
+
+
+def test_rows_and_report_do_not_grow_with_the_number_of_writes():
+    sizes = []
+    for count in (300, 3000):
+        with watch() as report:
+            x = torch.zeros(100, 2)
+            for i in range(count):
+                x[i % 100] = 1.0
+        (write,) = report.mutations
+        assert write.count == count
+        sizes.append(len(report.to_json()))
+    assert sizes[1] - sizes[0] < 20

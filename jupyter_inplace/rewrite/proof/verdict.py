@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jupyter_inplace.report import HARMFUL, Gradient, Mutation, ProofStatus, Report, Verification
 from jupyter_inplace.rewrite.proof import agreement
@@ -12,6 +12,8 @@ from jupyter_inplace.rewrite.proof.events import Event
 from jupyter_inplace.rewrite.proof.reference import Reference
 from jupyter_inplace.rewrite.proof.runs import Run
 from jupyter_inplace.rewrite.proof.values import compare
+
+_CONTRADICTION = 0.05  # a relative difference beyond rounding, of gradients that the proof found equal
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ def judge(report: Report, reference: Reference, candidate: Run, differences: Run
             losses_equal=wrong_loss is None,
             gradients_equal=wrong_gradient is None,
             reason=against,
-            gradients=_rows(report, again, reference, candidate),
+            gradients=_rows(report, again, reference, candidate, equal=wrong_gradient is None),
         ),
         extra_bytes=_extra_bytes(reference.control, candidate),
         differing=differing,
@@ -237,8 +239,12 @@ def _rounds(events: Sequence[Event]) -> int:
     return steps or len(events)
 
 
-def _rows(before: Report, again: Report, reference: Reference, candidate: Run) -> tuple[Gradient, ...]:
-    """The gradient table of the rewrite, its norms beside those of the reference."""
+def _rows(before: Report, again: Report, reference: Reference, candidate: Run, *, equal: bool) -> tuple[Gradient, ...]:
+    """The gradient table of the rewrite, its norms beside those of the reference.
+
+    :param equal: the engine's own gradients are those of the reference. The watch works out its numbers node by node, and does
+        not know what a hook that returns another gradient made of them: numbers that contradict the engine are left out.
+    """
     wanted = {(row.task, row.leaf): row for row in before.gradients}
     rows = []
     for row in again.gradients:
@@ -247,6 +253,9 @@ def _rows(before: Report, again: Report, reference: Reference, candidate: Run) -
         if old is not None and old.norm_reference is not None and reference.kind not in ("itself", "permitted"):
             norm = old.norm_reference
         relative, cosine = _against(reference, candidate, row.task, row.leaf)
+        if equal and row.status == "ok" and relative is not None and relative > _CONTRADICTION:
+            row = replace(row, norm_as_run=None, relative_difference=None, cosine=None)
+            relative = cosine = None
         rows.append(
             Gradient(
                 task=row.task,

@@ -15,7 +15,7 @@ from jupyter_inplace.explain.graph import Graph
 from jupyter_inplace.explain.names import Names
 from jupyter_inplace.record import torch_private as private
 from jupyter_inplace.record.engine import Backward
-from jupyter_inplace.record.kept_gradients import KeptGradient
+from jupyter_inplace.record.kept_gradients import KeptGradient, KnownGradient
 from jupyter_inplace.record.session import Session
 from jupyter_inplace.record.sites import SiteResolver
 from jupyter_inplace.report import Site
@@ -63,19 +63,22 @@ def after_backward(session: Session, leaves: list[tuple[str, Any]], tasks: list[
         grad = leaf.grad
         if grad is not None:
             storage = private.storage_id(grad)
-            before = gradients.known.get(storage)
-            gradients.known[storage] = (name, list(dict.fromkeys([*(before[1] if before is not None else []), *tasks])))
+            before = gradients.held(storage)
+            earlier = before.tasks if before is not None else []
+            gradients.known[storage] = KnownGradient(name, list(dict.fromkeys([*earlier, *tasks])), leaf)
 
 
 def after_write(
     session: Session, t: torch.Tensor, write: Any, names: Callable[[], Names], before: torch.Tensor
 ) -> None:
     """A dispatched write changed a known gradient: note it where a name holds it."""
-    found = names()
-    _say_if_exported(session, t, session.kept_gradients.known[private.storage_id(t)][0])
-    bound = found.bound_to(t)
+    known = session.kept_gradients.held(private.storage_id(t))
+    if known is None:  # the write gave `t` other memory
+        return
+    _say_if_exported(session, t, known.leaf)
+    bound = names().bound_to(t)
     if bound:
-        _keep(session, t, bound, write, session.kept_gradients.known[private.storage_id(t)][0], before)
+        _keep(session, t, bound, write, known.leaf, before)
 
 
 def _say_if_exported(session: Session, grad: torch.Tensor, leaf: str) -> None:
@@ -95,7 +98,8 @@ def _keep(
         for kept in session.kept_gradients.kept
     ):
         return  # the first value after the binding is the one that was meant
-    tasks = session.kept_gradients.known.get(storage, (leaf, []))[1]
+    known = session.kept_gradients.held(storage)
+    tasks = known.tasks if known is not None else []
     value = before if before is not None else grad.detach().clone()
     session.kept_gradients.add(KeptGradient(storage, leaf, list(tasks), bound, value, session.order, write))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import types
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -40,19 +41,43 @@ class KeptGradient:
         self.keys: set[Any] = set()
 
 
+class KnownGradient:
+    """What stands in the `.grad` of a leaf: the leaf's name, and the tasks that filled it."""
+
+    __slots__ = ("_owner", "leaf", "tasks")
+
+    def __init__(self, leaf: str, tasks: list[str], owner: torch.Tensor) -> None:
+        self.leaf, self.tasks = leaf, tasks
+        self._owner = weakref.ref(owner)
+
+    def stands_on(self, storage: int) -> bool:
+        """Whether the leaf's gradient still has this memory."""
+        owner = self._owner()
+        gradient = owner.grad if owner is not None else None
+        return gradient is not None and private.storage_id(gradient) == storage
+
+
 class KeptGradients:
     """The gradients in `.grad` that this session knows, and those kept under a name and overwritten."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self.wanted = False  # whether the source under watch mentions `.grad` at all
-        self.known: dict[int, tuple[str, list[str]]] = {}  # storage of a leaf's .grad -> (leaf, tasks that filled it)
+        self.known: dict[int, KnownGradient] = {}  # by the storage of a leaf's .grad
         self.kept: list[KeptGradient] = []
         self._watched: dict[int, list[KeptGradient]] = {}
 
     @property
     def any(self) -> bool:
         return bool(self._watched)
+
+    def held(self, storage: int) -> KnownGradient | None:
+        """The gradient on a storage, if it still is one: memory that was let go is given to the next tensor that is made."""
+        known = self.known.get(storage)
+        if known is not None and not known.stands_on(storage):
+            del self.known[storage]
+            return None
+        return known
 
     def add(self, kept: KeptGradient) -> None:
         if len(self.kept) < _MAX_KEPT:

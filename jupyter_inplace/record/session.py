@@ -280,7 +280,7 @@ class Session:
         if (
             self.kept_gradients.known
             and keys
-            and keys[0] in self.kept_gradients.known
+            and self.kept_gradients.held(keys[0]) is not None
             and self.gradient_overwritten is not None
         ):
             before.gradient = t.detach().clone()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from cell_oracle import HEAD, Cell, check, watched
+
+from jupyter_inplace import watch
 
 NET = """
 enc=nn.Linear(3,2,bias=False); x=torch.randn(4,3)
@@ -149,3 +152,20 @@ def test_a_numpy_array_over_an_overwritten_gradient_is_a_blind_spot_that_is_said
     """Nobody sees who reads an array: the report must not look as though somebody had looked."""
     report = watched(cells, HEAD + NET + f"g1={keep}\nloss_b.backward()\ntotal=sum(map(sum,g1))\n")
     assert any("enc.weight.grad was handed out" in note for note in report["blind_spots"]) is said
+
+
+def test_memory_that_a_gradient_had_is_no_gradient_any_more():
+    """`zero_grad` lets the memory of `.grad` go, and a tensor made next may get it."""
+    w = torch.ones(1000, requires_grad=True)
+    with watch() as report:
+        for _ in range(20):
+            (w * w).sum().backward()
+            assert w.grad is not None  # the source speaks of .grad, so gradients are followed
+            w.grad = None
+            h = torch.ones(1000)
+            h.mul_(2)
+            k = h + 1
+            h.mul_(3)
+            k = h + k
+    assert report.verdict == "harmless", report
+    assert not [note for note in report.blind_spots if "recorder failed" in note]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import sys
 from pathlib import Path
@@ -14,8 +13,8 @@ from jupyter_inplace.report import Report
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 CLAIMS = Path(__file__).parent / "claims"
-NOTEBOOKS = sorted(EXAMPLES.glob("[0-9]*.ipynb"))
-NEEDS = {"09_tensorflow_tape": "tensorflow"}
+# The one on tapes needs TensorFlow: `tests/tensorflow` runs it, in the environment that has it.
+NOTEBOOKS = [path for path in sorted(EXAMPLES.glob("[0-9]*.ipynb")) if "tensorflow" not in path.stem]
 
 sys.path.insert(0, str(EXAMPLES))
 import notebooks  # noqa: E402
@@ -28,10 +27,9 @@ def prompt(cell) -> str:
 @pytest.mark.kernel
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_runs_and_keeps_its_word(path):
-    need = NEEDS.get(path.stem)
-    if need is not None and importlib.util.find_spec(need) is None:
-        pytest.skip(f"{need} is not installed")
     notebook = notebooks.read(path)
+    for cell in notebooks.code_cells(notebook):  # what a busy machine leaves untried says nothing of the claims
+        cell.source = re.sub(r"^(%%autograd_watch\b)(?!.*--verify)", r"\1 --verify-seconds 200", cell.source)
     claims = CLAIMS / f"{path.stem}.py"
     if claims.exists():
         notebook.cells.append(nbformat.v4.new_code_cell(claims.read_text(encoding="utf-8")))

@@ -74,6 +74,6 @@ def test_is_committed_clean(path):
 
 def test_the_way_through_them_names_each():
     text = "\n".join(cell.source for cell in notebooks.read(EXAMPLES / "00_start_here.ipynb").cells)
-    named = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
+    named = re.findall(r"^\| \[(\w+)\]\(\1\.ipynb\) \|", text, re.MULTILINE)
     assert named == sorted(named)
     assert {path.stem for path in NOTEBOOKS[1:]} <= set(named)

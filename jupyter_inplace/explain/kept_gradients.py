@@ -65,7 +65,7 @@ def after_backward(session: Session, leaves: list[tuple[str, Any]], tasks: list[
             storage = private.storage_id(grad)
             before = gradients.held(storage)
             earlier = before.tasks if before is not None else []
-            gradients.known[storage] = KnownGradient(name, list(dict.fromkeys([*earlier, *tasks])), leaf)
+            gradients.known[storage] = KnownGradient(name, list(dict.fromkeys([*earlier, *tasks])), grad)
 
 
 def after_write(

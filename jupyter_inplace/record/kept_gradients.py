@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import sys
 import types
-import weakref
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from jupyter_inplace.record import sites
 from jupyter_inplace.record import torch_private as private
+from jupyter_inplace.record.freed import underlying_storage
 
 if TYPE_CHECKING:
     from jupyter_inplace.record.session import Session
@@ -42,19 +43,21 @@ class KeptGradient:
 
 
 class KnownGradient:
-    """What stands in the `.grad` of a leaf: the leaf's name, and the tasks that filled it."""
+    """What stands in the `.grad` of a leaf: the leaf's name, and the tasks that filled it.
 
-    __slots__ = ("_owner", "leaf", "tasks")
+    Holds the storage weakly, and not the leaf: torch does not swap tensors that somebody holds a weak reference to.
+    """
 
-    def __init__(self, leaf: str, tasks: list[str], owner: torch.Tensor) -> None:
+    __slots__ = ("_storage", "leaf", "tasks")
+
+    def __init__(self, leaf: str, tasks: list[str], gradient: torch.Tensor) -> None:
         self.leaf, self.tasks = leaf, tasks
-        self._owner = weakref.ref(owner)
+        self._storage = StorageWeakRef(underlying_storage(gradient)) if private.storage_id(gradient) else None
 
-    def stands_on(self, storage: int) -> bool:
-        """Whether the leaf's gradient still has this memory."""
-        owner = self._owner()
-        gradient = owner.grad if owner is not None else None
-        return gradient is not None and private.storage_id(gradient) == storage
+    @property
+    def gone(self) -> bool:
+        """Whether the memory was let go: while that is known here, no other tensor gets the same storage."""
+        return self._storage is None or self._storage.expired()
 
 
 class KeptGradients:
@@ -74,7 +77,7 @@ class KeptGradients:
     def held(self, storage: int) -> KnownGradient | None:
         """The gradient on a storage, if it still is one: memory that was let go is given to the next tensor that is made."""
         known = self.known.get(storage)
-        if known is not None and not known.stands_on(storage):
+        if known is not None and known.gone:
             del self.known[storage]
             return None
         return known

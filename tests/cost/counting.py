@@ -1,6 +1,7 @@
 """Work counted instead of timed: what the recorder does in Python, and what a program holds in memory."""
 
 import contextlib
+import gc
 import sys
 import sysconfig
 
@@ -21,12 +22,17 @@ def own_calls():
         if what == "call" and frame.f_code.co_filename.startswith(OURS):
             called.append(frame.f_code.co_qualname)
 
-    before = sys.getprofile()
+    before, collecting = sys.getprofile(), gc.isenabled()
+    # A collection would call finalizers of what other tests left, here or elsewhere by chance.
+    gc.collect()
+    gc.disable()
     sys.setprofile(event)
     try:
         yield called
     finally:
         sys.setprofile(before)
+        if collecting:
+            gc.enable()
 
 
 def peak_bytes(run):

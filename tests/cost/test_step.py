@@ -1,6 +1,7 @@
 """An ordinary training step: how much of ours runs in it, what it leaves behind, and what it holds."""
 
 import gc
+from collections import Counter
 
 import pytest
 import torch
@@ -66,12 +67,12 @@ def test_a_write_costs_few_calls_of_ours_however_often():
     with watch():
         x[0] = 1.0
         counts = []
-        for n in (10, 40):
+        for n in (2, 10, 40):  # the first time finds out what stands on this line
             with own_calls() as called:
                 for i in range(n):
                     x[i] = 1.0
             counts.append(len(called) / n)
-    assert counts[1] <= counts[0] <= 22
+    assert counts[2] <= counts[1] <= 22, (counts, Counter(called))
 
 
 def test_a_quiet_loop_visits_no_graph_and_leaves_nothing_behind(monkeypatch):

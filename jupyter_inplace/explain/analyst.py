@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from jupyter_inplace._syntax import parse
 from jupyter_inplace.explain import earlier, kept_gradients, severed
 from jupyter_inplace.explain.damage import Damage, leaf_targets, quiet
 from jupyter_inplace.explain.facts import BackwardFacts
@@ -314,7 +315,7 @@ def _has_hooks(graph: Graph, names: Names) -> bool:
 def addend_texts(expression: str) -> list[str]:
     """The source of each addend of `(a(x) + 0.5 * b(x)).backward()`; empty where it is no sum."""
     try:
-        call = ast.parse(expression.strip(), mode="eval").body
+        call = parse(expression.strip(), mode="eval").body
     except SyntaxError:
         return []
     root = call.func.value if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) else None

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from jupyter_inplace._syntax import parse
 from jupyter_inplace.record.sites import SiteResolver
 from jupyter_inplace.report import Site
 
@@ -106,7 +107,8 @@ def _lines(code: Any, cell_source: str | None, anchor: Site) -> list[str]:
 
 def _tree(code: Any, anchor: Site, cell_source: str | None) -> ast.Module:
     try:
-        return ast.parse("".join(_lines(code, cell_source, anchor)))
+        tree: ast.Module = parse("".join(_lines(code, cell_source, anchor)))
+        return tree
     except SyntaxError:
         return ast.Module([], [])
 

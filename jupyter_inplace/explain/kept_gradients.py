@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from jupyter_inplace._syntax import parse
 from jupyter_inplace.explain import numbers
 from jupyter_inplace.explain.facts import BackwardFacts, CutFact, GradientFact
 from jupyter_inplace.explain.graph import Graph
@@ -146,7 +147,7 @@ def _was_read(kept: KeptGradient, resolver: SiteResolver) -> bool:
 def _names_read(text: str) -> set[str]:
     """The names that a line reads; those behind `.grad` and assignment targets do not count."""
     try:
-        tree = ast.parse(
+        tree = parse(
             text.rstrip(":") if text.startswith(("for ", "if ", "while ", "with ")) is False else text + " pass"
         )
     except SyntaxError:
@@ -162,7 +163,7 @@ def _bound_again(name: str, read: Site, write: Site | None, key: Any) -> bool:
 
     lines = linecache.getlines(key[0].code.co_filename)
     try:
-        tree = ast.parse("".join(lines))
+        tree = parse("".join(lines))
     except SyntaxError:
         return False
     bindings = [

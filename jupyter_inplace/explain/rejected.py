@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from jupyter_inplace._syntax import parse
 from jupyter_inplace.explain.safe_eval import look_up, tensors_in
 from jupyter_inplace.record.expressions import receiver, written_names, written_nodes
 from jupyter_inplace.record.sites import SiteKey, is_user_frame, locals_of, opname_at, positions, site_key
@@ -206,7 +207,7 @@ def _name(text: str, variables: tuple[dict[str, Any], ...]) -> str | None:
     """What an expression writes, as typed: of its readings the first that is a tensor, else the likeliest."""
     readings = written_names(text)
     for reading in readings:
-        value, viewed = look_up(ast.parse(reading, mode="eval").body, variables)
+        value, viewed = look_up(parse(reading, mode="eval").body, variables)
         if isinstance(value, torch.Tensor) and not viewed:
             return reading
     return readings[0] if readings else None

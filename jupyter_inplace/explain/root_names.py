@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from jupyter_inplace._syntax import parse
 from jupyter_inplace.explain.names import Names
 
 
@@ -44,7 +45,7 @@ def _loop_variables(file: str | None) -> frozenset[str]:
 def _loop_variables_in(source: str) -> frozenset[str]:
     """The names that some `for` of a source binds."""
     try:
-        tree: Any = ast.parse(source)
+        tree: Any = parse(source)
     except SyntaxError:
         return frozenset()
     targets = [node.target for node in ast.walk(tree) if isinstance(node, ast.For | ast.AsyncFor)]

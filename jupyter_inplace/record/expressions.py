@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
+from jupyter_inplace._syntax import parse
 from jupyter_inplace.report import Site
 
 __all__ = [
@@ -168,7 +169,7 @@ def _parsed(site: Site | str | None) -> tuple[ast.stmt | None, str]:
     text = site.text if isinstance(site, Site) else (site or "")
     text = text.strip()
     try:
-        body = ast.parse(text).body
+        body = parse(text).body
     except (SyntaxError, ValueError, RecursionError):
         return None, text
     return (body[0] if len(body) == 1 else None), text

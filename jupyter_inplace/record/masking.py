@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import re
 
+from jupyter_inplace._syntax import parse
+
 __all__ = ["masked", "parsed"]
 
 _MAGIC = re.compile(r"(?P<indent>\s*)(?:%%?|!!?|\?{1,2}|[,;/](?=\S))(?P<rest>.*)")
@@ -33,7 +35,7 @@ def _attempt(source: str) -> tuple[str, ast.Module | None]:
     for _ in range(len(lines) + 1):  # each round takes one line away
         text = "\n".join(lines)
         try:
-            return text, ast.parse(text)
+            return text, parse(text)
         except SyntaxError as error:
             if error.lineno is None or not _mask(lines, error.lineno - 1):
                 break
@@ -66,7 +68,7 @@ def _mask(lines: list[str], index: int) -> bool:
 
 def _is_python(code: str) -> bool:
     try:
-        ast.parse(code)
+        parse(code)
     except (SyntaxError, ValueError):
         return False
     return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 
+from jupyter_inplace._syntax import parse
 from jupyter_inplace.record.expressions import is_path, path_text
 from jupyter_inplace.report import Site
 
@@ -46,7 +47,7 @@ def written_text(site: Site | None) -> str | None:
     if site is None:
         return None
     try:
-        node = ast.parse(site.text.strip(), mode="eval").body
+        node = parse(site.text.strip(), mode="eval").body
     except (SyntaxError, ValueError):
         return None
     if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
@@ -70,7 +71,7 @@ def _call(site: Site | None) -> ast.Call | None:
     if site is None:
         return None
     try:
-        node = ast.parse(site.text.strip(), mode="eval").body
+        node = parse(site.text.strip(), mode="eval").body
     except (SyntaxError, ValueError):
         return None
     if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):

@@ -39,7 +39,7 @@ examples: $(VENV)/.installed-demo
 	@$(BIN)/python examples/run_all.py --output build/examples
 
 docs: $(VENV)/.installed-docs
-	@$(BIN)/python -m mkdocs build --strict --quiet --site-dir build/docs
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --site-dir build/docs
 	@echo "the documentation: build/docs/index.html"
 
 # The suites stand in the order of their cost; each says its own name.

@@ -6,11 +6,12 @@ import re
 from pathlib import Path
 
 import pytest
+from code_blocks import blocks
 
 from jupyter_inplace.report import VERDICTS
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+BLOCKS = [block.code for block in blocks(README, "python")]
 CELLS = [block for block in BLOCKS if block.startswith("%")]
 SCRIPTS = [block for block in BLOCKS if not block.startswith("%")]
 

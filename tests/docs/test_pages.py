@@ -1,0 +1,117 @@
+"""What the documentation says is so: its code runs, its commands end as told, its names and fields exist."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import shlex
+import subprocess
+import sys
+import typing
+from pathlib import Path
+
+import pytest
+from code_blocks import blocks
+
+import jupyter_inplace
+from jupyter_inplace import report as contract
+from jupyter_inplace.magic.options import help_text
+
+ROOT = Path(__file__).parents[2]
+TEXTS = {path.relative_to(ROOT).as_posix(): path.read_text("utf-8") for path in sorted((ROOT / "docs").rglob("*.md"))}
+WORDS = {
+    "`verdict`": contract.Verdict,
+    "`status` of a task": contract.TaskStatus,
+    "`status` of a gradient": contract.GradientStatus,
+    "`kind` of an event": contract.EventKind,
+    "`kind` of a rewrite": contract.FixKind,
+    "`reading` of a rewrite": contract.Reading,
+    "`status` of a proof": contract.ProofStatus,
+}
+
+
+def with_code(language):
+    return [name for name, text in TEXTS.items() if blocks(text, language)]
+
+
+@pytest.mark.parametrize("page", with_code("python"))
+def test_the_code_of_a_page_runs_from_top_to_bottom(page, shell, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ran = 0
+    for block in blocks(TEXTS[page], "python"):
+        if block.title is not None:
+            compile(block.code, block.title, "exec")  # run by the page's commands
+            continue
+        error = shell.run(block.code).result
+        error = error.error_before_exec or error.error_in_exec
+        if block.raises is None:
+            assert error is None, f"{block.code}\n{error!r}"
+        else:
+            assert block.raises in str(error)
+        ran += 1
+    assert ran or page == "docs/how-to/tests.md"
+
+
+@pytest.mark.parametrize("page", with_code("console"))
+def test_the_commands_of_a_page_end_as_told(page, tmp_path):
+    for block in blocks(TEXTS[page], "python"):
+        if block.title is not None:
+            (tmp_path / block.title).write_text(block.code, encoding="utf-8")
+    where = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    for block in blocks(TEXTS[page], "console"):
+        for line in block.code.splitlines():
+            command, _, status = line.removeprefix("$ python ").partition("  # exits with ")
+            ended = subprocess.run(
+                [sys.executable, *shlex.split(command)],
+                cwd=tmp_path, env={**os.environ, "PYTHONPATH": where}, capture_output=True, text=True, check=False,
+            )  # fmt: skip
+            assert ended.returncode == int(status or 0), f"{line}\n{ended.stdout}\n{ended.stderr}"
+
+
+def rows(text, heading):
+    """The first cells of the table below a heading."""
+    section = re.split(r"^## ", text.partition(f"\n## {heading}\n")[2], flags=re.MULTILINE)[0]
+    return re.findall(r"^\| (`.*?) \| (.*?) \|$", section, re.MULTILINE)
+
+
+def parts():
+    return [name for name in contract.__all__ if dataclasses.is_dataclass(getattr(contract, name))]
+
+
+@pytest.mark.parametrize("part", parts())
+def test_the_fields_of_the_format(part):
+    told = [(name.strip("`"), "*if any*" in text) for name, text in rows(TEXTS["docs/report-format.md"], part)]
+    fields = dataclasses.fields(getattr(contract, part))
+    assert told == [(f.name, bool(f.metadata.get("absent_if_empty"))) for f in fields]
+
+
+def test_the_words_of_the_format():
+    told = {name: tuple(re.findall(r"`(\w+)`", text)) for name, text in rows(TEXTS["docs/report-format.md"], "Words")}
+    assert told == {name: typing.get_args(words) for name, words in WORDS.items()}
+
+
+def test_the_options_of_the_magic():
+    option = r"(?<![\w-])(-\w|--[a-z][\w-]+)"
+    told = re.findall(r"^\| (`-.*?) \|", TEXTS["docs/magic.md"], re.MULTILINE)
+    assert set(re.findall(option, " ".join(told))) == set(re.findall(option, help_text()))
+
+
+def test_the_reference_has_every_public_name():
+    told = set(re.findall(r"^::: [\w.]+\.(\w+)$", TEXTS["docs/reference.md"], re.MULTILINE))
+    assert set(jupyter_inplace.__all__) - {"__version__"} <= told
+    assert set(parts()) <= told
+
+
+def test_the_tutorial_leads_through_every_notebook():
+    told = re.findall(r"^\| `(examples/\w+\.ipynb)` \|", TEXTS["docs/tutorial.md"], re.MULTILINE)
+    assert told == sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "examples").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("page", [*TEXTS, "CONTRIBUTING.md"])
+def test_the_files_and_make_targets_that_a_page_names_exist(page):
+    text = (ROOT / page).read_text("utf-8")
+    named = re.findall(r"`((?:jupyter_inplace|tests|examples|labextension|benchmarks|tools)/[\w./-]*)`", text)
+    assert [name for name in named if not (ROOT / name).exists()] == []
+    made = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+    assert set(re.findall(r"`make (\w[\w-]*)", text)) <= set(made)

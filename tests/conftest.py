@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import io
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ from jupyter_inplace import magic
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # The default of the coming jupyter_core, without its warning.
 os.environ.setdefault("JUPYTER_PLATFORM_DIRS", "1")
+# A process that a script starts in the background ignores Ctrl+C, and so does what it starts: tests of Ctrl+C need it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclass

@@ -260,15 +260,6 @@ def same_error(program, kind):
     assert str(plain.value) == str(watched.value)
 
 
-@pytest.fixture
-def interruptible():
-    """A process that was started in the background ignores Ctrl+C: here it counts."""
-    former = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, former)
-
-
-@pytest.mark.usefixtures("interruptible")
 def test_an_interruption_from_outside():
     """As a person's Ctrl+C comes: between two bytecodes of whatever runs, ours too."""
     before, handler = installed(), signal.getsignal(signal.SIGINT)

@@ -187,7 +187,8 @@ def _written(statement: ast.AST) -> Iterator[ast.expr]:
     elif isinstance(statement, ast.Assign | ast.AnnAssign | ast.Delete):
         stores = [target for target in _targets(statement) if isinstance(target, ast.Subscript | ast.Attribute)]
         if stores:
-            yield from stores
+            # A flag of the tensor's is the tensor.
+            yield from (s.value if isinstance(s, ast.Attribute) and s.attr == "requires_grad" else s for s in stores)
         elif isinstance(statement, ast.Assign | ast.AnnAssign) and statement.value is not None:
             yield from _written_by_call(statement.value)
     elif isinstance(statement, ast.Expr):

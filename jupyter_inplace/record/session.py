@@ -16,6 +16,7 @@ import torch
 
 from jupyter_inplace.record import sites
 from jupyter_inplace.record import torch_private as private
+from jupyter_inplace.record.attributes import Attributes
 from jupyter_inplace.record.copies import Copies
 from jupyter_inplace.record.dynamo import keep_out
 from jupyter_inplace.record.engine import Backward, EnginePatch
@@ -83,6 +84,7 @@ class Session:
         self.exports = Exports(self)
         self.regions = Regions(self)
         self.undispatched = Undispatched(self)
+        self.attributes = Attributes(self)
         self.severed = Severed()
         self.rewritten = (
             False  # whether a tensor that needs a gradient was ever written: its views get their nodes made anew
@@ -129,6 +131,7 @@ class Session:
                 self.exports,
                 self.python,
                 self.undispatched,
+                self.attributes,
                 self.regions,
                 self.hooks,
                 self.other_modes,
@@ -157,6 +160,7 @@ class Session:
             self.other_modes,
             self.hooks,
             self.regions,
+            self.attributes,
             self.undispatched,
             self.python,
             self.exports,

@@ -1,5 +1,7 @@
 """Writes that torch makes without dispatching anything: `x.data = t`, `x.detach_()` and `x.requires_grad_(False)`.
 
+`x.requires_grad = False` is seen by `attributes`.
+
 They are replaced on `torch.Tensor` for the time of the session. Other tensors' classes go their own ways untouched.
 """
 
@@ -127,7 +129,7 @@ class Undispatched:
 
     # --- x.requires_grad_(False) -----------------------------------------------------------------------------------------------
 
-    def freezing(self, tensor: Any) -> None:
+    def freezing(self, tensor: Any, op: str = "requires_grad_") -> None:
         """A leaf is about to be frozen. No row: it is one only where a root reads the leaf before and after."""
         session = self._session
         try:
@@ -136,7 +138,7 @@ class Undispatched:
             site = sites.find_site(3, session.cell_files)
             session.order += 1
             storage = private.storage_id(tensor)
-            row = Write("requires_grad_", site, None, storage, session.seconds(), session.order)
+            row = Write(op, site, None, storage, session.seconds(), session.order)
             row.count, row.shape = 1, tuple(tensor.shape)
             row.dtype, row.device = str(tensor.dtype).removeprefix("torch."), str(tensor.device)
             row.version_before = row.version_after = private.version(tensor)

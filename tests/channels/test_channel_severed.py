@@ -58,6 +58,88 @@ loss.backward()
         probe=False,
         derivative=False,
     ),
+    "a leaf frozen by assignment between two reads": Cell(
+        HEAD
+        + """
+w=torch.randn(4,requires_grad=True); v=torch.randn(4,requires_grad=True)
+a=(w*2).sum()
+w.requires_grad=False
+b=(w.pow(2)*v).sum()
+w.requires_grad=True
+(a+b).backward()
+""",
+        verdict="cuts",
+        line="w.requires_grad=False",
+        tasks="a:ok b:lost",
+        leaves="w",
+        probe=False,
+        derivative=False,
+    ),
+    "parameters frozen by assignment in a function": Cell(
+        HEAD
+        + """
+enc=nn.Linear(3,4); head_a=nn.Linear(4,1); head_b=nn.Linear(4,1); x=torch.randn(5,3)
+def freeze(module, on):
+    for p in module.parameters():
+        p.requires_grad = on
+loss_a=head_a(enc(x)).pow(2).mean()
+freeze(enc,False)
+loss_b=head_b(enc(x)).pow(2).mean()
+freeze(enc,True)
+(loss_a+loss_b).backward()
+""",
+        verdict="cuts",
+        line="p.requires_grad = on",
+        tasks="loss_a:ok loss_b:lost",
+        leaves="enc.weight enc.bias",
+        probe=False,
+        derivative=False,
+    ),
+    "a module frozen by its own method": Cell(
+        HEAD
+        + """
+enc=nn.Linear(3,4,bias=False); head=nn.Linear(4,1); x=torch.randn(5,3)
+loss_a=enc(x).pow(2).mean()
+enc.requires_grad_(False)
+loss_b=head(enc(x)).mean()
+(loss_a+loss_b).backward()
+""",
+        verdict="cuts",
+        line="enc.requires_grad_(False)",
+        tasks="loss_a:ok loss_b:lost",
+        leaves="enc.weight",
+        probe=False,
+        derivative=False,
+    ),
+    "harmless: frozen by assignment before anything reads it": Cell(
+        HEAD
+        + """
+enc=nn.Linear(3,4); head=nn.Linear(4,1); x=torch.randn(5,3)
+opt=torch.optim.SGD(head.parameters(),lr=.1)
+for p in enc.parameters(): p.requires_grad=False
+for i in range(2):
+    opt.zero_grad(); loss=head(enc(x)).pow(2).mean(); loss.backward(); opt.step()
+for p in enc.parameters(): p.requires_grad=True
+""",
+        tasks="loss:ok",
+    ),
+    "harmless: a discriminator frozen by assignment for the generator's turn": Cell(
+        HEAD
+        + """
+g=nn.Linear(2,3); d=nn.Linear(3,1); og=torch.optim.SGD(g.parameters(),lr=.1); od=torch.optim.SGD(d.parameters(),lr=.1)
+def learn(net, flag):
+    for p in net.parameters(): p.requires_grad=flag
+for i in range(2):
+    learn(d,True)
+    fake=g(torch.randn(4,2))
+    loss_d=d(torch.randn(4,3)).mean()-d(fake.detach()).mean()
+    od.zero_grad(); loss_d.backward(); od.step()
+    learn(d,False)
+    loss_g=d(fake).mean()
+    og.zero_grad(); loss_g.backward(); og.step()
+""",
+        tasks="loss_d:ok loss_g:ok",
+    ),
     "what is read afterwards makes no node": Cell(
         HEAD
         + """

@@ -278,6 +278,52 @@ def test_a_table_of_functions_made_before_the_watch():
     same(program)
 
 
+class Careful(torch.Tensor):
+    """A class with a say in what is assigned to it."""
+
+    def __setattr__(self, name, value):
+        calls.append(name)
+        super().__setattr__(name, value)
+
+
+def test_attributes_that_are_assigned_and_deleted():
+    def program():
+        calls.clear()
+        x = torch.randn(3, requires_grad=True)
+        y = x.exp()
+        y.sum().backward()
+        kept = x.grad
+        x.grad = None
+        x.grad = kept * 2
+        first = x.grad.clone()
+        del x.grad
+        x.requires_grad = False
+        x.requires_grad = True
+        x.note = "mine"
+        del x.note
+        said = []
+        for wrong in (lambda: setattr(y, "requires_grad", False), lambda: setattr(x, "requires_grad", 0)):
+            try:
+                wrong()
+            except (RuntimeError, TypeError) as error:
+                said.append(str(error))
+        try:
+            x.grad = torch.ones(7)
+        except RuntimeError as error:
+            said.append(str(error))
+        try:
+            del x.missing
+        except AttributeError as error:
+            said.append(str(error))
+        other = torch.zeros(2).as_subclass(Careful)
+        other.requires_grad = True
+        other.data = torch.ones(2)
+        other.grad = torch.ones(2).as_subclass(Careful)
+        return first, x.grad, said, other.as_subclass(torch.Tensor), list(calls), "note" in x.__dict__
+
+    same(program)
+
+
 class Wrapper(torch.Tensor):
     """A class that dispatches, around a plain tensor."""
 

@@ -13,6 +13,7 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from jupyter_inplace.record import sites
@@ -52,7 +53,8 @@ class Exports:
         self._policy = "exported"
         # Whether tensors are looked at that need a gradient or that the program itself computed.
         self.asks = False
-        self._storages: dict[int, None] = {}
+        # A weak reference keeps the address of a freed storage from being given to the next one.
+        self._storages: dict[int, StorageWeakRef] = {}
         self._held: list[weakref.ref[Saved]] = []
         self._bytes = 0
         self._last_site: Any = None
@@ -99,8 +101,8 @@ class Exports:
             if not storage or storage in self._storages:
                 return
             if len(self._storages) >= _MAX_STORAGES:
-                del self._storages[next(iter(self._storages))]
-            self._storages[storage] = None
+                self._forget_freed()
+            self._storages[storage] = StorageWeakRef(_storage(tensor))
             self.asks = True
             # Whoever asks for the address may write in the same statement (ctypes): that statement opens the bracket.
             self._last_site = sites.find_site(4, self._session.cell_files)
@@ -112,6 +114,11 @@ class Exports:
             self._session.fault(fault)
         finally:
             self.busy = False
+
+    def _forget_freed(self) -> None:
+        self._storages = {storage: ref for storage, ref in self._storages.items() if not ref.expired()}
+        while len(self._storages) >= _MAX_STORAGES:
+            del self._storages[next(iter(self._storages))]
 
     # --- saved tensors --------------------------------------------------------------------------------------------------------
 

@@ -183,7 +183,7 @@ class Exports:
         changed: list[Saved] = []
         for ref in self._held:
             saved = ref()
-            if saved is None or saved.touched or saved.clone is None or is_gone(saved.tensor):
+            if saved is None or saved.touched or saved.never_read or saved.clone is None or is_gone(saved.tensor):
                 continue
             if saved.tensor.shape == saved.clone.shape and _same_bits(saved.tensor, saved.clone):
                 still.append(ref)

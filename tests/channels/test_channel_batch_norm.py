@@ -83,6 +83,21 @@ loss.backward()
 """,
         tasks="loss:ok",
     ),
+    "statistics whose memory a copy of the state asked for": Cell(
+        HEAD
+        + """
+import copy
+net=nn.Sequential(nn.Linear(3,4),nn.BatchNorm1d(4),nn.Tanh(),nn.Linear(4,1)); x=torch.randn(5,3)
+best=copy.deepcopy(net.state_dict())
+loss=net(x).pow(2).mean()
+net.load_state_dict(best)
+loss.backward()
+""",
+        verdict="breaks",
+        line="net.load_state_dict(best)",
+        tasks="loss:raises",
+        leaves="net.0.weight net.0.bias net.1.weight net.1.bias net.3.weight net.3.bias",
+    ),
     "harmless: a frozen eval forward used up before training goes on": Cell(
         HEAD
         + """

@@ -165,6 +165,21 @@ class TestVerdicts:
             (1, pytest.approx(y.norm().item())),
         ]
 
+    def test_a_write_that_breaks_one_task_and_mixes_another_in_names_the_one_that_it_breaks(self):
+        w, encoder, x = leaf(3), leaf(3, 3, seed=1), torch.ones(4, 3)
+        with watch() as report, pytest.raises(RuntimeError, match="modified by an inplace"):
+            hidden = torch.tanh(x @ encoder)
+            first = (hidden @ w).sum()
+            with torch.no_grad():
+                w.mul_(2)
+            second = (hidden @ w).sum()
+            (first + second).backward()
+        # unwatched: `second` alone can be differentiated, `first` alone cannot
+        assert statuses(report) == {"first": "raises", "second": "ok"}
+        (write,) = report.mutations
+        assert (write.verdict, write.tasks, set(write.leaves)) == ("breaks", ("first",), {"encoder", "w"})
+        assert "second" not in report.summary
+
     def test_a_graph_still_alive_is_pending(self):
         with watch() as report:
             w = leaf(3)

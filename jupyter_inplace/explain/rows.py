@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from jupyter_inplace.explain.damage import module_name
 from jupyter_inplace.explain.external import locate
-from jupyter_inplace.explain.facts import BackwardFacts, ConflictFact, CutFact
+from jupyter_inplace.explain.facts import BackwardFacts, ConflictFact, CutFact, MixFact
 from jupyter_inplace.explain.names import Names
 from jupyter_inplace.record.expressions import written_names
 from jupyter_inplace.record.session import Session
 from jupyter_inplace.record.writes import Write
-from jupyter_inplace.report import VERDICTS, Conflict, Mutation, Site, worst
+from jupyter_inplace.report import HARMFUL, VERDICTS, Conflict, Mutation, Site, worst
 
 if TYPE_CHECKING:
     from jupyter_inplace.explain.refused import Refusal
@@ -73,14 +73,11 @@ class Rows:
                 if cut.write not in self._rows:
                     self._rows[cut.write] = self._name(cut.write)
                 self._cut(self._rows[cut.write], cut)
+        for fact in facts:  # after all harm is known
             for mix in fact.mixes:
                 for write in mix.writes:
                     if write in self._rows:
-                        row = self._rows[write]
-                        row.verdict = worst((row.verdict, "mixes"))
-                        row.pending = False
-                        row.tasks.update(dict.fromkeys(mix.tasks))
-                        row.leaves[mix.leaf] = None
+                        self._mix(self._rows[write], mix)
         self._conflict_facts = found
         self.seen = sum(row.write.count for row in self._rows.values())
 
@@ -212,6 +209,15 @@ class Rows:
         row.value_changed = True
         row.tasks.update(dict.fromkeys(cut.tasks))
         row.leaves.update(dict.fromkeys(cut.leaves))
+
+    @staticmethod
+    def _mix(row: _Row, mix: MixFact) -> None:
+        if row.verdict in HARMFUL:
+            return  # the tasks and leaves of a harmful write are those that it harms
+        row.verdict = "mixes"
+        row.pending = False
+        row.tasks.update(dict.fromkeys(mix.tasks))
+        row.leaves[mix.leaf] = None
 
     def _name(self, write: Write) -> _Row:
         if write.bracket is not None:

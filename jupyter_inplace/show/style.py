@@ -61,7 +61,7 @@ color:var(--ji-dim)}
 .ji-names{flex:0 1 auto;min-width:60px;max-width:34%%;padding-right:8px;text-align:right}
 .ji-names div{overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
 .ji-lanes .ji-scroll{flex:1 1 0}
-.ji-svg{display:block;max-width:none;font-family:inherit}
+.ji-panel .ji-svg{display:block;max-width:none;font-family:inherit}
 .ji-svg text{font-size:11px;fill:var(--ji-dim)}
 .ji-svg .ji-version{font-size:10px}
 .ji-svg .ji-count{font-size:10px}

@@ -51,6 +51,7 @@ def verify(
     :raises RewriteError: the cell is not Python once its magics are taken out.
     """
     from jupyter_inplace.rewrite.candidates import candidates
+    from jupyter_inplace.rewrite.imports import import_once
     from jupyter_inplace.rewrite.proof import prove
 
     found = candidates(source, report, taken)
@@ -75,6 +76,8 @@ def verify(
 
     if on_change is not None:
         on_change(tuple(standing.values()))
+    if sandbox is not None and found:
+        import_once(sandbox, source)
     began = time.monotonic()
     proved = prove(
         source,

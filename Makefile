@@ -1,6 +1,7 @@
 # make demo    install into .venv, run the multi-task example, show what was found (LAB=0: without JupyterLab)
 # make test    install into .venv, run everything that has to pass
-# make examples  run every example notebook, leave them as HTML with their reports in build/examples
+# make examples  run every example notebook, leave them as HTML with their reports in build/examples (TENSORFLOW=0: without
+#                the one that needs TensorFlow's environment)
 # make docs    build the documentation into build/docs; warnings are errors
 # make lint    ruff and mypy alone
 # make bench   what a watch costs: tables, and whether each target is met (about ten minutes; nothing else should run meanwhile)
@@ -35,8 +36,13 @@ $(VENV)/.installed-%: pyproject.toml constraints.txt tools/make_venv.sh $(FRONT_
 demo: $(VENV)/.installed-demo
 	@$(BIN)/python examples/run_demo.py --output build/demo $(if $(filter 0,$(LAB)),,--lab)
 
-examples: $(VENV)/.installed-demo
+# TensorFlow is large and pins other packages: it has an environment of its own.
+TENSORFLOW_VENV := .venv-tensorflow
+TENSORFLOW ?= 1
+
+examples: $(VENV)/.installed-demo $(if $(filter 0,$(TENSORFLOW)),,$(TENSORFLOW_VENV)/.installed)
 	@$(BIN)/python examples/run_all.py --output build/examples
+	@$(if $(filter 0,$(TENSORFLOW)),,$(TENSORFLOW_VENV)/bin/python examples/run_all.py --output build/examples tensorflow)
 
 docs: $(VENV)/.installed-docs
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --site-dir build/docs
@@ -68,9 +74,6 @@ python-test: $(VENV)/.installed-test $(VENV)/ipython-7.34 front-end-test browser
 	    --ignore=tests/channels --ignore=tests/rewrite --ignore=tests/browser --ignore=tests/fuzz \
 	    --ignore=tests/tensorflow
 	@echo "== 500 random programs" && $(BIN)/python -m pytest -q -p no:xdist tests/fuzz/fuzz.py
-
-# TensorFlow is large and pins other packages: it has an environment of its own.
-TENSORFLOW_VENV := .venv-tensorflow
 
 $(TENSORFLOW_VENV)/.installed: pyproject.toml constraints.txt constraints-tensorflow.txt tools/make_venv.sh $(FRONT_END)
 	@CONSTRAINTS=constraints-tensorflow.txt tools/make_venv.sh $(TENSORFLOW_VENV) tensorflow-test

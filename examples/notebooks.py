@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,13 @@ def bundles(notebook: Any) -> list[dict[str, Any]]:
 
 
 def write_page(notebook: Any, path: Path) -> None:
-    """The notebook with its outputs as one HTML file."""
+    """The notebook with its outputs as one HTML file, which asks the network for nothing.
+
+    nbconvert's scripts are for formulas and diagrams, of which there are none. Links lead from page to page.
+    """
+    title = notebook.cells[0].source.splitlines()[0].removeprefix("# ")
+    html = HTMLExporter().from_notebook_node(notebook, {"metadata": {"name": title}})[0]
+    html = re.sub(r"<script\b.*?</script>", "", html, flags=re.DOTALL)
+    html = re.sub(r'href="(\w+)\.ipynb"', r'href="\1.html"', html)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(HTMLExporter().from_notebook_node(notebook)[0], encoding="utf-8")
+    path.write_text(html, encoding="utf-8")

@@ -62,7 +62,7 @@ def chosen(words: list[str]) -> dict[Path, Any]:
         if words and not any(word in path.stem for word in words):
             continue
         if need is not None and importlib.util.find_spec(need) is None:
-            print(f"{path.name} is left out: {need} is not installed")
+            print(f"{path.name} is for an environment with {need}; this one has none")
             continue
         found[path] = read(path)
     return found
@@ -88,7 +88,7 @@ def main() -> int:
             return 1
         write_page(notebook, options.output / f"{path.stem}.html")
     bar.end()
-    print(f"the notebooks with their reports: {options.output}")
+    print(f"the notebooks with their reports: {options.output / min(path.stem for path in notebooks)}.html")
     return 0
 
 

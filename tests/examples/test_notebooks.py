@@ -49,6 +49,7 @@ def test_one_click_makes_the_first_cell_green():
     (bundle,) = notebooks.bundles(notebook)
     broken = Report.from_dict(bundle[notebooks.REPORT])
     assert broken.verdict == "breaks"
+    assert notebooks.code_cells(notebook)[-1].outputs[-1].text == "None\n"
     assert {task.name: task.status for task in broken.tasks} == {"class_loss": "raises", "size_loss": "ok"}
     first = broken.fixes[0]
     assert (first.verification.status, first.verification.losses_equal) == ("passed", True)
@@ -59,7 +60,18 @@ def test_one_click_makes_the_first_cell_green():
     notebooks.run(notebook)
     (bundle,) = notebooks.bundles(notebook)
     assert Report.from_dict(bundle[notebooks.REPORT]).verdict == "harmless"
-    assert "tensor(" in notebooks.code_cells(notebook)[-1].outputs[-1].data["text/plain"]
+    assert "tensor(" in notebooks.code_cells(notebook)[-1].outputs[-1].text
+
+
+def test_a_page_asks_the_network_for_nothing_and_leads_to_the_other_pages(tmp_path):
+    notebook = notebooks.read(EXAMPLES / "00_start_here.ipynb")
+    notebooks.write_page(notebook, tmp_path / "pages" / "00_start_here.html")
+    html = (tmp_path / "pages" / "00_start_here.html").read_text(encoding="utf-8")
+    assert "<title>Start here</title>" in html
+    assert not re.search(r"<script|<link|<img|src=|@import", html)
+    assert not re.search(r"url\((?!['\"]?data:)", html)
+    assert "01_leaf_writes" in re.findall(r'href="(\w+)\.html"', html)
+    assert ".ipynb" not in html
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -67,7 +79,7 @@ def test_is_committed_clean(path):
     notebook = notebooks.read(path)
     nbformat.validate(notebook)
     cells = notebooks.code_cells(notebook)
-    assert 2 <= len(cells) <= 15
+    assert 3 <= len(cells) <= 12
     assert all(cell.outputs == [] and cell.execution_count is None for cell in cells)
     assert notebook.cells[0].source.startswith("# ")
 

@@ -58,6 +58,8 @@ ProofStatus = Literal["passed", "failed", "unverified"]
 VERDICTS: tuple[Verdict, ...] = typing.get_args(Verdict)
 #: The verdicts of a program whose gradients are not what it wrote down.
 HARMFUL: tuple[Verdict, ...] = VERDICTS[:4]
+#: The note of a write that threw a task's gradient away. What it wrote to is right: it is the order of the program that is not.
+CLEARED_UNREAD = "cleared before anything read it"
 
 
 def worst(verdicts: Iterable[str]) -> Verdict:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from jupyter_inplace._syntax import parse
-from jupyter_inplace.explain import earlier, kept_gradients, severed
+from jupyter_inplace.explain import earlier, kept_gradients, severed, unread
 from jupyter_inplace.explain.damage import Damage, leaf_targets, quiet
 from jupyter_inplace.explain.facts import BackwardFacts
 from jupyter_inplace.explain.graph import Graph, Node, is_python_node
@@ -72,13 +72,14 @@ class Analyst:
         calls, names = self._sites.get(call.site, (0, []))
         integers = candidates(session) if session.integers.by_storage else {}
         suspect = bool(touched or session.unrecorded.cuts or integers or session.severed.all())
+        suspect = suspect or bool(session.unread.cleared) or call.site in session.unread.sites
         gradients = session.kept_gradients.wanted
         python = session.python.seen and (calls < _NAMED_CALLS or session.python.wrote)
         if not suspect and not mixed and not python and not gradients and not self.always and calls >= _NAMED_CALLS:
             self._fold(call, names)
             return
         with quiet(session):
-            facts = self._analyse(session, call, touched, mixed, integers=integers)
+            facts = self._analyse(session, call, touched, mixed, integers=integers, often=calls >= _NAMED_CALLS)
         self._sites[call.site] = (calls + 1, facts.tasks)
         call.facts = self.current = facts
 
@@ -94,6 +95,7 @@ class Analyst:
     def after_backward(self, session: Session, call: Backward) -> None:
         if call.leaves and call.accumulate and call.facts is not None:
             kept_gradients.after_backward(session, call.leaves, call.facts.tasks)
+        unread.ended(session, call)
 
     def gradient_overwritten(self, session: Session, t: torch.Tensor, write: Any, before: torch.Tensor) -> None:
         frame = user_frame()
@@ -132,6 +134,7 @@ class Analyst:
         names: Names | None = None,
         given: dict[str, torch.Tensor] | None = None,
         integers: dict[Saved, list[IntegerWrite]] | None = None,
+        often: bool = False,
     ) -> BackwardFacts:
         if names is None:
             names = Names(namespaces(call.frame, self.namespace() if self.namespace is not None else None))
@@ -175,9 +178,8 @@ class Analyst:
             damage = Damage(session, graph, parts, targets, names)
             damage.missing.update(facts.tasks)
             damage.without_numbers(facts, touched)
-        if session.kept_gradients.wanted and given is None:
-            kept_gradients.before_backward(session, call, graph, lambda: names)
-            call.leaves = [(targets.get((graph.nodes[i], 0), "?"), graph.nodes[i].variable) for i in graph.leaves]
+        if given is None:
+            self._follow(session, call, graph, parts, targets, facts, names, often)
         self._look_in_flight(session, call, graph, parts, targets, facts)
         if any(type(node).__name__ == "CompiledFunctionBackward" for node in graph.nodes):
             facts.notes.append(COMPILED)
@@ -188,6 +190,23 @@ class Analyst:
         if touched or facts.mixes or self.always or repair or lost:
             facts.names.update(names.storage_names())
         return facts
+
+    @staticmethod
+    def _follow(
+        session: Session,
+        call: Backward,
+        graph: Graph,
+        parts: list[tuple[str, Part]],
+        targets: dict[Edge, str],
+        facts: BackwardFacts,
+        names: Names,
+        often: bool,
+    ) -> None:
+        """What becomes of the gradients that this call leaves in `.grad`."""
+        if session.kept_gradients.wanted:
+            kept_gradients.before_backward(session, call, graph, lambda: names)
+            call.leaves = [(targets.get((graph.nodes[i], 0), "?"), graph.nodes[i].variable) for i in graph.leaves]
+        unread.begins(session, call, graph, parts, targets, facts, often)
 
     def _look_in_flight(
         self,

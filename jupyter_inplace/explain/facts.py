@@ -54,6 +54,7 @@ class CutFact:
     leaves: list[str]
     pending: bool = False
     verdict: str = "cuts"
+    note: str | None = None
 
 
 @dataclasses.dataclass

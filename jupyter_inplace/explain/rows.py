@@ -209,6 +209,7 @@ class Rows:
         row.value_changed = True
         row.tasks.update(dict.fromkeys(cut.tasks))
         row.leaves.update(dict.fromkeys(cut.leaves))
+        row.note = cut.note or row.note
 
     @staticmethod
     def _mix(row: _Row, mix: MixFact) -> None:
@@ -239,6 +240,8 @@ class Rows:
                 for group in optimizer.param_groups:
                     tensors.extend(found for p in group["params"] if (found := self._names.of(p)))
             return _Row(write, site, tensors[0] if tensors else write.op.partition(".")[0], tensors=tuple(tensors))
+        if write.name is not None:
+            return _Row(write, site, write.name)
         readings = written_names(site) if site is not None else ()
         # `rows[0] += 1` writes to `rows` or, where that is a list, to its first item: what is in view decides.
         typed = next((name for name in readings if name in self._names.known), readings[0] if readings else None)

@@ -1,7 +1,7 @@
-"""Attributes of tensors that are assigned: `w.requires_grad = False` and `p.grad = None`, of which torch dispatches nothing.
+"""Attributes of tensors that are assigned, of which torch dispatches nothing: `w.requires_grad = False`, `p.grad = None`.
 
-Assigning goes through `Tensor.__setattr__`, which is replaced for the time of the session. Reading an attribute goes the way it
-always did, and costs what it always did.
+`requires_grad` is replaced for the time of the session such that reading it stays as it was, in C. `.grad` is assigned once for each
+parameter of each step, so that is seen only while some gradient is followed (`unread`).
 """
 
 from __future__ import annotations
@@ -18,32 +18,66 @@ if TYPE_CHECKING:
 
 
 class Attributes:
-    """Tells the session of a leaf that is frozen."""
+    """Tells the session of leaves that are frozen, and of non-leaves whose gradient is asked for."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._installed = False
+        self._held: list[Replacement] = []
 
     def install(self) -> None:
-        self._installed = _SET.acquire()
+        self._held = [replacement for replacement in (_FLAG, _RETAIN) if replacement.acquire()]
 
     def remove(self) -> None:
-        if self._installed:
-            self._installed = False
-            _SET.release()
+        self._session.unread.stop()
+        for replacement in self._held:
+            replacement.release()
+        self._held.clear()
+
+
+class _Flag(property):
+    """A property that gives its original away where somebody asks for `Tensor.requires_grad.__get__`, as torch itself does."""
+
+    def __init__(self, original: Any, put: Any) -> None:
+        super().__init__(original.__get__, put, doc=original.__doc__)
+        self.__dict__.update(__get__=original.__get__, __set__=original.__set__, __name__=original.__name__)
 
 
 def _telling(original: Any) -> Any:
+    def put(tensor: Any, value: Any) -> None:
+        __tracebackhide__ = True
+        session = session_here() if value is False else None
+        if session is not None:
+            session.undispatched.freezing(tensor, "requires_grad =")
+        original.__set__(tensor, value)
+
+    return _Flag(original, put)
+
+
+def _noting(original: Any) -> Any:
+    @functools.wraps(original)
+    def retain_grad(tensor: Any) -> Any:
+        __tracebackhide__ = True
+        session = session_here()
+        if session is not None:
+            session.unread.retained = True
+        return original(tensor)
+
+    return retain_grad
+
+
+def _following(original: Any) -> Any:
     @functools.wraps(original)
     def assign(tensor: Any, name: str, value: Any) -> None:
         __tracebackhide__ = True
-        if name == "requires_grad" and value is False:
-            session = session_here()
-            if session is not None:
-                session.undispatched.freezing(tensor, "requires_grad =")
+        session = session_here() if name == "grad" else None
+        before = None if session is None else session.unread.before_assigned(tensor)
         original(tensor, name, value)
+        if session is not None and before is not None:
+            session.unread.assigned(tensor, before)
 
     return assign
 
 
-_SET = Replacement(torch.Tensor, "__setattr__", _telling)
+_FLAG = Replacement(torch.Tensor, "requires_grad", _telling)
+_RETAIN = Replacement(torch.Tensor, "retain_grad", _noting)
+ASSIGNED = Replacement(torch.Tensor, "__setattr__", _following)

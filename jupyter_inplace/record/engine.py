@@ -37,6 +37,7 @@ class Backward:
         "finished",
         "folded",
         "frame",
+        "given",
         "grads",
         "inputs",
         "leaves",
@@ -62,11 +63,12 @@ class Backward:
         self.error: str | None = None
         self.facts: Any = None
         self.leaves: list[tuple[str, Any]] = []
+        self.given: Any = None  # of unread.Given: what is followed of the gradients
         self.sequence = 0
 
     def release(self) -> None:
         self.roots = self.grads = self.inputs = ()
-        self.frame = None
+        self.frame = self.given = None
         self.leaves = []
 
 

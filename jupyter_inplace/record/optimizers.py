@@ -78,6 +78,7 @@ class OptimizerHooks:
         row.changed_leaf(sequence)
         if row.version_after is not None and not any(group.get("fused") for group in optimizer.param_groups):
             row.version_after += 1
+        session.unread.stepping(optimizer)
         # The parameters are gone through only where somebody could still read what they held.
         if session.index.any_alive():
             for group in optimizer.param_groups:

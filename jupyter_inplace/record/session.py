@@ -41,6 +41,7 @@ from jupyter_inplace.record.stack import ModeStack
 from jupyter_inplace.record.threads import Threads
 from jupyter_inplace.record.transforms import TransformPatch
 from jupyter_inplace.record.undispatched import Undispatched
+from jupyter_inplace.record.unread import Unread
 from jupyter_inplace.record.unrecorded import Cut, UnrecordedWrites
 from jupyter_inplace.record.writes import Write, WriteTable
 
@@ -91,6 +92,7 @@ class Session:
         )
         self.carried: tuple[Any, ...] = ()  # the severed tensors whose values the operation under way hands on
         self.kept_gradients = KeptGradients(self)
+        self.unread = Unread(self)
         # Called with (tensor, write, value before) for a dispatched write to a tensor known to be some leaf's `.grad`.
         self.gradient_overwritten: Callable[[torch.Tensor, Write, torch.Tensor], None] | None = None
         self.after_backward: Callable[[Session, Backward], None] | None = None
@@ -199,7 +201,7 @@ class Session:
     def look(self, args: Any) -> bool:
         """Look at an operation that is about to run; returns whether it has to be dispatched with care."""
         region = self.regions.current is not None
-        reads = self.kept_gradients.any or self.severed.any
+        reads = self.kept_gradients.any or self.severed.any or self.unread.any
         derived = self.unrecorded.derived.any
         self.attentive = region or reads or derived or self.exports.any or self.gradient_written is not None
         if not self.muted:
@@ -236,6 +238,8 @@ class Session:
                 self.carried = self.severed.read(args)
             if self.kept_gradients.any:
                 self.kept_gradients.read(args)
+            if self.unread.any:
+                self.unread.read(args)
         except Exception as fault:
             self.fault(fault)
 
@@ -288,6 +292,8 @@ class Session:
             and self.gradient_overwritten is not None
         ):
             before.gradient = t.detach().clone()
+        if self.unread.any:
+            before.unread = self.unread.size_of(t)
         if self.gradient_written is not None and self.engine.depth and plan.repeatable:
             before.flat = _flat_storage(t)
         return before
@@ -329,6 +335,8 @@ class Session:
             self.unrecorded.enter(before.cuts, row)
         if before.gradient is not None and self.gradient_overwritten is not None:
             self.gradient_overwritten(t, row, before.gradient)
+        if before.unread is not None:
+            self.unread.zeroed(storage, before.unread, row)
         if before.integers is not None:
             self.integers.enter(before.integers, storage, row)
         if storage in self.leaf_storages or (t.requires_grad and _is_leaf(t)):
@@ -365,6 +373,7 @@ class Session:
         self.unrecorded.clear()
         self.integers.by_storage.clear()
         self.kept_gradients.clear()
+        self.unread.clear()
         self.severed.clear()
 
     def close_window(self) -> int:
@@ -384,6 +393,7 @@ class _Prepared:
     cuts: Sequence[Cut] = ()
     integers: IntegerWrite | None = None
     gradient: torch.Tensor | None = None
+    unread: float | None = None
     flat: torch.Tensor | None = None
 
     def __init__(self, keys: tuple[int, ...], version: int | None, shape: torch.Size) -> None:

@@ -26,6 +26,7 @@ class Write:
         "last",
         "leaf",
         "module",
+        "name",
         "number",
         "op",
         "optimizer",
@@ -55,6 +56,7 @@ class Write:
         self.sequences: list[int] = []
         self.leaf = self.grad_mode = self.requires_grad = self.hidden = self.by_engine = False
         self.optimizer: Any = None
+        self.name: str | None = None  # what the tensor is called, where that was known when it was written
         self.thread: str | None = None  # the name of another thread than the watched one
         self.bracket: Any = None  # of an external write, whose own site nobody saw
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jupyter_inplace.report import Cell, Conflict, Error, Gradient, Mutation, Task, worst
+from jupyter_inplace.report import CLEARED_UNREAD, Cell, Conflict, Error, Gradient, Mutation, Task, worst
 from jupyter_inplace.show import words
 
 
@@ -101,6 +101,8 @@ def _corrupts(
 
 
 def _cuts(write: Mutation, subject: str, gradients: Sequence[Gradient]) -> str:
+    if write.note == CLEARED_UNREAD:
+        return f"the gradient{_for(write.tasks, 'of')} is lost: {write.tensor} was {write.note}, by {subject}{_damage(write, gradients)}."
     return f"the gradient{_for(write.tasks, 'of')} does not see {subject}{_damage(write, gradients)}."
 
 

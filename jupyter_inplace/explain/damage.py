@@ -279,9 +279,12 @@ class Damage:
         starts = [(task, self.repair.start(part.edge)[0]) for task, part in self.parts]
         tasks = [t for t, node in starts if node in self.meant.position and bits and bits[self.meant.position[node]]]
         if not write.cut.replayable:
+            behind = self._bits_in(self.meant)[self.meant.position[write]] if bits else 0
+            leaves = {key for i, key in enumerate(self.targets.values()) if behind >> i & 1}
             for row in facts.gradients:
-                if row.task in tasks and row.task in self.unrepaired:
+                if row.task in tasks and row.task in self.unrepaired and row.leaf in leaves and row.status != "raises":
                     row.status = "wrong"
+                    row.norm_reference = row.relative_difference = row.cosine = None
         rows = [
             row
             for row in facts.gradients

@@ -5,9 +5,13 @@ from __future__ import annotations
 import ast
 import dataclasses
 import linecache
+import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import ModuleType
 from typing import Any
+
+import torch
 
 from jupyter_inplace._syntax import parse
 from jupyter_inplace.record.sites import SiteResolver
@@ -42,12 +46,19 @@ def locate(write: Any, resolver: SiteResolver, spaces: Iterable[Mapping[str, Any
             and after is not None
             and (before.file != after.file or before.function != after.function or low > high)
         ):
-            low, high = _function_lines(tree, before)
-        for statement in _simple_statements(tree):
-            if low <= statement.lineno <= high and not _is_one_of(statement, brackets, low, high):
-                name = _writes_to(statement, aliases)
-                if name is not None:
-                    candidates.append((statement, name))
+            low, high = _loop_lines(tree, before) or _function_lines(tree, before)
+        between_them = [
+            s for s in _simple_statements(tree) if low <= s.lineno <= high and not _is_one_of(s, brackets, low, high)
+        ]
+        # The first that assigns into the memory did so, whatever the others did. A loop goes back over what stands before.
+        loop = _loop_lines(tree, before) if before is not None and low == high else None
+        around = [s for s in _simple_statements(tree) if loop is not None and loop[0] <= s.lineno <= loop[1]]
+        candidates = (
+            _named(between_them, aliases, _stores_into)[:1]
+            or _named(around, aliases, _stores_into)[:1]
+            or _within_functions(tree, aliases)
+            or _named(between_them, aliases, _writes_to)
+        )
         if not candidates and not aliases:
             candidates = [
                 (s, "")
@@ -58,10 +69,9 @@ def locate(write: Any, resolver: SiteResolver, spaces: Iterable[Mapping[str, Any
                 and not isinstance(getattr(s, "value", None), ast.Constant)
             ]
     if len(candidates) == 1:
-        statement, name = candidates[0]
-        return Found(_site_of(statement, anchor, code, cell_source), name or None, between)
-    name = next(iter(aliases), None)
-    return Found(before or after, name, between)
+        statement, written = candidates[0]
+        return Found(_site_of(statement, anchor, code, cell_source), written or None, between)
+    return Found(before or after, next(iter(aliases), None), between)
 
 
 def _between(before: Site | None, after: Site | None) -> str:
@@ -90,6 +100,9 @@ def _aliases(spaces: Iterable[Mapping[str, Any]], pointer: int, size: int) -> It
 
 def _items(name: str, value: Any) -> Iterator[tuple[str, Any]]:
     yield name, value
+    if hasattr(value, "__dict__") and not isinstance(value, (type, ModuleType, torch.nn.Module)):
+        for key, item in list(vars(value).items())[:200]:
+            yield f"{name}.{key}", item
     if isinstance(value, dict):
         for key, item in list(value.items())[:200]:
             yield f"{name}[{key!r}]", item
@@ -113,7 +126,7 @@ def _tree(code: Any, anchor: Site, cell_source: str | None) -> ast.Module:
         return ast.Module([], [])
 
 
-def _simple_statements(tree: ast.Module) -> list[ast.stmt]:
+def _simple_statements(tree: ast.AST) -> list[ast.stmt]:
     found = [node for node in ast.walk(tree) if isinstance(node, (ast.Assign, ast.AugAssign, ast.Expr, ast.AnnAssign))]
     return sorted(found, key=lambda node: (node.lineno, node.col_offset))
 
@@ -133,24 +146,87 @@ def _is_one_of(statement: ast.stmt, sites: Iterable[Site | None], low: int, high
     return any(site is not None and statement.lineno <= site.line <= end and low != high for site in sites)
 
 
+def _named(
+    statements: Iterable[ast.stmt],
+    aliases: Mapping[str, Any],
+    name_of: Callable[[ast.stmt, Mapping[str, Any]], str | None],
+) -> list[tuple[ast.stmt, str]]:
+    return [(statement, name) for statement in statements if (name := name_of(statement, aliases)) is not None]
+
+
+def _loop_lines(tree: ast.Module, before: Site) -> tuple[int, int] | None:
+    """The lines of the innermost loop around a place."""
+    loops = [
+        (node.lineno, node.end_lineno or node.lineno)
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.For, ast.AsyncFor, ast.While)) and node.lineno <= before.line <= (node.end_lineno or 0)
+    ]
+    return max(loops, default=None)
+
+
 def _writes_to(statement: ast.stmt, aliases: Mapping[str, Any]) -> str | None:
-    roots = {name.partition("[")[0] for name in aliases}
+    """The name under which a statement may write to the memory, in its own words."""
+    stored = _stores_into(statement, aliases)
+    if stored is not None:
+        return stored
+    value = getattr(statement, "value", None)
+    if not isinstance(value, ast.Call):
+        return None
+    targets = [value.func.value] if isinstance(value.func, ast.Attribute) else []
+    targets += [*value.args, *(keyword.value for keyword in value.keywords if keyword.arg in ("out", "dst"))]
+    roots = _roots(aliases)
+    return next((n.id for t in targets for n in ast.walk(t) if isinstance(n, ast.Name) and n.id in roots), None)
+
+
+def _stores_into(statement: ast.stmt, aliases: Mapping[str, Any]) -> str | None:
+    """The same, where the statement is an assignment into the memory: `a[i] = v`, `a += v`, `self.a += v`."""
     targets: list[ast.expr] = []
     if isinstance(statement, ast.Assign):
         targets = [t for t in statement.targets if isinstance(t, (ast.Subscript, ast.Attribute))]
     elif isinstance(statement, ast.AugAssign):
         targets = [statement.target]
-    value = getattr(statement, "value", None)
-    if isinstance(value, ast.Call):
-        if isinstance(value.func, ast.Attribute):
-            targets.append(value.func.value)
-        targets.extend(value.args)
-        targets.extend(keyword.value for keyword in value.keywords if keyword.arg in ("out", "dst"))
+    roots = _roots(aliases)
+    attributes = {path.rpartition(".")[2]: path for path in aliases if "." in path}
     for target in targets:
         for node in ast.walk(target):
             if isinstance(node, ast.Name) and node.id in roots:
                 return node.id
+            # `self.a = v` binds another array; `self.a[i] = v` and `self.a += v` change this one.
+            bound = node is target and isinstance(statement, ast.Assign)
+            if isinstance(node, ast.Attribute) and node.attr in attributes and not bound:
+                return attributes[node.attr]
     return None
+
+
+def _within_functions(tree: ast.Module, aliases: Mapping[str, Any]) -> list[tuple[ast.stmt, str]]:
+    """The statements of functions and methods that assign into the memory: one that the bracket calls may be it."""
+    attributes = {path: value for path, value in aliases.items() if "." in path}
+    functions = [node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    inside = dict.fromkeys(statement for function in functions for statement in _simple_statements(function))
+    found = _named(inside, attributes, _stores_into)
+    return found if len(found) == 1 else []
+
+
+def _roots(aliases: Mapping[str, Any]) -> set[str]:
+    return {re.split(r"[.\[]", name, maxsplit=1)[0] for name in aliases if "." not in name}
+
+
+def _around(tree: ast.Module, statement: ast.stmt) -> str | None:
+    """The qualified name of the function that a statement stands in; None outside of functions."""
+    path: list[str] = []
+    function = None
+    scopes = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
+        and node.lineno <= statement.lineno <= (node.end_lineno or 0)
+    ]
+    for scope in sorted(scopes, key=lambda node: node.lineno):
+        path.append(scope.name)
+        if not isinstance(scope, ast.ClassDef):
+            function = ".".join(path)
+            path.append("<locals>")
+    return function
 
 
 def _site_of(statement: ast.stmt, anchor: Site | None, code: Any, cell_source: str | None) -> Site | None:
@@ -159,8 +235,10 @@ def _site_of(statement: ast.stmt, anchor: Site | None, code: Any, cell_source: s
     lines = _lines(code, cell_source, anchor)
     text = ast.get_source_segment("".join(lines), statement) or ""
     line_text = lines[statement.lineno - 1].strip() if statement.lineno <= len(lines) else text
+    around = _around(parse("".join(lines)), statement)
     return dataclasses.replace(
         anchor,
+        function=around if around is not None else anchor.function,
         line=statement.lineno,
         column=statement.col_offset,
         end_line=statement.end_lineno,

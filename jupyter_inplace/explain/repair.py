@@ -39,6 +39,8 @@ class WriteNode:
     def __call__(self, grad: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
         if grad is None:
             return (None,) * len(self.next_functions)
+        if self.cut.write.bracket is not None:
+            raise CannotPullError("what was written from outside of torch has no derivative that could be known")
         if not self.cut.replayable:
             raise CannotPullError(
                 f"the write {self.cut.write.op} is too large or too special to be replayed with its derivative"

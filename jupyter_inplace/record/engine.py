@@ -222,6 +222,7 @@ class EnginePatch:
         if call.finished and not call.retain and not call.nested:
             session.graph_floor = call.sequence
             session.unrecorded.forget_before(call.sequence)
+            session.exports.handed_out.clear()
         session.order += 1
 
 

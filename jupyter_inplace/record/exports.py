@@ -21,11 +21,13 @@ from jupyter_inplace.record import torch_private as private
 from jupyter_inplace.record.freed import is_gone
 from jupyter_inplace.record.freed import underlying_storage as _storage
 from jupyter_inplace.record.geometry import byte_range, view_of
+from jupyter_inplace.record.handed_out import HandedOut, same_bits
 from jupyter_inplace.record.patching import Replacement, session_here
 from jupyter_inplace.record.saved import Saved
 
 if TYPE_CHECKING:
     from jupyter_inplace.record.session import Session
+    from jupyter_inplace.record.writes import Write
 
 # Methods of a tensor through which its memory becomes reachable for others.
 _EXITS = ("numpy", "__array__", "__dlpack__", "untyped_storage", "storage", "data_ptr")
@@ -61,6 +63,7 @@ class Exports:
         self._replaced: list[Replacement] = []
         self.busy = False
         self._opened_by_exit = False
+        self.handed_out = HandedOut(session)
 
     @property
     def policy(self) -> str:
@@ -81,6 +84,7 @@ class Exports:
             replacement.release()
         self._replaced.clear()
         self._held.clear()
+        self.handed_out.clear()
         self._storages.clear()
         self.asks = self._policy == "all"
         self._last_site = None
@@ -98,7 +102,12 @@ class Exports:
         try:
             self.busy = True
             storage = private.storage_id(tensor)
-            if not storage or storage in self._storages:
+            if not storage:
+                return
+            self.handed_out.left(tensor, storage)
+            if self.handed_out:
+                self._session.attentive = True
+            if storage in self._storages:
                 return
             if len(self._storages) >= _MAX_STORAGES:
                 self._forget_freed()
@@ -166,15 +175,18 @@ class Exports:
 
     @property
     def any(self) -> bool:
-        return bool(self._held)
+        return bool(self._held or self.handed_out)
 
     def at_operation(self) -> None:
         """Compare before an operation runs. Cheap or not at all."""
-        if self._bytes <= _MAX_PER_OP:
+        if self._bytes + self.handed_out.bytes <= _MAX_PER_OP:
             site = sites.find_site(2, self._session.cell_files)
             self.compare(site)
             self._last_site = site
             self._opened_by_exit = False
+            self.handed_out.since = private.peek_sequence_nr()
+        else:
+            self.handed_out.since = None
 
     def compare(self, site: Any) -> None:
         """Find the saved tensors that changed although no write was dispatched, and enter an external write for each."""
@@ -185,54 +197,42 @@ class Exports:
             saved = ref()
             if saved is None or saved.touched or saved.never_read or saved.clone is None or is_gone(saved.tensor):
                 continue
-            if saved.tensor.shape == saved.clone.shape and _same_bits(saved.tensor, saved.clone):
+            if saved.tensor.shape == saved.clone.shape and same_bits(saved.tensor, saved.clone):
                 still.append(ref)
                 total += saved.tensor.nbytes
             else:
                 changed.append(saved)
         self._held, self._bytes = still, total
+        rows: dict[int, Write] = {}
         for saved in changed:
-            self._enter(saved, site)
+            session, t = self._session, saved.tensor
+            row = rows[private.storage_id(t)] = self._enter(t, site)
+            bucket = session.index.bucket(row.storage)
+            if bucket is not None:
+                bucket.log(row, session.order, *byte_range(t), view_of(t))
+                for other in bucket.live():
+                    session.index.touch(other)
+            session.index.touch(saved)
+        for part, before in self.handed_out.changed():
+            memory = part.memory()
+            if memory is not None:
+                self.handed_out.enter(part, before, rows.get(part.storage) or self._enter(memory, site))
 
-    def _enter(self, saved: Saved, site: Any) -> None:
+    def _enter(self, t: torch.Tensor, site: Any) -> Write:
+        """The row of an external write to the memory of `t`, seen for the first time by the operation at `site`."""
         session = self._session
-        t = saved.tensor
-        storage = private.storage_id(t)
-        self.busy = True
-        try:
-            bracket = Bracket(
-                self._last_site,
-                site,
-                t.untyped_storage().data_ptr(),
-                t.untyped_storage().nbytes(),
-                self._opened_by_exit,
-            )
-        finally:
-            self.busy = False
+        memory = _storage(t)
+        bracket = Bracket(self._last_site, site, memory.data_ptr(), memory.nbytes(), self._opened_by_exit)
         session.order += 1
         key = (self._last_site, site)
-        row = session.table.row("external", key, None, 0, storage, session.seconds(), session.order)
+        row = session.table.row("external", key, None, 0, private.storage_id(t), session.seconds(), session.order)
         if not row.count:
             row.bracket = bracket
             row.shape, row.dtype, row.device = tuple(t.shape), str(t.dtype).removeprefix("torch."), str(t.device)
             row.version_before = row.version_after = private.version(t)
         row.count += 1
         row.last = session.order
-        bucket = session.index.bucket(storage)
-        if bucket is not None:
-            bucket.log(row, session.order, *byte_range(t), view_of(t))
-            for other in bucket.live():
-                session.index.touch(other)
-        session.index.touch(saved)
-
-
-def _same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
-    with private.DisableTorchDispatch(), torch.no_grad():
-        if torch.equal(a, b):
-            return True
-        if not (a.dtype.is_floating_point or a.dtype.is_complex):
-            return False
-        return bool(((a == b) | (a.isnan() & b.isnan())).all())
+        return row
 
 
 def _exit(original: Any) -> Any:

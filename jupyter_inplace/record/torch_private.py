@@ -160,6 +160,16 @@ def storage_id(t: torch.Tensor) -> int:
         return 0
 
 
+# The storage behind a weak reference, which torch's own sharing of tensors between processes asks for. Where missing, what is
+# written from outside to a tensor that nobody saved goes unnoticed.
+_new_with_weak_ptr = getattr(torch.UntypedStorage, "_new_with_weak_ptr", None)
+
+
+def storage_behind(ref: Any) -> Any:
+    """The storage that a `StorageWeakRef` points to; None where it is gone."""
+    return _new_with_weak_ptr(ref.cdata) if _new_with_weak_ptr is not None else None
+
+
 def version(t: torch.Tensor) -> int | None:
     """The version counter of `t`; None for inference tensors, which have none."""
     try:

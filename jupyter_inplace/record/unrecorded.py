@@ -125,6 +125,14 @@ class UnrecordedWrites:
             return None
         return found[1]
 
+    def knows(self, storage: int) -> bool:
+        """Whether a non-leaf lies there of which an alias was made that autograd does not connect with it."""
+        return self._known(storage) is not None
+
+    def identities(self, storage: int) -> Sequence[Identity]:
+        """Those non-leaves."""
+        return self._known(storage) or ()
+
     def before_write(self, func: Any, t: torch.Tensor, args: Any, kwargs: Any, order: int) -> list[Cut]:
         """The cuts that a write to `t` makes, with copies of what it reads. Empty for nearly every write."""
         storage = private.storage_id(t)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from cell_oracle import HEAD, Cell, check
 
+# What numpy or an address writes has no derivative that could be known: such rows are named without a reference.
 CELLS = {
     ".data of what sigmoid saved": Cell(
         HEAD
@@ -162,6 +163,95 @@ loss.backward()
         line="t.numpy()[:]=0",
         tasks="loss:lost",
         leaves="w",
+    ),
+    "an activation standardised through numpy before the loss reads it": Cell(
+        HEAD
+        + """
+enc=nn.Linear(3,2); head=nn.Linear(2,1); x=torch.randn(5,3)
+feats=enc(x)
+a=feats.detach().numpy()
+a-=a.mean(axis=0)
+loss=head(feats).pow(2).mean()
+loss.backward()
+""",
+        verdict="cuts",
+        line="a-=a.mean(axis=0)",
+        tasks="loss:wrong",
+        leaves="enc.weight enc.bias",
+        probe=False,
+        derivative=False,
+    ),
+    "an activation overwritten through its address": Cell(
+        HEAD
+        + """
+import ctypes
+w=torch.randn(4,requires_grad=True)
+h=w*2
+ctypes.memset(h.data_ptr(),0,8)
+loss=h.exp().sum()
+other_loss=w.sum()
+(loss+other_loss).backward()
+""",
+        verdict="cuts",
+        line="ctypes.memset(h.data_ptr(),0,8)",
+        tasks="loss:wrong other_loss:ok",
+        leaves="w",
+        probe=False,
+        derivative=False,
+    ),
+    "an environment that changes the array it has given out": Cell(
+        HEAD
+        + """
+import numpy as np
+class Env:
+    def __init__(self):
+        self.state=np.array([.1,-.2,.3],dtype=np.float32)
+    def step(self,action):
+        self.state+=.5*(action-.5)
+        return self.state
+policy=nn.Sequential(nn.Linear(3,4),nn.Tanh(),nn.Linear(4,2))
+env=Env(); obs=env.state
+logps=[]
+for t in range(3):
+    logps.append(policy(torch.from_numpy(obs)).log_softmax(-1)[0])
+    obs=env.step(t)
+loss=-(torch.stack(logps)*torch.tensor([1.,2.,3.])).sum()
+loss.backward()
+""",
+        verdict="corrupts",
+        line="self.state+=.5*(action-.5)",
+        tasks="loss:wrong",
+        leaves="policy.0.weight",
+        derivative=False,
+    ),
+    "harmless: an array of an activation changed after its last reader": Cell(
+        HEAD
+        + """
+net=nn.Linear(3,4); opt=torch.optim.SGD(net.parameters(),lr=.1)
+losses=[]
+for x in torch.randn(3,5,3):
+    out=net(x)
+    loss=out.mean()
+    losses.append(loss.detach().numpy())
+    probs=out.detach().numpy()
+    probs-=probs.max()
+    hit=(probs.argmax(1)==0).mean()
+    opt.zero_grad(); loss.backward(); opt.step()
+""",
+        tasks="loss:ok",
+    ),
+    "harmless: an activation looked at through numpy, then written by torch": Cell(
+        HEAD
+        + """
+net=nn.Linear(3,4); x=torch.randn(5,3)
+out=net(x)
+seen=out.detach().numpy()
+out.mul_(2)
+total=seen.sum()
+loss=out.pow(2).mean()
+loss.backward()
+""",
+        tasks="loss:ok",
     ),
     "harmless: written before it is saved": Cell(
         HEAD

@@ -12,6 +12,7 @@ from jupyter_inplace.explain.facts import ConflictFact
 from jupyter_inplace.explain.graph import Graph
 from jupyter_inplace.explain.names import Names
 from jupyter_inplace.explain.rejected import find_rejected
+from jupyter_inplace.explain.wording import why_refused
 from jupyter_inplace.record import sites
 from jupyter_inplace.record.torch_private import storage_id
 from jupyter_inplace.record.writes import Write
@@ -118,7 +119,7 @@ def find_refusal(
         device=str(tensor.device) if tensor is not None else None,
         version=version,
         leaves=list(leaves),
-        note=str(found.reason),
+        note=why_refused(found.reason, name),
         lines=_by_file(found.lines),
         late=late is not None,
         node=f"{late[1]}Backward0" if late is not None else "",

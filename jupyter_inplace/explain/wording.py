@@ -34,3 +34,26 @@ class ErrorWording:
         if site is None:
             return fallback or "code without a source"
         return f"{site.text or site.line_text} ({site.file}, line {site.line})"
+
+
+_REFUSED = {
+    "leaf": "{} is a leaf that requires grad",
+    "view_of_leaf": "{} is a view of a leaf that requires grad",
+    "multi_view": "{} is one of several views that one function made",
+    "custom_view": "{} is a view that a custom Function was given or made",
+    "no_grad_view": "{} is a view made under no_grad",
+    "inference_view": "{} is a view made in inference mode",
+    "inference": "{} is an inference tensor, and inference mode is over",
+    "expanded": "several elements of {} are one place in memory",
+    "overlap": "what is read and what is written are the same memory",
+    "out_grad": "autograd does not follow writes to out=",
+    "detach_view": "{} is a view",
+    "resize_grad": "{} requires grad",
+    "untracked": "{} requires grad, and autograd does not follow this function",
+    "captured": "{} comes from outside of the transformed function",
+}
+
+
+def why_refused(reason: str, tensor: str) -> str:
+    """Why torch refused a write to `tensor`, in words; `reason` is one of `rejected.reason_of`."""
+    return _REFUSED[reason].format(tensor)

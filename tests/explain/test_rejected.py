@@ -10,7 +10,10 @@ import pytest
 import torch
 from torch import nn
 
+from jupyter_inplace import watch
+from jupyter_inplace.explain import rejected
 from jupyter_inplace.explain.rejected import find_rejected, reason_of
+from jupyter_inplace.explain.wording import why_refused
 from jupyter_inplace.record.sites import SiteResolver
 
 FILE = "/tmp/ipykernel_77/77.py"
@@ -368,3 +371,20 @@ def test_nn_module_registries():
         with pytest.raises(RuntimeError) as info:
             exec(compile(text, FILE, "exec"), {"net": net, "bag": bag, "mods": mods})
         assert find_rejected(info.value).tensors[0] is expected, expression
+
+
+@pytest.mark.parametrize("reason", dict.fromkeys(reason for reason, _ in rejected._REASONS))
+def test_every_reason_has_its_words(reason):
+    said = why_refused(reason, "b[0]")
+    assert said != reason
+    assert " " in said
+    assert "{" not in said
+
+
+def test_the_summary_says_why_in_words():
+    bias = nn.Parameter(torch.zeros(6))
+    with pytest.raises(RuntimeError), watch() as report:
+        b = bias.view(2, 3)
+        b[:, 1] += 4
+    assert "b[:, 1] += 4" in report.summary
+    assert report.summary.endswith(": b is a view of a leaf that requires grad.")

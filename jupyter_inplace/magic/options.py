@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument(
         "--no-verify", action="store_false", dest="verify", default=None, help="offer rewrites without trying them"
     )
-    add("--verify-seconds", type=_seconds, metavar="S", help="time limit for the proof of one rewrite")
+    add("--verify-seconds", type=_seconds, metavar="S", help="seconds that all proofs of the cell share (default: 30)")
     add(
         "--run-eagerly",
         action="store_true",

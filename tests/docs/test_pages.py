@@ -10,12 +10,14 @@ import subprocess
 import sys
 import typing
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 from code_blocks import blocks
 
 import jupyter_inplace
 from jupyter_inplace import report as contract
+from jupyter_inplace.cli import arguments
 from jupyter_inplace.magic.options import help_text
 
 ROOT = Path(__file__).parents[2]
@@ -95,6 +97,31 @@ def test_the_options_of_the_magic():
     option = r"(?<![\w-])(-\w|--[a-z][\w-]+)"
     told = re.findall(r"^\| (`-.*?) \|", TEXTS["docs/magic.md"], re.MULTILINE)
     assert set(re.findall(option, " ".join(told))) == set(re.findall(option, help_text()))
+
+
+@pytest.mark.parametrize(
+    ("command", "parser"),
+    [("Run", arguments._run_parser), ("Show", arguments._show_parser), ("Fix", arguments._fix_parser)],
+)
+def test_the_options_of_the_command_line(command, parser):
+    told = " ".join(option for option, _ in rows(TEXTS["docs/command-line.md"], command))
+    known = {word for action in parser()._actions for word in action.option_strings}
+    found = set(re.findall(r"(?<![\w-])(-\w|--[a-z][\w-]+)", told))
+    assert found == known
+
+
+def test_each_drawing_is_shown_and_has_words_for_who_cannot_see_it():
+    drawings = ROOT / "docs" / "drawings"
+    shown = [name for text in TEXTS.values() for name in re.findall(r'^--8<-- "(.+)"$', text, re.MULTILINE)]
+    assert sorted(shown) == sorted(path.name for path in drawings.iterdir())
+    styles = (ROOT / "docs" / "stylesheets" / "drawings.css").read_text("utf-8")
+    for name in shown:
+        drawing = ET.fromstring((drawings / name).read_text("utf-8"))
+        assert drawing.get("role") == "img"
+        assert len(drawing.get("aria-label", "").split()) > 8
+        classes = {word for part in drawing.iter() for word in part.get("class", "").split()}
+        assert all(f".{word}" in styles for word in classes)
+        assert not any(part.get(what) for part in drawing.iter() for what in ("fill", "stroke", "style"))
 
 
 def test_the_reference_has_every_public_name():

@@ -71,6 +71,19 @@ def test_the_commands_of_a_page_end_as_told(page, tmp_path):
             assert ended.returncode == int(status or 0), f"{line}\n{ended.stdout}\n{ended.stderr}"
 
 
+def test_the_tests_that_a_page_shows_pass(tmp_path):
+    """Those of the page on rules need the helper that stands beside the rules' own tests."""
+    (block,) = (block for block in blocks(TEXTS["docs/develop/rule.md"], "python") if block.title is not None)
+    (tmp_path / block.title).write_text(block.code, encoding="utf-8")
+    where = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "rewrite")])
+    ended = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", block.title],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": where}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stdout
+    assert "2 passed" in ended.stdout
+
+
 def rows(text, heading):
     """The first cells of the table below a heading."""
     section = re.split(r"^## ", text.partition(f"\n## {heading}\n")[2], flags=re.MULTILINE)[0]

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from jupyter_inplace._syntax import parse
-from jupyter_inplace.explain import earlier, kept_gradients, severed, unread
+from jupyter_inplace.explain import earlier, kept_gradients, severed, shared_results, unread
 from jupyter_inplace.explain.damage import Damage, leaf_targets, quiet
 from jupyter_inplace.explain.facts import BackwardFacts
 from jupyter_inplace.explain.graph import Graph, Node, is_python_node
@@ -96,6 +96,11 @@ class Analyst:
         if call.leaves and call.accumulate and call.facts is not None:
             kept_gradients.after_backward(session, call.leaves, call.facts.tasks)
         unread.ended(session, call)
+        if len(call.results) > 1:
+            shared_results.after_grad(session, call, lambda: self._names_at(call))
+
+    def _names_at(self, call: Backward) -> Names:
+        return Names(namespaces(call.frame, self.namespace() if self.namespace is not None else None))
 
     def gradient_overwritten(self, session: Session, t: torch.Tensor, write: Any, before: torch.Tensor) -> None:
         frame = user_frame()
@@ -137,7 +142,7 @@ class Analyst:
         often: bool = False,
     ) -> BackwardFacts:
         if names is None:
-            names = Names(namespaces(call.frame, self.namespace() if self.namespace is not None else None))
+            names = self._names_at(call)
         starts = _starts(call)
         graph = Graph(node for (node, _), _, _ in starts)
         # What another graph holds (that of a cell that raised, say) is none of this call's concern.
@@ -289,7 +294,7 @@ class Analyst:
             return
         graph = Graph(node for (node, _), _, _ in _starts(call))
         with quiet(session):
-            names = Names(namespaces(call.frame, self.namespace() if self.namespace is not None else None))
+            names = self._names_at(call)
             found = earlier.conflicts(session, graph, names, call.facts)
         call.facts.conflicts.extend(found)
         self.current = call.facts

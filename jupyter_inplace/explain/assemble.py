@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from jupyter_inplace.explain import kept_gradients, unread
+from jupyter_inplace.explain import kept_gradients, shared_results, unread
 from jupyter_inplace.explain.damage import quiet
 from jupyter_inplace.explain.facts import BackwardFacts
 from jupyter_inplace.explain.gradients import GradientTable
@@ -92,6 +92,7 @@ class Assembly:
 
     def _facts(self) -> list[BackwardFacts]:
         unread.tell(self.session, self.resolver)
+        shared_results.tell(self.session, self.resolver)
         inside = [call for call in self.session.backwards if self.window.start <= call.order <= self.end]
         facts = [call.facts for call in inside if call.facts is not None]
         if self.session.index.touched_live() or self.session.unrecorded.cuts:

@@ -81,7 +81,7 @@ def ended(session: Session, call: Backward) -> None:
         if session.index.any_alive() or not all(id(leaf) in unread.stepped for _, leaf in leaves):
             unread.gave(given, leaves)
             return
-    if call.accumulate:
+    if call.accumulate and (unread.held or unread.cleared):
         unread.forget()
 
 

@@ -43,6 +43,7 @@ class Backward:
         "leaves",
         "nested",
         "order",
+        "results",
         "retain",
         "roots",
         "sequence",
@@ -63,12 +64,14 @@ class Backward:
         self.error: str | None = None
         self.facts: Any = None
         self.leaves: list[tuple[str, Any]] = []
+        self.results: tuple[Any, ...] = ()  # of a `grad` call
         self.given: Any = None  # of unread.Given: what is followed of the gradients
         self.sequence = 0
 
     def release(self) -> None:
         self.roots = self.grads = self.inputs = ()
         self.frame = self.given = None
+        self.results = ()
         self.leaves = []
 
 
@@ -104,7 +107,10 @@ class EnginePatch:
         place = None if call is None else self._lift(call)
         self.depth += 1
         try:
-            return original(outputs, *args, **kwargs)
+            out = original(outputs, *args, **kwargs)
+            if call is not None and isinstance(out, tuple):
+                call.results = out
+            return out
         except BaseException as error:
             if call is not None:
                 self._failed(call, error)

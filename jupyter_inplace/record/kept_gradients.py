@@ -104,7 +104,7 @@ class KeptGradients:
                 self.read(value)
 
     def _note(self, found: list[KeptGradient], t: torch.Tensor) -> None:
-        frames = _frames(private.storage_id(t))
+        frames = frames_that_hold(private.storage_id(t))
         if not frames:
             return
         for kept in found:
@@ -121,7 +121,7 @@ class KeptGradients:
             kept.reads.append(frames)
 
 
-def _frames(storage: int) -> list[tuple[Any, tuple[str, ...]]]:
+def frames_that_hold(storage: int) -> list[tuple[Any, tuple[str, ...]]]:
     """The user's frames on the stack, each with the names of its own that hold tensors on the storage."""
     frame: types.FrameType | None = sys._getframe(2)
     found: list[tuple[Any, tuple[str, ...]]] = []

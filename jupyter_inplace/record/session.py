@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -23,26 +23,28 @@ from jupyter_inplace.record.engine import Backward, EnginePatch
 from jupyter_inplace.record.exports import Exports
 from jupyter_inplace.record.freed import FreedMemory
 from jupyter_inplace.record.functions import PythonInBackward
-from jupyter_inplace.record.geometry import WHOLE, View, byte_range, view_of
+from jupyter_inplace.record.geometry import WHOLE, byte_range, view_of
 from jupyter_inplace.record.hooks import SavedTensorHooks
-from jupyter_inplace.record.integers import IntegerWrite, IntegerWrites
+from jupyter_inplace.record.integers import IntegerWrites
 from jupyter_inplace.record.kept_gradients import KeptGradients
 from jupyter_inplace.record.labels import ProfilerLabels
 from jupyter_inplace.record.mode import WatchMode
 from jupyter_inplace.record.optimizers import OptimizerHooks
 from jupyter_inplace.record.other_modes import OtherModes
 from jupyter_inplace.record.patching import set_session_here
+from jupyter_inplace.record.prepared import Prepared, flat_storage
 from jupyter_inplace.record.processes import Processes
 from jupyter_inplace.record.regions import Regions
 from jupyter_inplace.record.saved import Bucket, SavedIndex, storages_of
 from jupyter_inplace.record.schema import Plan
 from jupyter_inplace.record.severed import Severed
+from jupyter_inplace.record.shared_results import SharedResults
 from jupyter_inplace.record.stack import ModeStack
 from jupyter_inplace.record.threads import Threads
 from jupyter_inplace.record.transforms import TransformPatch
 from jupyter_inplace.record.undispatched import Undispatched
 from jupyter_inplace.record.unread import Unread
-from jupyter_inplace.record.unrecorded import Cut, UnrecordedWrites
+from jupyter_inplace.record.unrecorded import UnrecordedWrites
 from jupyter_inplace.record.writes import Write, WriteTable
 
 _CALL_IMPL = torch.nn.Module._call_impl.__code__
@@ -93,6 +95,7 @@ class Session:
         self.carried: tuple[Any, ...] = ()  # the severed tensors whose values the operation under way hands on
         self.kept_gradients = KeptGradients(self)
         self.unread = Unread(self)
+        self.shared_results = SharedResults(self)
         # Called with (tensor, write, value before) for a dispatched write to a tensor known to be some leaf's `.grad`.
         self.gradient_overwritten: Callable[[torch.Tensor, Write, torch.Tensor], None] | None = None
         self.after_backward: Callable[[Session, Backward], None] | None = None
@@ -201,7 +204,7 @@ class Session:
     def look(self, args: Any) -> bool:
         """Look at an operation that is about to run; returns whether it has to be dispatched with care."""
         region = self.regions.current is not None
-        reads = self.kept_gradients.any or self.severed.any or self.unread.any
+        reads = self.kept_gradients.any or self.severed.any or self.unread.any or self.shared_results.any
         derived = self.unrecorded.derived.any
         self.attentive = region or reads or derived or self.exports.any or self.gradient_written is not None
         if not self.muted:
@@ -240,6 +243,8 @@ class Session:
                 self.kept_gradients.read(args)
             if self.unread.any:
                 self.unread.read(args)
+            if self.shared_results.any:
+                self.shared_results.read(args)
         except Exception as fault:
             self.fault(fault)
 
@@ -254,17 +259,17 @@ class Session:
 
     def before_write(
         self, plan: Plan, targets: list[torch.Tensor], func: Any, args: Any, kwargs: Any
-    ) -> list[_Prepared] | None:
+    ) -> list[Prepared] | None:
         """Copy what is about to be overwritten, and note what the tensors were; None where they have no numbers for it."""
         for t in targets:
             if private.is_symbolic(t):
                 return None
         return [self._prepare(t, plan, func, args, kwargs) for t in targets]
 
-    def _prepare(self, t: torch.Tensor, plan: Plan, func: Any, args: Any, kwargs: Any) -> _Prepared:
+    def _prepare(self, t: torch.Tensor, plan: Plan, func: Any, args: Any, kwargs: Any) -> Prepared:
         key = private.storage_id(t)
         keys = (key,) if key else storages_of(t)
-        before = _Prepared(keys, private.version(t), t.shape)
+        before = Prepared(keys, private.version(t), t.shape)
         buckets: list[Bucket] = []
         for key in keys:
             bucket = self.index.bucket(key)
@@ -292,14 +297,16 @@ class Session:
             and self.gradient_overwritten is not None
         ):
             before.gradient = t.detach().clone()
+        if self.shared_results.known:
+            before.shared = self.shared_results.before_write(t)
         if self.unread.any:
             before.unread = self.unread.size_of(t)
         if self.gradient_written is not None and self.engine.depth and plan.repeatable:
-            before.flat = _flat_storage(t)
+            before.flat = flat_storage(t)
         return before
 
     def after_write(
-        self, plan: Plan, targets: list[torch.Tensor], prepared: list[_Prepared], func: Any, args: Any, kwargs: Any
+        self, plan: Plan, targets: list[torch.Tensor], prepared: list[Prepared], func: Any, args: Any, kwargs: Any
     ) -> None:
         """Enter the writes into their rows, now that they have happened."""
         if self.engine.depth and self.engine.made_by_engine():
@@ -311,7 +318,7 @@ class Session:
             if before.flat is not None and self.gradient_written is not None:
                 self.gradient_written(row, t, before.flat, func, args, kwargs)
 
-    def _enter(self, plan: Plan, t: torch.Tensor, before: _Prepared, site: Any, module: Any) -> Write:
+    def _enter(self, plan: Plan, t: torch.Tensor, before: Prepared, site: Any, module: Any) -> Write:
         keys, version = before.keys, before.version
         storage = keys[0] if keys else 0
         row = self.table.find(plan.name, site, id(module), storage)
@@ -335,6 +342,8 @@ class Session:
             self.unrecorded.enter(before.cuts, row)
         if before.gradient is not None and self.gradient_overwritten is not None:
             self.gradient_overwritten(t, row, before.gradient)
+        if before.shared is not None:
+            self.shared_results.written(t, before.shared, row, self.order)
         if before.unread is not None:
             self.unread.zeroed(storage, before.unread, row)
         if before.integers is not None:
@@ -374,6 +383,7 @@ class Session:
         self.integers.by_storage.clear()
         self.kept_gradients.clear()
         self.unread.clear()
+        self.shared_results.clear()
         self.severed.clear()
 
     def close_window(self) -> int:
@@ -381,32 +391,6 @@ class Session:
         self.table.new_epoch()
         self.order += 1
         return self.order
-
-
-class _Prepared:
-    """What a tensor was right before a write to it. `span` and `view` are worked out where a saved tensor lies there."""
-
-    # In the class, since nearly every write leaves them so.
-    span: tuple[int, int] = (0, 0)
-    view: View | None = None
-    buckets: Sequence[Bucket] = ()
-    cuts: Sequence[Cut] = ()
-    integers: IntegerWrite | None = None
-    gradient: torch.Tensor | None = None
-    unread: float | None = None
-    flat: torch.Tensor | None = None
-
-    def __init__(self, keys: tuple[int, ...], version: int | None, shape: torch.Size) -> None:
-        self.keys, self.version, self.shape = keys, version, shape
-
-
-def _flat_storage(t: torch.Tensor) -> torch.Tensor | None:
-    """A copy of everything on the storage of `t`, flat; None for what is not plain memory."""
-    if t.layout is not torch.strided or not storages_of(t):
-        return None
-    with private.DisableTorchDispatch(), torch.no_grad():
-        size = t.untyped_storage().nbytes() // t.element_size()
-        return t.detach().as_strided((size,), (1,), 0).clone()
 
 
 def _weak(module: Any) -> Any:

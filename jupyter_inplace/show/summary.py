@@ -74,6 +74,8 @@ def _rejected(write: Mutation, subject: str, error: Error | None) -> str:
 
 
 def _overwrote(write: Mutation, conflicts: Sequence[Conflict], cell: Cell | None) -> str:
+    if write.note and write.note.startswith("overwrote "):
+        return write.note
     savers: dict[str, None] = {}
     for c in conflicts:
         if c.saved_site is None:

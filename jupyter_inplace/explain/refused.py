@@ -119,7 +119,7 @@ def find_refusal(
         device=str(tensor.device) if tensor is not None else None,
         version=version,
         leaves=list(leaves),
-        note=why_refused(found.reason, name),
+        note=why_refused(found.reason, name, next(iter(leaves), None)),
         lines=_by_file(found.lines),
         late=late is not None,
         node=f"{late[1]}Backward0" if late is not None else "",

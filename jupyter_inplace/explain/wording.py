@@ -38,7 +38,7 @@ class ErrorWording:
 
 _REFUSED = {
     "leaf": "{} is a leaf that requires grad",
-    "view_of_leaf": "{} is a view of a leaf that requires grad",
+    "view_of_leaf": "it is a view of {leaf}, a leaf that requires grad",
     "multi_view": "{} is one of several views that one function made",
     "custom_view": "{} is a view that a custom Function was given or made",
     "no_grad_view": "{} is a view made under no_grad",
@@ -54,6 +54,6 @@ _REFUSED = {
 }
 
 
-def why_refused(reason: str, tensor: str) -> str:
-    """Why torch refused a write to `tensor`, in words; `reason` is one of `rejected.reason_of`."""
-    return _REFUSED[reason].format(tensor)
+def why_refused(reason: str, tensor: str, leaf: str | None = None) -> str:
+    """Why torch refused a write to `tensor`, in words; `reason` is one of `rejected.reason_of`, `leaf` what lies behind it."""
+    return _REFUSED[reason].format(tensor, leaf=leaf or "what stands for a parameter")

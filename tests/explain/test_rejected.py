@@ -387,4 +387,4 @@ def test_the_summary_says_why_in_words():
         b = bias.view(2, 3)
         b[:, 1] += 4
     assert "b[:, 1] += 4" in report.summary
-    assert report.summary.endswith(": b is a view of a leaf that requires grad.")
+    assert report.summary.endswith(": it is a view of bias, a leaf that requires grad.")

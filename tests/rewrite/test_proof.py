@@ -343,3 +343,50 @@ def test_magic_line_and_ipython_syntax(shell):
         ]
         fixes = prove(source, report, rewrites, snapshot)
     assert [fix.verification.status for fix in sorted(fixes, key=lambda fix: fix.id)] == ["passed", "failed"]
+
+
+BIAS = """\
+import torch, torch.nn as nn
+torch.manual_seed(0)
+class Head(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(2, 6, 1)
+        b = self.conv.bias.view(2, 3)
+        b[:, 0] += 4
+        b[:, 1:] -= 1
+        self.conv.bias = nn.Parameter(b.view(-1))
+head = Head()
+"""
+
+
+def test_a_refused_write_in_a_cell_without_a_loss_is_held_against_what_it_leaves():
+    lines = "        b[:, 0] += 4\n        b[:, 1:] -= 1\n"
+    under = "        with torch.no_grad():\n            b[:, 0] += 4\n            b[:, 1:] -= 1\n"
+    update, other, silenced, copy, elsewhere = attempt(
+        BIAS,
+        Rewrite(BIAS.replace(lines, under), reading="update"),
+        Rewrite(BIAS.replace(lines, under.replace("+= 4", "+= 5")), reading="update"),
+        Rewrite(BIAS.replace(lines, ""), reading="update"),
+        Rewrite(BIAS.replace("view(2, 3)", "view(2, 3).clone()"), reading="copy"),
+        Rewrite(BIAS.replace(lines, "        c = b + 4\n"), reading="copy"),
+    )
+    assert status([update, other, silenced, copy, elsewhere]) == ["passed", "failed", "failed", "passed", "unverified"]
+    assert "asks for no gradient" in update.reason
+    assert "`head.conv.bias` ends with other values than the write gives" in other.reason
+    assert "cannot tell" in elsewhere.reason
+
+
+def test_a_refused_write_of_a_row_whose_value_is_read_under_no_grad():
+    cell = """\
+import torch, torch.nn as nn
+torch.manual_seed(0)
+emb, out = nn.Embedding(5, 3), nn.Linear(3, 3)
+weight = out.weight
+weight[:, 1] -= 2 * emb.weight[0]
+loss = out(torch.randn(2, 3)).pow(2).mean()
+loss.backward()
+"""
+    line = "weight[:, 1] -= 2 * emb.weight[0]"
+    (right,) = attempt(cell, Rewrite(cell.replace(line, f"with torch.no_grad():\n    {line}"), reading="update"))
+    assert right.status == "passed", right.reason

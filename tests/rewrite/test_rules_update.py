@@ -107,3 +107,33 @@ def test_a_function_loses_its_no_grad():
         "import torch\ndef f(h):\n    h.mul_(2)\nf(z)\n",
         text="h.mul_(2)", verdict="cuts",
     )  # fmt: skip
+
+
+TOGETHER = {
+    "slots": (
+        "import torch\nb[:, 0] += 1\nb[:, 1:] = 2\nc = b\n",
+        "import torch\nwith torch.no_grad():\n    b[:, 0] += 1\n    b[:, 1:] = 2\nc = b\n",
+        "b[:, 0] += 1",
+    ),
+    "methods, a comment between": (
+        "import torch\nfor i in r:\n    b.mul_(2)\n    # and then\n    b[i].add_(1)\n",
+        "import torch\nfor i in r:\n    with torch.no_grad():\n        b.mul_(2)\n        # and then\n        b[i].add_(1)\n",
+        "b.mul_(2)",
+    ),
+}
+
+
+@pytest.mark.parametrize(("before", "after", "text"), TOGETHER.values(), ids=TOGETHER)
+def test_writes_of_the_same_leaf_one_below_the_other(before, after, text):
+    candidate = becomes(before, after, text=text, tensor="b", leaves=("b",), verdict="rejected")
+    assert (candidate.kind, candidate.reading) == ("no_grad", "update")
+
+
+@pytest.mark.parametrize("below", ["a.add_(1)", "c = b.add(1)", "if b: b.add_(1)"])
+def test_what_is_no_write_of_the_leaf_stays_outside(below):
+    found = rewrites(
+        f"import torch\nb.mul_(2)\n{below}\n", text="b.mul_(2)", tensor="b", leaves=("b",), verdict="rejected"
+    )
+    assert [c.source for c in found if c.kind == "no_grad"] == [
+        f"import torch\nwith torch.no_grad():\n    b.mul_(2)\n{below}\n"
+    ]

@@ -196,7 +196,7 @@ class DerivativeMode(TorchDispatchMode):
 
     def _meet(self, tensor: torch.Tensor) -> None:
         """Give a leaf that comes for the first time its direction."""
-        if not (tensor.requires_grad and tensor.is_floating_point() and tensor.grad_fn is None and _is_leaf(tensor)):
+        if not (tensor.requires_grad and tensor.is_floating_point() and _is_leaf(tensor) and tensor.grad_fn is None):
             return
         key = (storage_id(tensor), tensor.storage_offset(), tuple(tensor.shape))
         if not key[0] or key in self._numbers:

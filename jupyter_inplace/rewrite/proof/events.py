@@ -52,6 +52,7 @@ class Ending:
     """How a run ended, and what it left.
 
     :param error: the type and the text of the exception that ended the cell; None without one.
+    :param line: of the cell, where that exception came through; None where the cell did not raise.
     :param stopped: where the run was stopped on purpose, the rounds (backward to step) that it came through.
     :param marked: the number of events before the marked line was first reached; None where it was not.
     :param kept: by name, what outlives the cell; empty where the run was stopped or raised.
@@ -66,6 +67,7 @@ class Ending:
     """
 
     error: tuple[str, str] | None = None
+    line: int | None = None
     stopped: int | None = None
     marked: int | None = None
     kept: Mapping[str, Kept] = field(default_factory=dict)

@@ -6,18 +6,19 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from jupyter_inplace.explain.rejected import reason_of
 from jupyter_inplace.report import HARMFUL, Reading, Report
 from jupyter_inplace.rewrite.proof import agreement
 from jupyter_inplace.rewrite.proof.runs import Run, Runner
-from jupyter_inplace.rewrite.proof.trial import Manner, Trial
+from jupyter_inplace.rewrite.proof.trial import Trial
 
 #: ``preserved``: gradients of the values that the forward used. ``differentiated``: finite differences of the cell as
 #: run. ``replayed``: the watch's own, of the recorded writes. ``permitted``: finite differences of the cell with its
-#: refused writes made, one run for each reading. ``itself``: such a cell, where that run cannot be had.
-Kind = Literal["preserved", "differentiated", "replayed", "permitted", "itself"]
+#: refused writes made, one run for each reading. ``left``: where such a cell asks for no gradient, what it leaves. ``itself``: a rewritten
+#: cell, where that run cannot be had.
+Kind = Literal["preserved", "differentiated", "replayed", "permitted", "left", "itself"]
 
-_READINGS: tuple[Manner, Manner] = ("updating", "copying")
-
+_REFUSALS = 8  # lines of refused writes that are looked for
 _DIGITS = 1e-3  # relative, between the numbers of the report and those of the control run
 _NOISE = 1e-6  # of the largest gradient of the task: rounding
 
@@ -35,6 +36,7 @@ class Reference:
     :param copying: for refused writes, the run in which they make new tensors; `run` is the one in which they update.
     :param values: for a refused write, the losses of the cell without grad mode.
     :param horizon: engine calls that can be compared; beyond, an optimizer has used a wrong gradient.
+    :param elsewhere: the rewrite leaves its result in a new tensor, on purpose: that names end otherwise proves nothing.
     :param stop_after: where the runs were stopped, the events after which candidates are stopped too.
     """
 
@@ -45,9 +47,12 @@ class Reference:
     values: Run | None = None
     horizon: int | None = None
     stop_after: int | None = None
+    elsewhere: bool = False
 
     def for_reading(self, reading: Reading | None) -> Reference:
         """The reference of one reading of a refused write."""
+        if self.kind == "left":
+            return replace(self, elsewhere=reading == "copy")
         if self.kind != "permitted" or self.copying is None:
             return self
         run = self.run if reading == "update" else self.copying
@@ -61,6 +66,7 @@ class Reference:
             "differentiated": "finite differences of the cell as it ran",
             "replayed": "the gradients with the writes recorded",
             "permitted": "finite differences of the cell with its writes permitted",
+            "left": "what the cell leaves with its writes permitted",
             "itself": "finite differences of the rewritten cell",
         }[self.kind]
 
@@ -105,20 +111,38 @@ def find_reference(source: str, report: Report, runner: Runner) -> Reference:
 
 def _permitted(source: str, report: Report, runner: Runner, control: Run) -> Reference:
     """The cell with its refused writes made: each reading of them is a program of its own, with gradients of its own."""
-    lines = harmful_lines(report)
-    runs: list[Run] = []
-    for manner in _READINGS:
-        stop_after = len(runs[0].events) if runs and runs[0].stopped is not None else None
-        trial = Trial(
-            source=source, manner=manner, marks=lines, stop_after=stop_after, stop_seconds=runner.time_for(0.3)
+    updating = _updating(source, report, runner)
+    copying = runner.make(
+        Trial(
+            source=source,
+            manner="copying",
+            marks=updating.trial.marks,
+            stop_after=len(updating.events) if updating.stopped is not None else None,
+            stop_seconds=runner.time_for(0.3),
         )
-        runs.append(runner.make(trial))
+    )
+    runs = [updating, copying]
     fit = [run for run in runs if run.clean and run.calls and run.ending is not None and run.ending.problem is None]
     if len(fit) == len(runs):
-        stop_after = len(runs[0].events) if runs[0].stopped is not None else None
-        return Reference("permitted", control, runs[0], copying=runs[1], stop_after=stop_after)
+        stop_after = len(updating.events) if updating.stopped is not None else None
+        return Reference("permitted", control, updating, copying=copying, stop_after=stop_after)
+    if all(run.clean and run.stopped is None and not run.events for run in runs):
+        return Reference("left", control, updating)
     values = runner.make(Trial(source=source, manner="valued", stop_seconds=runner.time_for(0.2)))
     return Reference("itself", control, control, values=values)
+
+
+def _updating(source: str, report: Report, runner: Runner) -> Run:
+    """The cell with its refused writes made. It ended at the first of them, so the next is known when that one is permitted."""
+    lines = harmful_lines(report)
+    while True:
+        run = runner.make(Trial(source=source, manner="updating", marks=lines, stop_seconds=runner.time_for(0.3)))
+        ending = run.ending
+        if ending is None or ending.error is None or ending.line is None or ending.line in lines:
+            return run
+        if reason_of(RuntimeError(ending.error[1])) is None or len(lines) >= _REFUSALS or runner.left <= 0:
+            return run
+        lines = (*lines, ending.line)
 
 
 def _behind_autograd(

@@ -164,6 +164,7 @@ class Run:
         self._send(
             Ending(
                 error=None if error is None else (type(error).__name__, str(error)[:2000]),
+                line=_line_of(error, self._cell.file),
                 stopped=stopped,
                 marked=instrument.marked,
                 kept=self._kept() if error is None and stopped is None else {},
@@ -235,6 +236,17 @@ def _random_digest() -> str:
     if numpy_random is not None:
         digest.update(repr(numpy_random.get_state()).encode())
     return digest.hexdigest()
+
+
+def _line_of(error: BaseException | None, file: str) -> int | None:
+    """The innermost line of the cell that an exception came through."""
+    step = error.__traceback__ if error is not None else None
+    line = None
+    while step is not None:
+        if step.tb_frame.f_code.co_filename == file:
+            line = step.tb_lineno
+        step = step.tb_next
+    return line
 
 
 def _denied(error: BaseException | None) -> bool:

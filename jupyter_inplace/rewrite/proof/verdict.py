@@ -55,9 +55,16 @@ def judge(report: Report, reference: Reference, candidate: Run, differences: Run
     unclean = _unclean(again)
     differing = _differing(reference, candidate)
     against = _first_reason(report, again, unclean, wrong_loss or wrong_gradient)
+    if against is None and differing and reference.elsewhere:
+        reason = "the cell asks for no gradient, and what it leaves cannot tell whether a new tensor is right"
+        return Judgement(Verification(status="unverified", runs=True, verdict=again.verdict, reason=reason))
+    if against is None and differing and reference.kind == "left":
+        against = f"{_listed(differing)} {_end(differing)} with other values than the write gives"
     passed = against is None
     if passed and differing:
-        against = f"{_listed(differing)} {'end' if len(differing) > 1 else 'ends'} with other values"
+        against = f"{_listed(differing)} {_end(differing)} with other values"
+    elif passed and reference.kind == "left":
+        against = "the cell asks for no gradient: compared is what it leaves"
     return Judgement(
         Verification(
             status="passed" if passed else "failed",
@@ -74,6 +81,10 @@ def judge(report: Report, reference: Reference, candidate: Run, differences: Run
     )
 
 
+def _end(names: Sequence[str]) -> str:
+    return "end" if len(names) > 1 else "ends"
+
+
 def _first_reason(before: Report, after: Report, unclean: str | None, mismatch: Mismatch | None) -> str | None:
     if unclean is not None:
         return _progress(before, after) or unclean
@@ -86,7 +97,7 @@ def _losses(report: Report, reference: Reference, candidate: Run, complete: bool
         if early is not None or reference.values is None:
             return early
         return agreement.losses(candidate.calls, reference.values.calls, complete=False)
-    base = reference.run if reference.kind in ("preserved", "permitted") else reference.control
+    base = reference.run if reference.kind in ("preserved", "permitted", "left") else reference.control
     silenced = _silenced(report, reference)
     return agreement.losses(candidate.calls[: reference.horizon], base.calls[: reference.horizon], complete, silenced)
 
@@ -130,6 +141,8 @@ def _gradients(
             )
         case "replayed":
             return _replayed(reference, candidate)
+        case "left":
+            return None
         case "itself":
             return _own_differences(report, reference, differences)
 
@@ -217,7 +230,7 @@ def _progress(before: Report, after: Report | None) -> str | None:
 def _differing(reference: Reference, candidate: Run) -> tuple[str, ...]:
     if reference.kind in ("itself", "permitted") or reference.horizon is not None or candidate.ending is None:
         return ()
-    base = reference.run if reference.kind == "preserved" else reference.control
+    base = reference.run if reference.kind in ("preserved", "left") else reference.control
     if base.ending is None or not base.ending.kept or not candidate.ending.kept:
         return ()
     return agreement.endings(candidate.ending.kept, base.ending.kept)
@@ -250,7 +263,7 @@ def _rows(before: Report, again: Report, reference: Reference, candidate: Run, *
     for row in again.gradients:
         old = wanted.get((row.task, row.leaf))
         norm = row.norm_reference
-        if old is not None and old.norm_reference is not None and reference.kind not in ("itself", "permitted"):
+        if old is not None and old.norm_reference is not None and reference.kind not in ("itself", "permitted", "left"):
             norm = old.norm_reference
         relative, cosine = _against(reference, candidate, row.task, row.leaf)
         if equal and row.status == "ok" and relative is not None and relative > _CONTRADICTION:
@@ -274,7 +287,11 @@ def _rows(before: Report, again: Report, reference: Reference, candidate: Run, *
 
 def _against(reference: Reference, candidate: Run, task: str, leaf: str) -> tuple[float | None, float | None]:
     """The relative difference and the cosine between the rewrite's gradient of one task and the unchanged cell's."""
-    if reference.kind in ("itself", "permitted") or candidate.ending is None or reference.control.ending is None:
+    if (
+        reference.kind in ("itself", "permitted", "left")
+        or candidate.ending is None
+        or reference.control.ending is None
+    ):
         return None, None
     for (name, other, place), (as_run, own) in candidate.ending.gradients.items():
         if (name, other) == (task, leaf):

@@ -10,7 +10,8 @@ from jupyter_inplace.report import Reading
 from jupyter_inplace.rewrite.code import Code, enclosed
 from jupyter_inplace.rewrite.edit import Edit, apply_edits
 from jupyter_inplace.rewrite.place import short
-from jupyter_inplace.rewrite.write import Proposal, Write
+from jupyter_inplace.rewrite.tensors import base_of, dotted
+from jupyter_inplace.rewrite.write import Proposal, Write, form_of, target_of
 
 __all__ = ["propose"]
 
@@ -27,6 +28,9 @@ def propose(write: Write) -> Iterator[Proposal]:
     torch = code.torch
     header = f"with {torch}.no_grad():"
     rank = (10 if write.is_leaf else 61) if write.verdict == "rejected" else 60
+    following = _following(write) if not hidden else []
+    if following:
+        yield _all_under(write, following, header, rank - 1, reading)
     text = _without(code, small, hidden)
     if isinstance(write.node, cst.Assign) and isinstance(write.target, cst.Attribute) and hidden:
         text = f"{code.get(write.target.value)}.copy_({code.get(write.node.value)})"
@@ -39,6 +43,36 @@ def propose(write: Write) -> Iterator[Proposal]:
         line = code.insert_before(code.item(small), header, code.module.default_indent + enclosed(written))
         edits = (line, code.replace(write.node, write.path))
         yield Proposal("no_grad", "under torch.no_grad(): " + short(written, 40), edits, rank, reading)
+
+
+def _following(write: Write) -> list[cst.SimpleStatementLine]:
+    """The lines right below that write to the same variable: torch refuses them as well, once the first is out of the way."""
+    code, root = write.code, write.path
+    whole = write.is_statement or isinstance(write.node, cst.Assign)
+    if root is None or not whole or not isinstance(write.item, cst.SimpleStatementLine) or len(write.item.body) > 1:
+        return []
+    found: list[cst.SimpleStatementLine] = []
+    for item in code.after(write.item):
+        if not isinstance(item, cst.SimpleStatementLine) or len(item.body) > 1:
+            break
+        small = item.body[0]
+        node = small.value if isinstance(small, cst.Expr) else small
+        target = target_of(node, form) if (form := form_of(node)) in ("augmented", "item", "method") else None
+        if target is None or dotted(base_of(target)) != root:
+            break
+        found.append(item)
+    return found
+
+
+def _all_under(
+    write: Write, following: list[cst.SimpleStatementLine], header: str, rank: int, reading: Reading | None
+) -> Proposal:
+    code = write.code
+    start, end = code.first_line(write.item), code.last_line(following[-1])
+    indent = code.indent(write.item)
+    body = code.reindent(start, end, indent, indent + code.module.default_indent)
+    title = f"under torch.no_grad(): all {len(following) + 1} writes to {write.path}"
+    return Proposal("no_grad", title, (Edit(start, end, f"{indent}{header}\n{body}"),), rank, reading)
 
 
 def _data_of(code: Code, write: Write) -> list[cst.Attribute]:

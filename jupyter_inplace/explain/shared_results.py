@@ -102,13 +102,17 @@ def _written_twice(shared: SharedResult, facts: BackwardFacts) -> None:
 
 
 def _pairs(shared: SharedResult) -> Iterator[tuple[WrittenResult, WrittenResult, torch.Tensor]]:
-    """Two writes by one statement, one right after the other, and the memory after the second."""
-    for i in range(1, len(shared.writes)):
-        first, second = shared.writes[i - 1 : i + 1]
-        if (first.frame, first.place) == (second.frame, second.place):
-            after = shared.writes[i + 1].before if i + 1 < len(shared.writes) else shared.latest
-            if after is not None:
-                yield first, second, after
+    """A place that wrote twice, with all that was written between as one round, and the memory after the second round."""
+    writes = shared.writes
+    done = 0
+    for j in range(1, len(writes)):
+        same = [i for i in range(j) if (writes[i].frame, writes[i].place) == (writes[j].frame, writes[j].place)]
+        if not same or j < done:
+            continue
+        done = 2 * j - same[-1]
+        after = writes[done].before if done < len(writes) else shared.latest
+        if after is not None:
+            yield writes[same[-1]], writes[j], after
 
 
 def _for_each(write: WrittenResult) -> bool:

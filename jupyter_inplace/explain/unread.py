@@ -16,6 +16,7 @@ from jupyter_inplace.explain.split import Part
 from jupyter_inplace.record.engine import Backward
 from jupyter_inplace.record.session import Session
 from jupyter_inplace.record.sites import SiteResolver
+from jupyter_inplace.record.torch_private import storage_id
 from jupyter_inplace.record.unread import Cleared, Given
 from jupyter_inplace.report import CLEARED_UNREAD
 
@@ -90,7 +91,7 @@ def _meet(session: Session, call: Backward, graph: Graph, parts: list[tuple[str,
     nodes = [node for node in graph.nodes if not is_leaf_node(node)]
     keys = {_key(node) for node in nodes}
     wanted = {id(t) for t in call.inputs}
-    filled = {id(graph.nodes[i].variable) for i in graph.leaves}
+    filled = {id(leaf): storage_id(leaf) for leaf in (graph.nodes[i].variable for i in graph.leaves)}
     rest: list[Given] = []
     for given in unread.cleared:
         given.followed = True
@@ -98,9 +99,9 @@ def _meet(session: Session, call: Backward, graph: Graph, parts: list[tuple[str,
         if not given.tasks:
             continue
         rest.append(given)
-        shared = given.cleared.keys() & (filled & wanted if wanted else filled)
+        shared = [key for key in given.cleared if key in filled and (not wanted or key in wanted)]
         if call.accumulate and shared and _of_one_forward(given, call, nodes, parts):
-            given.shared |= shared
+            given.shared.update((key, filled[key]) for key in shared)
     unread.cleared = rest
     unread.watch_assignments()
 
@@ -193,18 +194,24 @@ def _holds(loop: ast.For | ast.While, line: int) -> bool:
 
 
 def _gradients_read(tree: ast.AST) -> Iterator[int]:
-    """The lines that read `.grad` of something for more than clearing it."""
+    """The lines that look at `.grad` of something for more than clearing it."""
+    guards = {
+        id(part)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and any(_clears(part) for statement in node.body for part in ast.walk(statement))
+        for part in ast.walk(node.test)
+    }
     for node in ast.walk(tree):
         for child in ast.iter_child_nodes(node):
             if not (isinstance(child, ast.Attribute) and child.attr == "grad" and isinstance(child.ctx, ast.Load)):
                 continue
-            clears = isinstance(node, ast.Attribute) and node.attr in _CLEARING
             called = isinstance(node, ast.Call) and node.func is child  # torch.autograd.grad
-            asked = isinstance(node, ast.Compare) and any(
-                isinstance(other, ast.Constant) and other.value is None for other in node.comparators
-            )
-            tested = isinstance(node, (ast.If, ast.BoolOp)) or (
-                isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not)
-            )
-            if not (clears or called or asked or tested):
+            if not (called or id(child) in guards or (isinstance(node, ast.Attribute) and node.attr in _CLEARING)):
                 yield child.lineno
+
+
+def _clears(node: ast.AST) -> bool:
+    """Whether this is the `p.grad` of `p.grad = None`, or `p.grad.zero_`."""
+    if isinstance(node, ast.Attribute) and node.attr == "zero_":
+        return True
+    return isinstance(node, ast.Attribute) and node.attr == "grad" and isinstance(node.ctx, ast.Store)

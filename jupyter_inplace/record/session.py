@@ -350,6 +350,8 @@ class Session:
             self.integers.enter(before.integers, storage, row)
         if storage in self.leaf_storages or (t.requires_grad and _is_leaf(t)):
             self.note_leaf(row, storage)
+            if self.unread.cleared:
+                self.unread.updated(storage)
         return row
 
     def note_leaf(self, row: Write, storage: int) -> None:

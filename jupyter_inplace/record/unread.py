@@ -62,7 +62,8 @@ class Given:
         self.tasks, self.site, self.sequence, self.floor, self.facts = tasks, site, sequence, floor, facts
         self.left: dict[int, tuple[str, int]] = {}  # by the leaf's id: its name, and the storage of its gradient
         self.cleared: dict[int, Cleared] = {}
-        self.shared: set[int] = set()  # the leaves that another backward of the same forward has filled again
+        # The leaves that another backward of the same forward has filled again, with their storages.
+        self.shared: dict[int, int] = {}
         self.followed = False  # whether any backward came after the clearing
         self.alone = True  # whether its gradients were added to no others
 
@@ -192,7 +193,7 @@ class Unread:
                 return None
             storage = private.storage_id(grad)
             for given in self.cleared:
-                given.shared.discard(id(leaf))
+                given.shared.pop(id(leaf), None)
             if storage not in self.held:
                 return None
             if session.exports.has_left(storage):
@@ -298,6 +299,16 @@ class Unread:
         self.cleared = rest
         self.watch_assignments()
         del self.lost[:-_KEPT]
+
+    def updated(self, storage: int) -> None:
+        """A leaf was written outside of an optimizer: by what has been read of the gradients since, if anything has."""
+        if self.held:
+            return
+        found = [given for given in self.cleared if storage in given.shared.values()]
+        self.lost.extend(found)
+        self.sites.update(given.site for given in found)
+        self.cleared = [given for given in self.cleared if given not in found]
+        self.watch_assignments()
 
     def all_lost(self) -> list[Given]:
         """The backwards whose task is missing from the steps."""

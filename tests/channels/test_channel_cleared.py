@@ -169,6 +169,97 @@ for step in range(3):
         "loss:ok loss_other:lost",
         "other.weight other.bias",
     ),
+    "updated by hand": lost(
+        START
+        + """
+out=net(x)
+loss_a=out.pow(2).mean(); loss_b=out.exp().mean()
+loss_a.backward(retain_graph=True)
+net.zero_grad()
+loss_b.backward()
+with torch.no_grad():
+    for p in net.parameters():
+        p -= .1*p.grad
+""",
+        "net.zero_grad()",
+        "loss_a:lost loss_b:ok",
+    ),
+    "updated through .data": lost(
+        START
+        + """
+out=net(x)
+losses=[out.pow(2).mean(), out.exp().mean()]
+for loss in losses:
+    net.zero_grad()
+    loss.backward(retain_graph=True)
+for p in net.parameters():
+    p.data.add_(p.grad,alpha=-.1)
+""",
+        "net.zero_grad()",
+        "losses[0]:lost losses[1]:ok",
+    ),
+    "harmless: weights clamped while one task's gradient waits": fine(
+        START
+        + """
+out=net(x); loss_a=out.pow(2).mean(); loss_b=out.exp().mean()
+loss_a.backward(retain_graph=True)
+opt.zero_grad()
+loss_b.backward(retain_graph=True)
+with torch.no_grad():
+    for p in net.parameters(): p.mul_(.9)
+opt.zero_grad()
+"""
+    ),
+    "harmless: a test that each task reaches the layer": fine(
+        START
+        + """
+out=net(x); loss_a=out.pow(2).mean(); loss_b=out.exp().mean()
+loss_a.backward(retain_graph=True)
+assert net.weight.grad is not None
+net.zero_grad()
+loss_b.backward()
+assert net.weight.grad is not None
+opt.step()
+"""
+    ),
+    "harmless: an encoder, a decoder and a discriminator, each with its optimizer": fine(
+        HEAD
+        + """
+nets=[nn.Linear(3,3) for _ in range(3)]; opts=[torch.optim.SGD(n.parameters(),lr=.1) for n in nets]
+for step in range(2):
+    h=nets[0](torch.randn(4,3)); y=nets[1](h); s=nets[2](y)
+    losses=[h.pow(2).mean()+s.mean(), y.exp().mean()+s.mean(), -s.mean()]
+    for opt, loss in zip(opts,losses):
+        opt.zero_grad(); loss.backward(retain_graph=True)
+    for opt in opts: opt.step()
+"""
+    ),
+    "harmless: sharpness-aware, two passes": fine(
+        START
+        + """
+for step in range(2):
+    net(x).pow(2).mean().backward()
+    with torch.no_grad():
+        for p in net.parameters(): p.old=p.clone(); p.add_(p.grad,alpha=.05)
+    opt.zero_grad()
+    net(x).pow(2).mean().backward()
+    with torch.no_grad():
+        for p in net.parameters(): p.copy_(p.old)
+    opt.step(); opt.zero_grad()
+"""
+    ),
+    "harmless: parts that are trained in turns, from one forward": fine(
+        START
+        + """
+head=nn.Linear(2,1); opt_head=torch.optim.SGD(head.parameters(),lr=.1)
+for step in range(4):
+    h=net(x); loss=head(h).pow(2).mean()+h.exp().mean()
+    opt.zero_grad(); opt_head.zero_grad()
+    loss.backward()
+    (opt if step % 2 else opt_head).step()
+""",
+        "loss:ok",
+    ),
     "harmless: an ordinary loop": fine(
         START
         + """

@@ -73,6 +73,18 @@ for g in grads:
         "loss:wrong",
         "a b",
     ),
+    "two statements for each in turn": wrong(
+        START
+        + """
+loss=(a+b).pow(2).sum()
+for g in torch.autograd.grad(loss,(a,b)):
+    g.mul_(0.5)
+    g.add_(1.)
+""",
+        "g.mul_(0.5)",
+        "loss:wrong",
+        "a b",
+    ),
     "two tasks, one of which adds": wrong(
         START
         + """

@@ -484,3 +484,39 @@ def test_gan():
         return generator, critic
 
     same(program)
+
+
+@pytest.mark.parametrize("to_none", [True, False])
+def test_gradients_cleared_unread(to_none):
+    def program():
+        net = model()
+        optimizer = optim.Adam(net.parameters(), lr=0.1)
+        for _ in range(4):
+            out = net(torch.randn(6, 4))
+            for loss in (out.square().mean(), out.exp().mean()):
+                optimizer.zero_grad(set_to_none=to_none)
+                loss.backward(retain_graph=True)
+            optimizer.step()
+            kept = [p.grad for p in net.parameters()]
+            for p in net.parameters():
+                p.grad = None
+            assert all(p.grad is None for p in net.parameters())
+        return net, optimizer, kept
+
+    same(program)
+
+
+def test_results_that_share_their_memory():
+    def program():
+        a, b = torch.randn(3, requires_grad=True), torch.randn(3, requires_grad=True)
+        results = []
+        for _ in range(6):
+            grads = torch.autograd.grad((a + b).square().sum(), (a, b))
+            for g in grads:
+                g.mul_(0.5)
+            results += [*grads, grads[0] is grads[1], grads[0]._version]
+        a.grad, b.grad = torch.autograd.grad((a + b).exp().sum(), (a, b))
+        results.append(nn.utils.clip_grad_norm_([a, b], 0.1))
+        return a, b, results
+
+    same(program)

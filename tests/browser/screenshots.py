@@ -13,18 +13,17 @@ from pathlib import Path
 from lab import Notebook
 from PIL import Image
 from playwright.sync_api import sync_playwright
-from server import JupyterServer, code_cell
+from server import ROOT, JupyterServer, code_cell
 
-CELL = """\
-%%autograd_watch
-torch.manual_seed(3)
-x = torch.randn(4, 6)
-trunk = nn.Linear(6, 5); heads = nn.ModuleDict({"seg": nn.Linear(5, 2), "depth": nn.Linear(5, 1)})
-z = torch.tanh(trunk(x))
-seg = heads["seg"](z).pow(2).mean()
-z.mul_(0.5)  # keep the activations small
-depth = heads["depth"](z).abs().mean()
-(seg + depth).backward()"""
+sys.path.insert(0, str(ROOT / "tests"))
+from code_blocks import blocks  # noqa: E402
+
+# The cell that the README shows: its text tells what the picture has.
+(CELL,) = (
+    block.code.rstrip("\n")
+    for block in blocks((ROOT / "README.md").read_text(encoding="utf-8"), "python")
+    if block.code.startswith("%%autograd_watch")
+)
 ARGUMENTS = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
 # The picture is of the panel: the traceback above it and the tools of the cell are left out.
 PICTURE = """
@@ -41,11 +40,14 @@ def shoot(folder: Path) -> None:
     server = JupyterServer(Path(tempfile.mkdtemp()) / "jupyter")
     try:
         server.wait()
-        setup = code_cell("%load_ext jupyter_inplace\nimport torch\nfrom torch import nn")
+        setup = code_cell("%load_ext jupyter_inplace\nimport torch\ntorch.manual_seed(0);")
         name = server.write("picture.ipynb", [setup, code_cell(CELL, identity="cell-2")])
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
-            page = browser.new_page(viewport={"width": 1080, "height": 2400}, reduced_motion="reduce")
+            # Twice as many points as the page has: sharp on a fine screen too.
+            page = browser.new_page(
+                viewport={"width": 1000, "height": 1800}, device_scale_factor=2, reduced_motion="reduce"
+            )
             notebook = Notebook(page).open(server.lab(name), kernel=True)
             notebook.run(0)
             notebook.run(1)

@@ -62,4 +62,5 @@ def torchlens_step(program: Program) -> Callable[[], Any] | None:
     import torchlens
 
     model, data = program.namespace["model"], program.namespace["data"]
-    return lambda: torchlens.log_forward_pass(model, data)
+    log = getattr(torchlens, "trace", None) or torchlens.log_forward_pass  # its name before version 2
+    return lambda: log(model, data)

@@ -291,11 +291,11 @@ class Fix:
 class Report:
     """What a watch found. `print` it, show it in a notebook, save it, or assert on it.
 
-    Example::
-
-        with watch("loss1", "loss2") as report:
-            ...
-        report.raise_for_verdict()          # an `InplaceError` where a gradient was broken or wrong
+    ```python
+    with watch("loss1", "loss2") as report:
+        ...
+    report.raise_for_verdict("cuts")  # InplaceError where a gradient was harmed
+    ```
 
     :param rank: which process of a job it is of; `world` is how many there are.
     :param ranks: of a merged report, the ranks that it is of.
@@ -399,6 +399,7 @@ class Report:
     def raise_for_verdict(self, at: Verdict = "corrupts") -> None:
         """Do nothing where the verdict is better than `at`.
 
+        :param at: ``"cuts"`` is the mildest verdict that harms a gradient.
         :raises InplaceError: the verdict is `at` or worse.
         :raises ValueError: `at` is no verdict.
         """

@@ -51,14 +51,18 @@ class watch:
     print(report)
     ```
 
+    The object is a handle from the first line on: once the block is over its attributes are those of the newest `Report`.
+    Raises nothing of its own while the block runs; an exception of the block's passes through unchanged.
+
     :param tasks: names of the losses to tell apart. Without names the roots of each backward call are the tasks, a summed root
         split into its addends.
     :param fingerprint: ``"exported"``, ``"all"`` or ``"off"``: which saved tensors are compared with what they were, to
         find writes that torch does not see.
-    :param gradients: True works out every gradient, False none; None only where a saved tensor was overwritten.
-    :param cell: the notebook cell that is watched, if it is one; `labels` maps file names to what people call them,
-        `cell_file` is its file name, `namespace` where its names live.
-
+    :param gradients: True works out every gradient, False none; None only where a write did harm.
+    :param cell: the notebook cell that is watched, if it is one.
+    :param labels: what people call files, by file name.
+    :param cell_file: the file name of the cell's code.
+    :param namespace: where the cell's names live, or what gives it.
     :param every: watch one step in so many of a long loop, in flat memory; `steps` or `step` says where a step begins:
 
         ```python
@@ -70,12 +74,9 @@ class watch:
     :param progress: False: do not tell how far such a loop is. Else a line in a terminal, a bar in a notebook with tqdm.
     :param verify: True: make the rewrites of a `cell` that has harmful writes, and try each on a copy of the state from
         before it. A `jupyter_inplace.rewrite.verify.Before` says what copy there is.
-    :param verify_seconds: that all proofs of the cell share.
+    :param verify_seconds: seconds that all proofs of the cell share; 30 where none are given.
     :param run_eagerly: TensorFlow's functions run their Python while the watch is open, many times slower, so that what
         happens inside of a `tf.function` is seen whole.
-
-    The object is a handle from the first line on: once the block is over its attributes are those of the newest `Report`.
-    Raises nothing of its own while the block runs; an exception of the block's passes through unchanged.
     """
 
     def __init__(

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
+
+import jupyter_inplace
 
 ROOT = Path(__file__).parents[1]
 SHARED = "share/jupyter/labextensions/jupyter-inplace"
@@ -86,6 +90,12 @@ def test_no_registry_host_stands_in_the_lock_file():
     text = (ROOT / "labextension" / "package-lock.json").read_text()
     assert '"resolved"' not in text
     assert "//registry" not in text
+
+
+def test_the_version_is_the_same_in_all_three_places():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    panel = json.loads((ROOT / "labextension" / "package.json").read_text(encoding="utf-8"))["version"]
+    assert project == panel == jupyter_inplace.__version__
 
 
 def test_jupyterlab_lists_the_extension():

@@ -41,13 +41,13 @@ def preserve_saved() -> Iterator[None]:
     `autograd.Function`, and what a checkpointed region reads again. Writes are seen where torch dispatches them on this
     thread, and through arrays made by `.numpy()` and DLPack; not through a raw `data_ptr()` or another thread.
 
-    Example::
-
-        with preserve_saved():
-            h = x.sigmoid()
-            y = h.sum()
-            h.mul_(2)
-            y.backward()        # without `preserve_saved` this raises
+    ```python
+    with preserve_saved():
+        h = x.sigmoid()
+        y = h.sum()
+        h.mul_(2)
+        y.backward()  # without `preserve_saved` this raises
+    ```
     """
     preserver: _Preserver | None = getattr(_here, "preserver", None)
     outermost = preserver is None

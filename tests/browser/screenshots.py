@@ -16,7 +16,7 @@ from playwright.sync_api import sync_playwright
 from server import ROOT, JupyterServer, code_cell
 
 sys.path.insert(0, str(ROOT / "tests"))
-from code_blocks import blocks  # noqa: E402
+from code_blocks import blocks
 
 # The cell that the README shows: its text tells what the picture has.
 (CELL,) = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import re
 import shlex
@@ -121,6 +122,17 @@ def test_the_options_of_the_command_line(command, parser):
     known = {word for action in parser()._actions for word in action.option_strings}
     found = set(re.findall(r"(?<![\w-])(-\w|--[a-z][\w-]+)", told))
     assert found == known
+
+
+def test_each_commit_is_checked_by_what_make_test_begins_with():
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text("utf-8")
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    lint = re.search(r"^lint:.*\n((?:\t.*\n)+)", makefile, re.MULTILINE)[1]
+    for program in re.findall(r"\$\(BIN\)/(ruff \w+|\w+)", lint):
+        assert f"entry: {program}" in hooks
+    scripts = json.loads((ROOT / "labextension" / "package.json").read_text("utf-8"))["scripts"]
+    checks = set(re.findall(r"npm run (\w+)", scripts["check"])) - {"build"}
+    assert checks == set(re.findall(r"npm --prefix labextension run --silent (\w+)", hooks))
 
 
 def test_each_drawing_is_shown_and_has_words_for_who_cannot_see_it():

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from jupyter_inplace.record.session import Session
 
 _KEPT = 64
+_MAX_LOOKS = 20_000  # operations that are looked at while a gradient is unread; past them it counts as read
 _ZEROING = frozenset((torch.ops.aten.zero_.default, torch.ops.aten._foreach_zero_.default))
 # `p.grad.data` and `p.grad.detach()` read nothing yet.
 _PASSING = _ZEROING | {torch.ops.aten.detach.default, torch.ops.aten.alias.default}
@@ -85,6 +86,7 @@ class Unread:
         self._rows: dict[Any, tuple[Write, set[int]]] = {}  # by site, with the leaves of the newest clearing
         self.floor = -1  # the first node number after the newest step
         self._assignments = False
+        self._looks = 0
         self.retained = False  # whether a gradient of a non-leaf was asked for: its reader is not known here
 
     @property
@@ -129,6 +131,7 @@ class Unread:
     def gave(self, given: Given, leaves: list[tuple[str, Any]]) -> None:
         """A backward call is over that added to the `.grad` of `leaves`."""
         self._zeros.clear()
+        self._looks = 0
         old = {leaf: other for others in self.held.values() for other in others for leaf in other.left}
         found: list[tuple[int, str, torch.Tensor]] = []
         for name, leaf in leaves:
@@ -158,6 +161,10 @@ class Unread:
 
     def read(self, args: Any) -> None:
         """An operation is about to run: what it takes is read."""
+        self._looks += 1
+        if self._looks > _MAX_LOOKS:
+            self.forget()
+            return
         if self._session.last_op in _PASSING:
             return
         for value in args:

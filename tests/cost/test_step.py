@@ -165,3 +165,16 @@ def test_an_overwritten_tensor_is_held_once_more():
     with watch():
         watched = peak_bytes(program)
     assert plain + size <= watched <= 1.01 * plain + size + 1000
+
+
+def test_operations_after_a_backward_without_a_step_are_looked_at_for_a_while_only(monkeypatch):
+    monkeypatch.setattr("jupyter_inplace.record.unread._MAX_LOOKS", 50)
+    w, x = torch.ones(3, requires_grad=True), torch.ones(3)
+    with watch():
+        (w * w).sum().backward()
+        for _ in range(60):
+            torch.relu(x)
+        with own_calls() as called:
+            for _ in range(10):
+                torch.relu(x)
+    assert called == ["WatchMode.__torch_dispatch__"] * 10

@@ -22,6 +22,7 @@ class GradientTable:
 
     def __init__(self, facts: list[BackwardFacts]) -> None:
         best: dict[tuple[str, str], GradientFact] = {}
+        badness: dict[tuple[str, str], tuple[int, int, float]] = {}
         seen: dict[str, int] = {}
         folded: dict[str, bool] = {}
         self._reference: dict[tuple[str, str], torch.Tensor] = {}
@@ -33,8 +34,9 @@ class GradientTable:
             for row in fact.gradients:
                 row.occurrence = seen.get(row.task, 0)
                 key = (row.task, row.leaf)
-                if key not in best or _badness(row) > _badness(best[key]):
-                    best[key] = row
+                bad = _badness(row, fact)
+                if key not in best or bad > badness[key]:
+                    best[key], badness[key] = row, bad
                     reference = fact.reference.get(key)
                     if reference is not None:
                         self._reference[key] = reference
@@ -97,7 +99,9 @@ class GradientTable:
         return tuple(out)
 
 
-def _badness(row: GradientFact) -> tuple[int, float]:
+def _badness(row: GradientFact, fact: BackwardFacts) -> tuple[int, int, float]:
     severity = _SEVERITY.get(row.status, 0)
-    # Right ones differ by rounding only, which is not the same from run to run: of them the first is kept.
-    return (severity, (row.relative_difference or 0.0) if severity else 0.0)
+    # Right ones differ by rounding only, and which iterations were looked at is chance: of them the one is shown in which the task
+    # came to harm, else the first.
+    task = max(_SEVERITY.get(other.status, 0) for other in fact.gradients if other.task == row.task)
+    return (severity, task, (row.relative_difference or 0.0) if severity else 0.0)

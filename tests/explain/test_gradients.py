@@ -33,6 +33,14 @@ def test_of_right_ones_the_first_whatever_their_rounding(noise):
     assert (row.occurrence, row.norm_as_run) == (0, 0.0)
 
 
+def test_of_right_ones_the_one_beside_a_wrong_one():
+    facts = [BackwardFacts(["loss"], order, None, 0.0) for order in range(3)]
+    for order, fact in enumerate(facts):
+        fact.gradients.append(GradientFact("loss", "w", "ok", float(order), float(order), 0.0))
+        fact.gradients.append(GradientFact("loss", "v", "raises" if order == 1 else "ok"))
+    assert [row.occurrence for row in GradientTable(facts).rows] == [1, 1]
+
+
 def test_of_wrong_ones_the_worst():
     (row,) = rounds(("ok", 0.0), ("wrong", 0.1), ("wrong", 0.4), ("wrong", 0.2))
     assert (row.occurrence, row.relative_difference) == (2, 0.4)

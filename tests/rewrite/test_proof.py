@@ -390,3 +390,19 @@ loss.backward()
     line = "weight[:, 1] -= 2 * emb.weight[0]"
     (right,) = attempt(cell, Rewrite(cell.replace(line, f"with torch.no_grad():\n    {line}"), reading="update"))
     assert right.status == "passed", right.reason
+
+
+def test_a_backward_that_the_cell_catches():
+    cell = """\
+import torch
+torch.manual_seed(0)
+w = torch.randn(3, requires_grad=True)
+try:
+    h = w.sigmoid()
+    h.mul_(2)
+    h.sum().backward()
+except RuntimeError:
+    (5 * w).sum().backward()
+"""
+    right, wrong = attempt(cell, ("h.mul_(2)", "h = h * 2"), ("h.mul_(2)", "h = h * 3"))
+    assert status([right, wrong]) == ["passed", "failed"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -56,3 +57,10 @@ def test_the_same_numbers_but_for_rounding(before, again):
 def test_other_numbers_are_another_cell(before, again, leaf):
     with pytest.raises(NoReferenceError, match=f"the gradient of `{leaf}` for `loss` comes out differently each time"):
         check_control(control_of(report_of(**again)), report_of(**before))
+
+
+def test_rows_of_two_iterations_are_not_compared():
+    before, again = report_of(w=1.0), report_of(w=3.0)
+    rows = [dataclasses.replace(report.gradients[0], occurrence=i) for i, report in enumerate((before, again))]
+    again = dataclasses.replace(again, gradients=(rows[1],))
+    check_control(control_of(again), dataclasses.replace(before, gradients=(rows[0],)))

@@ -55,6 +55,7 @@ class Ending:
     :param line: of the cell, where that exception came through; None where the cell did not raise.
     :param stopped: where the run was stopped on purpose, the rounds (backward to step) that it came through.
     :param marked: the number of events before the marked line was first reached; None where it was not.
+    :param raised: the number of engine calls that raised, and are no events.
     :param kept: by name, what outlives the cell; empty where the run was stopped or raised.
     :param leaves: the names of leaves that require a gradient, in view at the end, whatever the end was.
     :param report: the full watch's; None where the run was not watched.
@@ -70,6 +71,7 @@ class Ending:
     line: int | None = None
     stopped: int | None = None
     marked: int | None = None
+    raised: int = 0
     kept: Mapping[str, Kept] = field(default_factory=dict)
     leaves: frozenset[str] = frozenset()
     report: Report | None = None

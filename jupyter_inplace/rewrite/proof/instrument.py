@@ -64,6 +64,7 @@ class Instrument:
         self.peaks: list[int] = []
         self.events = 0
         self.backwards = 0
+        self.raised = 0
         self.steps = 0
         self.marked: int | None = None
         self._marked_at = (0, 0)
@@ -129,7 +130,11 @@ class Instrument:
         slopes = self._slopes(roots, args[0] if args else None)
         numbers = self.directions or {name: number for name, (number, _) in slopes.items()}
         before = self._along(names, [leaf.grad for leaf in wanted] if accumulates else (), numbers)
-        result = original(outputs, *args, **kwargs)
+        try:
+            result = original(outputs, *args, **kwargs)
+        except Exception:
+            self.raised += 1
+            raise
         found = [leaf.grad for leaf in wanted] if accumulates else list(result)
         gradients = {name: self._pack(g) for name, g in zip(names, found, strict=False)}
         after = self._along(names, found, numbers)

@@ -167,6 +167,7 @@ class Run:
                 line=_line_of(error, self._cell.file),
                 stopped=stopped,
                 marked=instrument.marked,
+                raised=instrument.raised,
                 kept=self._kept() if error is None and stopped is None else {},
                 leaves=frozenset(
                     path

@@ -11,3 +11,4 @@ for run in runs.values():
     total = run["losses"].sum(1)
     assert total.isfinite().all()
     assert total[-50:].mean() < total[:50].mean() - 0.3
+assert {conflict.node for conflict in loud.conflicts} == {"SigmoidBackward0", "AddmmBackward0"}

@@ -17,3 +17,4 @@ assert {task.name: task.status for task in reinforced.tasks} == {"critic_loss": 
 assert reordered.verdict == alternating.verdict == "harmless"
 reference = {row.leaf: row.norm_reference for row in loud.gradients if row.task == "G_loss"}
 torch.testing.assert_close(generator_gradient.item(), reference["G.weight"], rtol=1e-5, atol=0)
+assert [None, None] in Out.values()  # detached: the generator gets no gradient

@@ -1,5 +1,4 @@
 assert slices.verdict == stacked.verdict == one_row.verdict == "harmless"
-assert "CopySlices" in history
 assert slots.verdict == "breaks"
 assert not any(mutation.value_changed for mutation in slots.mutations if mutation.verdict == "breaks")
 assert "with equal values" in slots.summary
@@ -13,3 +12,10 @@ for base in (torch.zeros(3), torch.tensor([1.0, 0.0, 0.0])):
     rows[0].mul_(10)
     sums.append(rows.sum().item())
 assert sums[1] - sums[0] == 40.0
+assert "CopySlices" in history
+z = torch.ones(4, 3, requires_grad=True)
+filled = z * 2
+filled[0] = 0
+filled.sum().backward()
+assert z.grad.tolist() == [[0.0] * 3] + [[2.0] * 3] * 3
+assert {conflict.node for conflict in jitter.conflicts} == {"ExpBackward0"}

@@ -1,6 +1,7 @@
 assert fine.verdict == masked.verdict == "harmless"
 assert {conflict.module for conflict in gated.conflicts} == {"model.encoder.layers.1"}
 assert {conflict.node for conflict in residual.conflicts} == {"NativeLayerNormBackward0"}
+assert {(conflict.saved_site.text, conflict.saved_as) for conflict in recurrent.conflicts} == {("head(h)", "mat1")}
 assert gated.verdict == residual.verdict == dropped.verdict == recurrent.verdict == "breaks"
 
 # Dropout behind ReLU: with torch's check out of the way (identity hooks do that) the gradient is that of the out-of-place cell.

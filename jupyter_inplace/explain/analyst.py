@@ -36,6 +36,7 @@ from jupyter_inplace.record.session import Session
 _NAMED_CALLS = (
     3  # calls at one site whose tasks are looked up in full; later ones keep the names, unless there is damage
 )
+_LOST_CALLS = 32  # the same where gradients were cleared unread
 
 
 class Analyst:
@@ -72,14 +73,15 @@ class Analyst:
         calls, names = self._sites.get(call.site, (0, []))
         integers = candidates(session) if session.integers.by_storage else {}
         suspect = bool(touched or session.unrecorded.cuts or integers or session.severed.all())
-        suspect = suspect or bool(session.unread.cleared) or call.site in session.unread.sites
+        often = calls >= (_LOST_CALLS if call.site in session.unread.sites else _NAMED_CALLS)
+        suspect = suspect or bool(session.unread.cleared) or not often
         gradients = session.kept_gradients.wanted
         python = session.python.seen and (calls < _NAMED_CALLS or session.python.wrote)
-        if not suspect and not mixed and not python and not gradients and not self.always and calls >= _NAMED_CALLS:
+        if not suspect and not mixed and not python and not gradients and not self.always:
             self._fold(call, names)
             return
         with quiet(session):
-            facts = self._analyse(session, call, touched, mixed, integers=integers, often=calls >= _NAMED_CALLS)
+            facts = self._analyse(session, call, touched, mixed, integers=integers, often=often)
         self._sites[call.site] = (calls + 1, facts.tasks)
         call.facts = self.current = facts
 
@@ -171,7 +173,9 @@ class Analyst:
         if mixed or self.always:
             facts.mixes, groups = find_mixes(session, graph, parts, targets)
         lost = severed.find(graph, session.severed.all()) if session.severed.any else []
-        if not self.never and (touched or self.always or groups or repair or integers or lost) and not call.batched:
+        # Where gradients were cleared unread before, those of several tasks are a sum: here it is taken apart.
+        wanted = self.always or (call.site in session.unread.sites and not often)
+        if not self.never and (touched or wanted or groups or repair or integers or lost) and not call.batched:
             if torch.cuda.is_initialized():
                 torch.cuda.synchronize()  # the walk runs on this stream, whatever stream the forward used
             damage = Damage(session, graph, parts, targets, names, repair, meant)

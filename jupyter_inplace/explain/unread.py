@@ -41,7 +41,7 @@ def begins(
     if unread.cleared:
         _meet(session, call, graph, parts)
     if (
-        (often and call.site not in unread.sites)
+        often
         or not call.accumulate
         or call.create_graph
         or call.batched

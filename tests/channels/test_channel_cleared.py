@@ -575,6 +575,20 @@ def test_the_rows_say_how_large_the_lost_gradients_were(cells):
         assert row["norm_reference"] == pytest.approx(float(p.grad.norm()), rel=1e-5)
 
 
+def test_in_a_loop_the_tasks_of_a_sum_are_told_apart(cells):
+    report = watched(cells, CELLS["zeros between the backward of two tasks and the step"].source)
+    rows = {(row["task"], row["leaf"]): row for row in report["gradients"]}
+    torch.manual_seed(0)
+    net, x = torch.nn.Linear(3, 2), torch.randn(4, 3)
+    out = net(x)  # the weights never change
+    for task, loss in (("loss_a", out.pow(2).mean()), ("loss_b", out.exp().mean())):
+        for leaf, g in zip(
+            ("net.weight", "net.bias"), torch.autograd.grad(loss, net.parameters(), retain_graph=True), strict=True
+        ):
+            assert rows[task, leaf]["status"] == "lost"
+            assert rows[task, leaf]["norm_reference"] == pytest.approx(float(g.norm()), rel=1e-5)
+
+
 def test_no_rewrite_is_offered(cells):
     cells.run("%%autograd_watch --result watch_report\n" + CELLS["zero_grad between backward and step"].source)
     (row,) = [m for m in cells.ns["watch_report"].mutations if m.verdict == "cuts"]

@@ -178,3 +178,26 @@ def test_operations_after_a_backward_without_a_step_are_looked_at_for_a_while_on
             for _ in range(10):
                 torch.relu(x)
     assert called == ["WatchMode.__torch_dispatch__"] * 10
+
+
+def test_a_loop_that_clears_what_nobody_read_leaves_little_behind():
+    training = Training()
+
+    def step():
+        nn.functional.cross_entropy(training.model(training.data), training.labels).backward()
+        training.optimizer.zero_grad()
+        training.optimizer.step()
+
+    with watch() as report:
+        for _ in range(60):
+            step()
+        session = session_now()
+        calls, rows = len(session.backwards), len(session.table.rows)
+        gc.collect()
+        objects = len(gc.get_objects())
+        for _ in range(40):
+            step()
+        gc.collect()
+        assert (len(session.backwards), len(session.table.rows)) == (calls, rows)
+        assert len(gc.get_objects()) - objects < 40
+    assert report.verdict == "cuts"

@@ -61,6 +61,9 @@ HARMFUL: tuple[Verdict, ...] = VERDICTS[:4]
 #: The note of a write that threw a task's gradient away. What it wrote to is right: it is the order of the program that is not.
 CLEARED_UNREAD = "cleared before anything read it"
 
+#: In the note of a write that breaks or corrupts a backward, and is a cut for what read the tensor after it.
+UNSEEN = "what reads it later gets a gradient that does not see the write"
+
 
 def worst(verdicts: Iterable[str]) -> Verdict:
     """The worst of some verdicts, ``"harmless"`` where there are none.

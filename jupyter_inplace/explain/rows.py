@@ -12,7 +12,7 @@ from jupyter_inplace.explain.names import Names
 from jupyter_inplace.record.expressions import written_names
 from jupyter_inplace.record.session import Session
 from jupyter_inplace.record.writes import Write
-from jupyter_inplace.report import HARMFUL, VERDICTS, Conflict, Mutation, Site, worst
+from jupyter_inplace.report import HARMFUL, UNSEEN, VERDICTS, Conflict, Mutation, Site, worst
 
 if TYPE_CHECKING:
     from jupyter_inplace.explain.refused import Refusal
@@ -204,6 +204,8 @@ class Rows:
 
     @staticmethod
     def _cut(row: _Row, cut: CutFact) -> None:
+        if cut.verdict == "cuts" and row.verdict in ("breaks", "corrupts") and UNSEEN not in (row.note or ""):
+            row.note = f"{row.note}; {UNSEEN}" if row.note else UNSEEN
         row.verdict = worst((row.verdict, cut.verdict))
         row.pending = row.pending and cut.pending
         row.value_changed = True

@@ -406,3 +406,24 @@ except RuntimeError:
 """
     right, wrong = attempt(cell, ("h.mul_(2)", "h = h * 2"), ("h.mul_(2)", "h = h * 3"))
     assert status([right, wrong]) == ["passed", "failed"]
+
+
+def test_a_write_that_corrupts_and_cuts_is_proved_against_what_both_did():
+    """The first product saved the old values, the second reads the new ones: preserving what was saved is half of it."""
+    cell = """\
+import torch
+torch.manual_seed(0)
+w, v = torch.randn(4, requires_grad=True), torch.randn(4, requires_grad=True)
+h = w * 2
+loss_a = (h * v).sum()
+h.data[1:] = 1
+loss_b = (h * h * 3).sum()
+(loss_a + loss_b).backward()
+"""
+    right, preserved, severed = attempt(
+        cell,
+        ("h.data[1:] = 1", "h = h.clone()\nh[1:] = 1"),
+        ("h * v", "h.clone() * v"),
+        ("h.data[1:] = 1", "h = h.detach().clone()\nh[1:] = 1"),
+    )
+    assert status([right, preserved, severed]) == ["passed", "failed", "failed"]

@@ -46,6 +46,28 @@ def test_at_the_write(before, after, text):
     assert becomes(before, after, text=text).kind == "clone"
 
 
+IN_VIEW = {
+    "a slot of .data": ("h.data[i] = 0", "h = h.clone()\nh[i] = 0", "h.data[i]"),
+    "a slot of a detached alias, augmented": (
+        "h.detach()[m] *= f(h)",
+        "value = h[m] * f(h)\nh = h.clone()\nh[m] = value",
+        "h.detach()[m] *= f(h)",
+    ),
+    "a view of .data, argument reads it": (
+        "h.data.view(-1).add_(f(h))",
+        "value = f(h)\nh = h.clone()\nh.view(-1).add_(value)",
+        "h.data.view(-1).add_(f(h))",
+    ),
+    ".data of a slot": ("x[0].data.zero_()", "x = x.clone()\nx[0].zero_()", "x[0].data.zero_()"),
+}
+
+
+@pytest.mark.parametrize("verdict", ["corrupts", "cuts"])
+@pytest.mark.parametrize(("before", "after", "text"), IN_VIEW.values(), ids=IN_VIEW)
+def test_at_the_write_and_in_view_of_autograd(before, after, text, verdict):
+    assert becomes(before, after, text=text, verdict=verdict).kind == "clone"
+
+
 BINDINGS = {
     "detached": ("a = p.detach()\na.zero_()", "a = p.detach().clone()\na.zero_()", "a.zero_()"),
     "plain alias": ("a = p\na.mul_(2)", "a = p.clone()\na.mul_(2)", "a.mul_(2)"),

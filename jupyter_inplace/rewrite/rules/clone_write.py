@@ -14,6 +14,7 @@ import libcst as cst
 from jupyter_inplace.rewrite.edit import Edit, apply_edits
 from jupyter_inplace.rewrite.place import place_value, short
 from jupyter_inplace.rewrite.rebind import Rebinding, rebindings
+from jupyter_inplace.rewrite.tensors import peel
 from jupyter_inplace.rewrite.values import cloned
 from jupyter_inplace.rewrite.write import Proposal, Write
 
@@ -57,10 +58,16 @@ def _copied_above(write: Write, way: Rebinding) -> Iterator[Proposal]:
     edits = (code.replace_small(small, *first, copy, statement), *way.later)
     rank = 30 if not isinstance(write.node, cst.AugAssign) or write.base is not write.target else 34
     yield Proposal("clone", short(copy) + " before the write" + way.note, edits, rank + way.penalty, write.reading)
+    if _detached_steps(write) and write.verdict in ("corrupts", "cuts"):
+        # The same in view of autograd: `h.data[i] = 0` becomes `h = h.clone()`, `h[i] = 0`.
+        first, statement = _reads_first(write, way, recorded=True)
+        edits = (code.replace_small(small, *first, copy, statement), *way.later)
+        title = short(f"{copy}; {statement}") + way.note
+        yield Proposal("clone", title, edits, rank + 1 + way.penalty, write.reading)
 
 
-def _reads_first(write: Write, way: Rebinding) -> tuple[list[str], str]:
-    """Lines that compute what the write reads, and the write that uses them."""
+def _reads_first(write: Write, way: Rebinding, *, recorded: bool = False) -> tuple[list[str], str]:
+    """Lines that compute what the write reads, and the write that uses them; `recorded` without its `.data` and `.detach()`."""
     code, small = write.code, write.small
     assert small is not None
     assert write.target is not None
@@ -68,13 +75,15 @@ def _reads_first(write: Write, way: Rebinding) -> tuple[list[str], str]:
     text = code.text[start:end]
     base = code.span(write.base or small)
     target_edit = [Edit(base[0] - start, base[1] - start, way.path)] if way.path != write.path else []
+    steps = _detached_steps(write) if recorded else []
+    target_edit += [Edit(s - start, e - start, "") for s, e in steps]
     if isinstance(write.node, cst.AugAssign) and _reads(write, write.node.value):
         value = code.fresh("value")
         operator = code.text[slice(*code.span(write.node.operator))].strip()
-        target = _renamed(write, way)
+        target = _renamed(write, way.path, steps)
         if isinstance(write.target, cst.Subscript):
             plain = operator.removesuffix("=")
-            first = f"{value} = {code.get(write.target)} {plain} {code.operand(write.node.value)}"
+            first = f"{value} = {_renamed(write, code.get(write.base or small), steps)} {plain} {code.operand(write.node.value)}"
             return [first], f"{target} = {value}"
         return [f"{value} = {code.alone(write.node.value)}"], f"{target} {operator} {value}"
     if isinstance(write.node, cst.Assign) and _reads(write, write.node.value):
@@ -94,14 +103,27 @@ def _reads_first(write: Write, way: Rebinding) -> tuple[list[str], str]:
     return early, apply_edits(text, edits)
 
 
-def _renamed(write: Write, way: Rebinding) -> str:
-    """The target on the new variable."""
+def _renamed(write: Write, path: str, steps: list[tuple[int, int]]) -> str:
+    """The target on the variable `path`, without some of its steps."""
     assert write.target is not None
     assert write.base is not None
-    start, end = write.code.span(write.target)
-    s, e = write.code.span(write.base)
-    text = write.code.text
-    return text[start:s] + way.path + text[e:end]
+    start, end = write.code.whole(write.target)
+    s, e = write.code.whole(write.base)
+    edits = [Edit(s - start, e - start, path), *(Edit(s - start, e - start, "") for s, e in steps)]
+    return apply_edits(write.code.text[start:end], edits)
+
+
+def _detached_steps(write: Write) -> list[tuple[int, int]]:
+    """Where `.data` and `.detach()` stand between the written variable and what is written of it."""
+    code, step = write.code, write.target
+    found = []
+    while step is not None and step is not write.base:
+        if isinstance(step, cst.Attribute) and step.attr.value == "data":
+            found.append((code.whole(step.value)[1], code.span(step)[1]))
+        elif isinstance(step, cst.Call) and isinstance(step.func, cst.Attribute) and step.func.attr.value == "detach":
+            found.append((code.whole(step.func.value)[1], code.span(step)[1]))
+        step = peel(step)
+    return found
 
 
 def _reads(write: Write, value: cst.BaseExpression) -> bool:

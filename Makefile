@@ -44,8 +44,9 @@ examples: $(VENV)/.installed-demo $(if $(filter 0,$(TENSORFLOW)),,$(TENSORFLOW_V
 	@$(BIN)/python examples/run_all.py --output build/examples
 	@$(if $(filter 0,$(TENSORFLOW)),,$(TENSORFLOW_VENV)/bin/python examples/run_all.py --output build/examples tensorflow)
 
+# With --quiet no warning would count, and --strict would let all of them pass.
 docs: $(VENV)/.installed-docs
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --site-dir build/docs
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --site-dir build/docs
 	@echo "the documentation: build/docs/index.html"
 
 # The suites stand in the order of their cost; each says its own name.

@@ -160,7 +160,17 @@ def test_the_tutorial_leads_through_every_notebook():
     assert told == sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "examples").glob("*.ipynb"))
 
 
-@pytest.mark.parametrize("page", [*TEXTS, "CONTRIBUTING.md"])
+@pytest.mark.parametrize("page", [*TEXTS, "CONTRIBUTING.md", "CHANGELOG.md", "README.md"])
+def test_the_links_of_a_page_lead_somewhere(page):
+    text = (ROOT / page).read_text("utf-8")
+    links = [
+        *re.findall(r"\]\((?!https?:)([^)#]+)", text),
+        *re.findall(r'(?:src|srcset|href)="(?!https?:)([^"#]+)"', text),
+    ]
+    assert [link for link in links if not (ROOT / page).parent.joinpath(link).exists()] == []
+
+
+@pytest.mark.parametrize("page", [*TEXTS, "CONTRIBUTING.md", "README.md"])
 def test_the_files_and_make_targets_that_a_page_names_exist(page):
     text = (ROOT / page).read_text("utf-8")
     named = re.findall(r"`((?:jupyter_inplace|tests|examples|labextension|benchmarks|tools)/[\w./-]*)`", text)

@@ -38,7 +38,7 @@ class _Flag(property):
     """A property that gives its original away where somebody asks for `Tensor.requires_grad.__get__`, as torch itself does."""
 
     def __init__(self, original: Any, put: Any) -> None:
-        super().__init__(original.__get__, put, doc=original.__doc__)
+        super().__init__(original.__get__, put, original.__delete__, doc=original.__doc__)
         self.__dict__.update(__get__=original.__get__, __set__=original.__set__, __name__=original.__name__)
 
 
@@ -66,18 +66,18 @@ def _noting(original: Any) -> Any:
 
 
 def _following(original: Any) -> Any:
-    @functools.wraps(original)
-    def assign(tensor: Any, name: str, value: Any) -> None:
+    # Not `__setattr__`: torch itself sets attributes from C++, and an interruption that comes in Python code there is lost.
+    def put(tensor: Any, value: Any) -> None:
         __tracebackhide__ = True
-        session = session_here() if name == "grad" else None
+        session = session_here()
         before = None if session is None else session.unread.before_assigned(tensor)
-        original(tensor, name, value)
+        original.__set__(tensor, value)
         if session is not None and before is not None:
             session.unread.assigned(tensor, before)
 
-    return assign
+    return _Flag(original, put)
 
 
 _FLAG = Replacement(torch.Tensor, "requires_grad", _telling)
 _RETAIN = Replacement(torch.Tensor, "retain_grad", _noting)
-ASSIGNED = Replacement(torch.Tensor, "__setattr__", _following)
+ASSIGNED = Replacement(torch.Tensor, "grad", _following)

@@ -208,6 +208,11 @@ def test_at_the_call_into_a_library():
     becomes(cell, "y = model(embeds.clone(), mask).sum()\n", site=elsewhere, tensor="embeds", verdict="rejected")
 
 
+def test_no_copy_of_a_constant():
+    found = rewrites("opt.zero_grad(False, None)\n", text="opt.zero_grad(False, None)", tensor="w.grad")
+    assert not [c.title for c in found if "False.clone" in c.source or "None.clone" in c.source]
+
+
 def test_a_write_reached_through_an_unknown_line_offers_nothing():
     from jupyter_inplace.report import Site
 

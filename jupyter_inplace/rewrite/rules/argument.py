@@ -67,7 +67,7 @@ def _library_call(write: Write) -> Iterator[Proposal]:
             value = argument.value
             if argument.star or not isinstance(value, cst.Name | cst.Attribute | cst.Subscript | cst.Call):
                 continue
-            if known and code.get(value) not in tensors:
+            if code.get(value) in ("None", "True", "False") or (known and code.get(value) not in tensors):
                 continue
             here = code.append(value, ".clone()")
             edits += here

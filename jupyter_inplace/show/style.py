@@ -128,6 +128,7 @@ _LOUD = """
 .ji-list{margin-top:4px;font-size:12px}
 .ji-list ol{padding-left:24px}
 .ji-source{background:var(--ji-code);border-radius:4px;padding:4px 0;font-size:13px}
+[data-ji=mutation]+[data-ji=mutation]{margin-top:10px}
 .ji-row{display:flex;flex-wrap:wrap;justify-content:space-between;align-items:baseline;gap:0 16px;padding:1px 10px}
 .ji-row.ji-hot{background:var(--ji-bad-bg)}
 .ji-mixed .ji-row.ji-hot{background:var(--ji-warn-bg)}

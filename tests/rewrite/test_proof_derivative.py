@@ -193,3 +193,11 @@ def _tensors(value):
     if isinstance(value, torch.Tensor):
         return [value]
     return [t for item in value for t in _tensors(item)] if isinstance(value, list | tuple) else []
+
+
+def test_custom_functions_are_as_before_afterwards():
+    before = vars(torch.autograd.Function)["apply"]
+    mode = DerivativeMode(LeafNames({}))
+    with mode, mode.custom_functions_live():
+        assert vars(torch.autograd.Function)["apply"] is not before
+    assert vars(torch.autograd.Function)["apply"] is before

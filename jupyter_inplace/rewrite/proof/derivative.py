@@ -103,7 +103,7 @@ class DerivativeMode(TorchDispatchMode):
     def custom_functions_live(self) -> Iterator[None]:
         """Follow the forwards of custom autograd Functions, which run without grad mode."""
         mode: DerivativeMode = self
-        original: Any = torch.autograd.Function.apply
+        original: Any = vars(torch.autograd.Function)["apply"]  # the class method, not bound to the base class
 
         def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
             mode.enter_live()

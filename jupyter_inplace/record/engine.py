@@ -16,6 +16,7 @@ from jupyter_inplace.record.python_code import runs_python
 
 if TYPE_CHECKING:
     from jupyter_inplace.record.session import Session
+    from jupyter_inplace.record.stack import Place
 
 
 class Backward:
@@ -105,6 +106,8 @@ class EnginePatch:
         __tracebackhide__ = True
         call = self._begin(outputs, args, kwargs)
         place = None if call is None else self._lift(call)
+        if place is None and not self._session.muted:
+            self._session.stack.attend()
         self.depth += 1
         try:
             out = original(outputs, *args, **kwargs)
@@ -170,7 +173,7 @@ class EnginePatch:
             if session.before_backward is not None:
                 session.before_backward(session, call)
             if session.gradient_written is not None:
-                session.attentive = True  # what Python makes inside of the engine is noted
+                session.attend()  # what Python makes inside of the engine is noted
             session.last_backward = call.order
             if not call.folded:
                 session.backwards.append(call)
@@ -179,7 +182,7 @@ class EnginePatch:
             session.fault(fault)
             return None
 
-    def _lift(self, call: Backward) -> int | None:
+    def _lift(self, call: Backward) -> Place | None:
         """Take the mode off for the call where it could learn nothing; returns its place."""
         session = self._session
         try:
@@ -196,11 +199,11 @@ class EnginePatch:
             session.fault(fault)
             return None
 
-    def _put_back(self, place: int) -> None:
+    def _put_back(self, place: Place) -> None:
         session = self._session
         session.drop_fresh()
         if session.installed:
-            session.stack.put_back(place)
+            session.stack.put_back(place, wire=not self.depth and session.wiring.counted())
 
     def _failed(self, call: Backward, error: BaseException) -> None:
         call.error = type(error).__name__

@@ -106,7 +106,7 @@ class Exports:
                 return
             self.handed_out.left(tensor, storage)
             if self.handed_out:
-                self._session.attentive = True
+                self._session.attend()
             if storage in self._storages:
                 return
             if len(self._storages) >= _MAX_STORAGES:
@@ -170,7 +170,7 @@ class Exports:
             saved.clone = t.detach().clone()
         saved.fingerprint = True
         self._held.append(weakref.ref(saved))
-        self._session.attentive = True
+        self._session.attend()
         self._bytes += t.nbytes
 
     @property

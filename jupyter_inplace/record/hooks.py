@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from sys import _getframe
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 _APPLY = torch.autograd.Function.__dict__["apply"].__func__.__code__
 _peek = private.peek_sequence_nr
 _DisableTorchDispatch = private.DisableTorchDispatch
+_detach: Callable[[torch.Tensor], torch.Tensor] = torch._C.TensorBase.detach
 
 
 class Reading:
@@ -132,6 +134,11 @@ class SavedTensorHooks:
             for pair in reversed(pairs):
                 private.push_saved_tensors_hooks(*pair)
 
+    @property
+    def suspended(self) -> bool:
+        """Whether the pair is out of force for a while."""
+        return bool(self._off)
+
     def suspended_for(self, reason: str) -> bool:
         return reason in self._off
 
@@ -179,7 +186,7 @@ def _alias(session: Session, t: torch.Tensor) -> torch.Tensor:
     """What torch keeps of an output: an alias without its node."""
     if type(t) is torch.Tensor or not private.is_python_tensor(t):
         with _DisableTorchDispatch():
-            return t.detach()
+            return _detach(t)
     # A tensor class makes its own aliases, and is asked for one unwatched too.
     before, session.muted = session.muted, True
     try:

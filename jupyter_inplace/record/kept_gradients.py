@@ -86,7 +86,7 @@ class KeptGradients:
         if len(self.kept) < _MAX_KEPT:
             self.kept.append(kept)
             self._watched.setdefault(kept.storage, []).append(kept)
-            self._session.attentive = True
+            self._session.attend()
 
     def clear(self) -> None:
         self.known.clear()

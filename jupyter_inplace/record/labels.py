@@ -32,7 +32,7 @@ def _without_mode(original: Any) -> Any:
     @functools.wraps(original)
     def method(label: Any, *args: Any) -> Any:
         session = session_here()
-        place = None if session is None else session.stack.lift()
+        place = None if session is None or session.stack.wired else session.stack.lift()
         if session is None or place is None:
             return original(label, *args)
         try:

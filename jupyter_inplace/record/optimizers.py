@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import torch
 
     from jupyter_inplace.record.session import Session
+    from jupyter_inplace.record.stack import Place
     from jupyter_inplace.record.writes import Write
 
 
@@ -29,7 +30,7 @@ class OptimizerHooks:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._handles: list[Any] = []
-        self.place: int | None = None  # where the mode belongs, while it is lifted
+        self.place: Place | None = None  # where the mode belongs, while it is lifted
 
     def install(self) -> None:
         self._handles = [

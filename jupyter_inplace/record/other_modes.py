@@ -57,6 +57,8 @@ class OtherModes:
         self.count = 0
 
     def changed(self, mode: Any, by: int) -> None:
+        """The program put a mode on, or took one off."""
+        self._session.stack.attend()
         if not self._session.muted and type(mode).__name__ != _ONLOOKER:
             self.count = max(0, self.count + by)
             self._act(mode)

@@ -118,12 +118,12 @@ class Regions:
         session = self._session
         if not session.muted and session.installed and not session.engine.depth:
             self.current = Region(sites.find_site(2, session.cell_files))
-            session.attentive = True
+            session.attend()
         return outer
 
     def end(self, outer: Region | None, owner: Any) -> None:
         region, self.current = self.current, outer
-        self._session.attentive = True
+        self._session.attend()
         if region is None or owner is None:
             return
         region.holders = getattr(owner, "weak_holders", None)

@@ -122,6 +122,19 @@ _NO_WRITES = {"aten::record_stream", "aten::retain_grad", "aten::requires_grad_"
 _ALIASES = {"aten::detach", "aten::unsafe_split", "aten::unsafe_split_with_sizes", "aten::unsafe_chunk"}
 
 
+def may_need_a_plan(schema: Any) -> bool:
+    """Whether `make_plan` could give anything but None for an operator of this schema."""
+    name = schema.name
+    if name in _NO_WRITES:
+        return False
+    return (
+        schema.is_mutable
+        or name in _HIDDEN
+        or name in _ALIASES
+        or (name.startswith(_COLLECTIVES + "::") and name.endswith("_"))
+    )
+
+
 def make_plan(func: Any) -> Plan | None:
     """The plan of an operator, None where it writes to nothing, `ALIAS` where it makes an alias to look out for."""
     if not isinstance(func, _OpOverload):

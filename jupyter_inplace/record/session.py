@@ -45,6 +45,7 @@ from jupyter_inplace.record.transforms import TransformPatch
 from jupyter_inplace.record.undispatched import Undispatched
 from jupyter_inplace.record.unread import Unread
 from jupyter_inplace.record.unrecorded import UnrecordedWrites
+from jupyter_inplace.record.wiring import Wiring
 from jupyter_inplace.record.writes import Write, WriteTable
 
 _CALL_IMPL = torch.nn.Module._call_impl.__code__
@@ -68,7 +69,7 @@ class Session:
         # Where the node with number `place_of` saves: its site, and a weak reference to the module that is called there.
         self.place_of = -1
         self.place: tuple[Any, Any] = (None, None)
-        # Whether operations have to be looked at that write to nothing. Set by whoever wants it; `look` takes it back.
+        # Whether operations have to be looked at that write to nothing: `attend` says so, `look` takes it back.
         self.attentive = False
         self.muted = False
         self.installed = False
@@ -104,7 +105,8 @@ class Session:
         self.gradient_written: Callable[..., None] | None = None
         self.integers = IntegerWrites()
         self.mode = WatchMode(self)
-        self.stack = ModeStack(self.mode)
+        self.wiring = Wiring(self)
+        self.stack = ModeStack(self.mode, self.wiring.allowed)
         self.hooks = SavedTensorHooks(self)
         self.other_modes = OtherModes(self)
         self.engine = EnginePatch(self)
@@ -140,6 +142,7 @@ class Session:
                 self.regions,
                 self.hooks,
                 self.other_modes,
+                self.wiring,
                 self.labels,
                 self.engine,
             ):
@@ -162,6 +165,7 @@ class Session:
         self.stack.take_off()
         for part in (
             self.labels,
+            self.wiring,
             self.other_modes,
             self.hooks,
             self.regions,
@@ -200,6 +204,11 @@ class Session:
         """Whatever was packed last belongs to no operation that is still to come."""
         self.cell = [None]
         self.fresh = False
+
+    def attend(self) -> None:
+        """Have every operation looked at from now on, also those that write to nothing."""
+        self.attentive = True
+        self.stack.attend()
 
     def look(self, args: Any) -> bool:
         """Look at an operation that is about to run; returns whether it has to be dispatched with care."""
@@ -253,7 +262,7 @@ class Session:
             return
         try:
             if self.unrecorded.note_alias(args[0]):
-                self.attentive = True
+                self.attend()
         except Exception as fault:
             self.fault(fault)
 

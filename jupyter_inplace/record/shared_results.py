@@ -101,7 +101,8 @@ class SharedResults:
             return
         shared.writes.append(WrittenResult(row, order, id(frame), sites.site_key(frame.f_code, frame.f_lasti), before))
         shared.latest = flat_storage(t)
-        self.any = self._session.attentive = True
+        self.any = True
+        self._session.attend()
 
     def read(self, args: Any) -> None:
         """An operation is about to run: does it read shared results that were overwritten?"""

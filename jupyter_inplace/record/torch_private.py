@@ -6,12 +6,14 @@ the rest of the package imports from here.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
 
 _C: Any = torch._C
 _autograd: Any = torch._C._autograd
+_PYTHON_KEY = getattr(getattr(_C, "DispatchKey", None), "Python", None)
 
 # Where torch keeps its switches for saved-tensor hooks. Some of them are replaced during a watch (`transforms`, `hooks`);
 # where one is missing, what it announces goes unnoticed.
@@ -25,8 +27,78 @@ peek_sequence_nr = _autograd._get_sequence_nr
 # tensors without storage (sparse, opaque); see `storage_of`. Falls back to the two calls.
 _storage_id = getattr(_C, "_storage_id", None) or (lambda t: t.untyped_storage()._cdata)
 
-# Takes every Python dispatch (modes and subclasses) out of force, so that our own detach() is not seen by any mode. Required.
-DisableTorchDispatch = _C._DisableTorchDispatch
+# The dispatch key that stands before all others and that torch itself leaves to tests of its dispatcher, what it takes to put
+# kernels there (one for the operators that are asked for, nothing for all others), and the switch that puts the key in force on
+# a thread. Where one of them is missing there are no tripwires, and the dispatch mode stays on all the time.
+tripwire_name = "TESTING_ONLY_GenericMode"
+_TRIPWIRES = (
+    "_dispatch_key_parse",
+    "_dispatch_library",
+    "_dispatch_get_all_op_names",
+    "_dispatch_has_kernel_for_dispatch_key",
+    "_dispatch_tls_set_dispatch_key_included",
+    "_dispatch_tls_is_dispatch_key_included",
+    "_dispatch_tls_is_dispatch_key_excluded",
+    "_get_schema",
+    "_get_operation_overload",
+    "_should_allow_numbers_as_tensors",
+    "_ExcludeDispatchKeyGuard",
+    "DispatchKeySet",
+    "DispatchKey",
+)
+
+
+def _tripwire_key() -> Any:
+    if not all(hasattr(_C, name) for name in _TRIPWIRES) or not hasattr(torch.library, "fallthrough_kernel"):
+        return None
+    try:
+        return _C._dispatch_key_parse(tripwire_name)
+    except RuntimeError:
+        return None
+
+
+TRIPWIRE = _tripwire_key()
+dispatch_library: Any = getattr(_C, "_dispatch_library", None)
+include_key: Any = getattr(_C, "_dispatch_tls_set_dispatch_key_included", None)
+key_included: Any = getattr(_C, "_dispatch_tls_is_dispatch_key_included", None)
+key_excluded: Any = getattr(_C, "_dispatch_tls_is_dispatch_key_excluded", None)
+operator_names: Any = getattr(_C, "_dispatch_get_all_op_names", None)
+has_kernel: Any = getattr(_C, "_dispatch_has_kernel_for_dispatch_key", None)
+schema_of: Any = getattr(_C, "_get_schema", None)
+takes_numbers: Any = getattr(_C, "_should_allow_numbers_as_tensors", None)
+
+
+def operation(base: str, overload: str) -> Any:
+    """The operator by its names, as something to call."""
+    return _C._get_operation_overload(base, overload)[0]
+
+
+def _disabling() -> Any:
+    if TRIPWIRE is None:
+        return _C._DisableTorchDispatch
+    keys = _C.DispatchKeySet(TRIPWIRE)
+    for name in ("Python", "PythonTLSSnapshot", "PreDispatch"):
+        keys = keys.add(getattr(_C.DispatchKey, name))
+    return functools.partial(_C._ExcludeDispatchKeyGuard, keys)
+
+
+# Takes every Python dispatch (modes and subclasses) and our tripwires out of force, so that our own detach() is not seen by any mode.
+# Required.
+DisableTorchDispatch = _disabling()
+
+
+def dispatch_is_off() -> bool:
+    """Whether Python dispatch was taken out of force on this thread: no mode sees what is run now."""
+    return bool(key_excluded(_PYTHON_KEY))
+
+
+_BELOW_AUTOGRAD = getattr(getattr(_C, "DispatchKey", None), "ADInplaceOrView", None)
+
+
+def below_autograd() -> bool:
+    """Whether a kernel is at work that runs below autograd, and what is called now is part of it."""
+    return bool(key_excluded(_BELOW_AUTOGRAD))
+
 
 # The stack of default saved-tensor hooks of this thread. The public context manager pushes the same pair, but cannot say
 # whether somebody else's pair is on top. Required.
@@ -137,9 +209,6 @@ def is_transformed(t: torch.Tensor) -> bool:
 def hooks_made() -> int:
     """How many removable hooks this process has made so far; -1 where torch does not count them."""
     return int(getattr(torch.utils.hooks.RemovableHandle, "next_id", -1))
-
-
-_PYTHON_KEY = getattr(getattr(_C, "DispatchKey", None), "Python", None)
 
 
 def has_data(t: torch.Tensor) -> bool:

@@ -34,6 +34,7 @@ class TransformPatch:
     def forbid(self, original: Any, args: Any, kwargs: Any) -> Any:
         # Where the program has hooks of its own in force torch refuses, with ours away as it does unwatched, and allows them again.
         self._session.hooks.suspend(REASON)
+        self._session.stack.attend()
         out = original(*args, **kwargs)
         self._session.blind_spots.setdefault(
             "torch refuses saved-tensor hooks inside of transforms (torch.func): what was saved there could not be watched"

@@ -15,6 +15,7 @@ from torch.nn.parameter import is_lazy
 
 from jupyter_inplace.record import sites
 from jupyter_inplace.record import torch_private as private
+from jupyter_inplace.record.aliases import note_alias
 from jupyter_inplace.record.geometry import WHOLE, byte_range, view_of
 from jupyter_inplace.record.patching import session_here
 from jupyter_inplace.record.unrecorded import identity_of
@@ -123,7 +124,7 @@ class Undispatched:
                         session.index.touch(saved)
             if identity is not None:
                 session.severed.cut(tensor, identity, row)
-                session.attentive = True
+                session.attend()
         except Exception as fault:
             session.fault(fault)
 
@@ -143,7 +144,7 @@ class Undispatched:
             row.dtype, row.device = str(tensor.dtype).removeprefix("torch."), str(tensor.device)
             row.version_before = row.version_after = private.version(tensor)
             session.severed.cut(tensor, None, row)
-            session.attentive = True
+            session.attend()
         except Exception as fault:
             session.fault(fault)
 
@@ -177,6 +178,8 @@ def _release() -> None:
 
 
 def _get_data(tensor: Any) -> Any:
+    __tracebackhide__ = True
+    note_alias(tensor)
     return _data.__get__(tensor)
 
 

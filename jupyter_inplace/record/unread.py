@@ -154,7 +154,7 @@ class Unread:
             given.left[key] = (name, storage)
             self.held.setdefault(storage, []).append(given)
             self._memory[storage] = StorageWeakRef(underlying_storage(grad))
-        self._session.attentive = True
+        self._session.attend()
         self.watch_assignments()
 
     # --- read ---------------------------------------------------------------------------------------------------------------

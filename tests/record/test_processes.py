@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from jupyter_inplace import watch
+from jupyter_inplace.record.torch_private import TRIPWIRE, key_included, len_dispatch_stack
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 
@@ -43,6 +44,18 @@ def test_a_forked_process_is_unwatched():
         assert in_child(stacks) == "(0, False)"
         assert stacks() == (1, True)
     assert stacks() == (0, False)
+
+
+@pytest.mark.usefixtures("nothing_compiled", "tripwires")
+def test_a_forked_process_has_no_tripwires():
+    def own():
+        x = torch.zeros(2)
+        x.add_(1)
+        return key_included(TRIPWIRE), len_dispatch_stack()
+
+    with watch() as report:
+        assert in_child(own) == "(False, 0)"
+    assert report.mutations == ()
 
 
 def test_a_forked_process_may_watch_by_itself():

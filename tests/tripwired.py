@@ -1,0 +1,34 @@
+"""Watches that have tripwires from the start, where they would have them only after a few backward calls."""
+
+from __future__ import annotations
+
+import pytest
+
+from jupyter_inplace.record import tripwires as _tripwires
+from jupyter_inplace.record import wiring
+from jupyter_inplace.record.stack import ModeStack
+from jupyter_inplace.record.wiring import Wiring
+
+needed = pytest.mark.skipif(not _tripwires.ready(), reason="this torch has no dispatch key to spare")
+
+
+@pytest.fixture
+def tripwires(monkeypatch):
+    """Tripwires stand in for the mode from the start, wherever they are allowed at all."""
+    put_on = ModeStack.put_on
+
+    def wire(stack: ModeStack) -> None:
+        put_on(stack)
+        place = stack.lift()
+        if place is not None:
+            stack.put_back(place, wire=True)
+
+    monkeypatch.setattr(Wiring, "backwards", -1)
+    monkeypatch.setattr(ModeStack, "put_on", wire)
+
+
+@pytest.fixture
+def nothing_compiled(monkeypatch):
+    """As in a process that has compiled nothing and made no operators: other tests have."""
+    monkeypatch.setattr(wiring, "_compiled", lambda: False)
+    monkeypatch.setattr(Wiring, "_knows_operators", lambda _: _tripwires.ready())

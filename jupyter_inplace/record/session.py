@@ -210,12 +210,26 @@ class Session:
         self.attentive = True
         self.stack.attend()
 
+    @property
+    def has_to_look(self) -> bool:
+        """Whether there is anything to look out for in operations that write to nothing."""
+        return (
+            self.regions.current is not None
+            or self.kept_gradients.any
+            or self.severed.any
+            or self.unread.any
+            or self.shared_results.any
+            or self.unrecorded.derived.any
+            or self.exports.any
+            or self.gradient_written is not None
+        )
+
     def look(self, args: Any) -> bool:
         """Look at an operation that is about to run; returns whether it has to be dispatched with care."""
         region = self.regions.current is not None
         reads = self.kept_gradients.any or self.severed.any or self.unread.any or self.shared_results.any
         derived = self.unrecorded.derived.any
-        self.attentive = region or reads or derived or self.exports.any or self.gradient_written is not None
+        self.attentive = self.has_to_look
         if not self.muted:
             if reads and not self.engine.depth:
                 self.read_kept(args)

@@ -70,7 +70,7 @@ class Wiring:
         session = self._session
         return (
             len(self._held) == len(_REPLACEMENTS)
-            and not session.attentive
+            and not session.has_to_look
             and not session.engine.depth
             and not session.other_modes.count
             and not session.hooks.suspended

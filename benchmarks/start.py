@@ -40,14 +40,19 @@ def start(head):
     before = time.perf_counter()
     shell.run_cell(head + body)
     return (shell.user_ns["began"] - before) * 1e3
-start("")
+def whole():
+    before = time.perf_counter()
+    shell.run_cell("pass")
+    return (time.perf_counter() - before) * 1e3
+warm = whole()
+warm -= min(whole() for _ in range(5))
 plain = min(start("") for _ in range(5))
 first = start("%%autograd_watch --no-verify\\n") - plain
 second = min(start("%%autograd_watch --no-verify\\n") for _ in range(5)) - plain
 before = set(sys.modules)
 shell.run_cell("%%autograd_watch --no-verify\\nx = torch.ones(3, requires_grad=True) * 2; x.add_(1); x.sum().backward()")
 heavy = [name for name in set(sys.modules) - before if name.startswith(("torch._dynamo", "torch._inductor", "sympy"))]
-print(json.dumps({"first": first, "second": second, "heavy": len(heavy)}))
+print(json.dumps({"warm": warm, "first": first, "second": second, "heavy": len(heavy)}))
 """
 
 _FORK = """
@@ -94,6 +99,7 @@ def main() -> int:
     load, cell = _least(_LOAD), _least(_CELL)
     rows = [
         ["%load_ext jupyter_inplace", f"{load['ms']:.1f} ms"],
+        ["after the first cell that leaves torch imported", f"{cell['warm']:.1f} ms"],
         ["first watched cell, until its first statement", f"{cell['first']:.1f} ms"],
         ["later watched cells", f"{cell['second']:.1f} ms"],
     ]

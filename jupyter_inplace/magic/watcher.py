@@ -20,6 +20,7 @@ from jupyter_inplace.magic.output import Output, can_hold_widgets, complain, sav
 from jupyter_inplace.magic.session import Session
 from jupyter_inplace.magic.traces import TraceFilter
 from jupyter_inplace.magic.transform import ENTRANCE, MagicLine
+from jupyter_inplace.magic.warm import WarmUp
 from jupyter_inplace.report import Cell
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class Watcher:
             "post_execute": self._after_silent,
         }
         self._traces = TraceFilter(shell)
+        self._warm_up = WarmUp(shell)
 
     # -- installing ----------------------------------------------------------------------------------------------
 
@@ -75,6 +77,7 @@ class Watcher:
             shell.register_magic_function(magic, kind, ENTRANCE)
         for event, callback in self._events.items():
             shell.events.register(event, callback)
+        self._warm_up.install()
 
     def uninstall(self) -> None:
         """Take everything out, a watch that is under way too."""
@@ -85,6 +88,7 @@ class Watcher:
             running.session = None
         self._let_go()
         self._traces.remove()
+        self._warm_up.remove()
         for event, callback in self._events.items():
             if callback in shell.events.callbacks[event]:
                 shell.events.unregister(event, callback)

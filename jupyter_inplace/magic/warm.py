@@ -1,0 +1,48 @@
+"""Our own modules are imported after the cell that imports torch, so that the first watched cell begins at once.
+
+They are many and small, take about 30 ms, and need torch, which `%load_ext` does not import.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from importlib import import_module
+from typing import Any
+
+_EVENT = "post_run_cell"
+# What a watch loads when it begins; they import the rest.
+_MODULES = (
+    "jupyter_inplace.record.session",
+    "jupyter_inplace.explain.analyst",
+    "jupyter_inplace.explain.assemble",
+    "jupyter_inplace.explain.refused",
+    "jupyter_inplace.explain.window",
+    "jupyter_inplace.rewrite.verify",
+    "jupyter_inplace.show.summary",
+)
+
+
+class WarmUp:
+    """Waits for the first cell that leaves torch imported."""
+
+    def __init__(self, shell: Any) -> None:
+        self._events = shell.events
+
+    def install(self) -> None:
+        """Begin to wait."""
+        self._events.register(_EVENT, self._after_cell)
+
+    def remove(self) -> None:
+        """Wait no longer."""
+        if self._after_cell in self._events.callbacks[_EVENT]:
+            self._events.unregister(_EVENT, self._after_cell)
+
+    def _after_cell(self, *_: Any) -> None:
+        if "torch" not in sys.modules:
+            return
+        self.remove()
+        with contextlib.suppress(Exception):  # the watch that needs them says what is wrong
+            for name in _MODULES:
+                import_module(name)
+            import_module("jupyter_inplace.record.dynamo").keep_out()

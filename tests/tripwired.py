@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 import pytest
 
 from jupyter_inplace.record import tripwires as _tripwires
@@ -32,3 +34,9 @@ def nothing_compiled(monkeypatch):
     """As in a process that has compiled nothing and made no operators: other tests have."""
     monkeypatch.setattr(wiring, "_compiled", lambda: False)
     monkeypatch.setattr(Wiring, "_knows_operators", lambda _: _tripwires.ready())
+
+
+@pytest.fixture
+def own_record(monkeypatch):
+    """As in a process that was never watched before: graphs of other tests may be there still, with what was overwritten in them."""
+    monkeypatch.setattr(importlib.import_module("jupyter_inplace.watch")._active, "session", None, raising=False)

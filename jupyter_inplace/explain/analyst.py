@@ -76,7 +76,7 @@ class Analyst:
         often = calls >= (_LOST_CALLS if call.site in session.unread.sites else _NAMED_CALLS)
         suspect = suspect or bool(session.unread.cleared) or not often
         gradients = session.kept_gradients.wanted
-        python = session.python.seen and (calls < _NAMED_CALLS or session.python.wrote)
+        python = call.python and (calls < _NAMED_CALLS or session.python.wrote)
         if not suspect and not mixed and not python and not gradients and not self.always:
             self._fold(call, names)
             return
@@ -192,7 +192,7 @@ class Analyst:
         self._look_in_flight(session, call, graph, parts, targets, facts)
         if any(type(node).__name__ == "CompiledFunctionBackward" for node in graph.nodes):
             facts.notes.append(COMPILED)
-        if facts.gradients and (session.python.hooks_seen or _has_hooks(graph, names)):
+        if facts.gradients and (session.engine.hooks_since() or _has_hooks(graph, names)):
             facts.notes.append(
                 "hooks of the program may change gradients: what they do is in the norms only where they wrote to a shared one"
             )
@@ -228,9 +228,9 @@ class Analyst:
     ) -> None:
         """Where the engine will run Python of the user's: find the gradients that it could change for others."""
         session.gradient_written = None
-        if not session.python.seen or self.never or call.frame is None or call.batched:
+        if not call.python or self.never or call.frame is None or call.batched:
             return
-        if not any(is_python_node(node) for node in graph.nodes) and not session.python.hooks_seen:
+        if not any(is_python_node(node) for node in graph.nodes) and not session.engine.hooks_since():
             return
         starts = [(edge, grad) for edge, grad, _ in _starts(call)]
         found = InFlight(session, graph, starts, parts, targets, facts)

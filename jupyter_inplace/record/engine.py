@@ -26,7 +26,8 @@ class Backward:
     it before the engine ran. `accumulate` tells `backward()` from `autograd.grad()`, `nested` a call made from inside
     another one (re-entrant checkpoint), `batched` one whose gradients cannot be read (a dimension of vmap's, tensors without data),
     `transformed` one that belongs to a torch.func transform or to a program being traced, where nothing is saved in our sight,
-    `folded` one whose `facts` are those of an earlier call, so that it is not kept.
+    `folded` one whose `facts` are those of an earlier call, so that it is not kept, `python` one in which the engine may run the
+    program's own Python.
     """
 
     __slots__ = (
@@ -44,6 +45,7 @@ class Backward:
         "leaves",
         "nested",
         "order",
+        "python",
         "results",
         "retain",
         "roots",
@@ -61,7 +63,7 @@ class Backward:
         self.frame: types.FrameType | None = None
         self.accumulate = self.batched = self.retain = self.create_graph = self.nested = self.transformed = (
             self.finished
-        ) = self.folded = False
+        ) = self.folded = self.python = False
         self.error: str | None = None
         self.facts: Any = None
         self.leaves: list[tuple[str, Any]] = []
@@ -170,6 +172,9 @@ class EnginePatch:
             )
             call.sequence = private.peek_sequence_nr()
             call.frame = frame
+            call.python = self.hooks_since() or runs_python(
+                call.roots, call.grads, session.index.holds, call.accumulate and not call.create_graph
+            )
             if session.before_backward is not None:
                 session.before_backward(session, call)
             if session.gradient_written is not None:
@@ -186,9 +191,7 @@ class EnginePatch:
         """Take the mode off for the call where it could learn nothing; returns its place."""
         session = self._session
         try:
-            if session.hooks.others or self.hooks_since():
-                return None
-            if runs_python(call.roots, call.grads, session.index.holds, call.accumulate and not call.create_graph):
+            if call.python or session.hooks.others:
                 return None
             place = session.stack.lift()
             if place is not None:

@@ -30,22 +30,12 @@ class PythonInBackward:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self.functions_seen = False
         self.wrote = False  # whether such Python ever wrote to a tensor while the engine ran it
         self.kept: weakref.WeakKeyDictionary[Any, list[Saved]] = weakref.WeakKeyDictionary()
         # Storages made by the hook or custom backward that runs at present: writes to those hurt nobody.
         self._made: set[int] = set()
         self._maker: Any = None
         self._held: list[Replacement] = []
-
-    @property
-    def seen(self) -> bool:
-        """Whether the engine may run Python in this session's graphs."""
-        return self.functions_seen or self.hooks_seen
-
-    @property
-    def hooks_seen(self) -> bool:
-        return self._session.engine.hooks_since()
 
     def install(self) -> None:
         self._held = [replacement for replacement in _REPLACEMENTS if replacement.acquire()]
@@ -54,10 +44,6 @@ class PythonInBackward:
         for replacement in self._held:
             replacement.release()
         self._held.clear()
-
-    def applied(self, out: Any) -> None:
-        self.functions_seen = True
-        self._note(out)
 
     def apply_checkpoint(self, inner: Any, cls: Any, args: Any, kwargs: Any) -> Any:
         __tracebackhide__ = True
@@ -68,7 +54,6 @@ class PythonInBackward:
             out = inner(cls, *args, **kwargs)
             return out
         finally:
-            self.functions_seen = True
             regions.end(outer, _node_of(out))
 
     def made(self, out: Any, args: Any) -> None:
@@ -112,7 +97,7 @@ class PythonInBackward:
                     self.kept.pop(node, None)
                 stack.extend(child for child, _ in node.next_functions)
 
-    def _note(self, out: Any) -> None:
+    def applied(self, out: Any) -> None:
         """Take what the backward of a Function that was just applied can read into the index of saved tensors."""
         session = self._session
         if session.muted or not session.installed:

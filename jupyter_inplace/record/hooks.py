@@ -243,10 +243,15 @@ def _make_pack(ref: weakref.ref[Session]) -> Any:
                 else:
                     saved.site, saved.module = session.note_place(sequence if not custom else -1)
                 session.index.add(saved)
-                if session.exports.asks:
-                    session.exports.saw(saved, t)
-                elif node is None and not t.requires_grad:
-                    session.exports.saw_input(saved, t)
+                asks = session.exports.asks
+                if asks or (node is None and not t.requires_grad):
+                    bare = session.stack.bare
+                    if asks:
+                        session.exports.saw(saved, t)
+                    else:
+                        session.exports.saw_input(saved, t)
+                    if bare and not session.stack.wired:
+                        session.attended_midway(sequence, _getframe(1))
         except Exception as fault:
             session.fault(fault)
         return saved

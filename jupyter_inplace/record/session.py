@@ -71,6 +71,7 @@ class Session:
         self.place: tuple[Any, Any] = (None, None)
         # Whether operations have to be looked at that write to nothing: `attend` says so, `look` takes it back.
         self.attentive = False
+        self.midway: tuple[int, int, int] | None = None
         self.muted = False
         self.installed = False
         self.started = time.perf_counter()
@@ -209,6 +210,17 @@ class Session:
         """Have every operation looked at from now on, also those that write to nothing."""
         self.attentive = True
         self.stack.attend()
+
+    def attended_midway(self, sequence: int, frame: Any) -> None:
+        """The mode came back while an operation of `frame` saves for node `sequence`: what that one does inside of itself is its own."""
+        self.midway = (sequence, id(frame), frame.f_lasti)
+
+    def is_midway(self, frame: Any) -> bool:
+        """Whether an operation that is dispatched from `frame` is a part of one that began before the mode came back."""
+        inside = self.midway == (private.peek_sequence_nr() - 1, id(frame), frame.f_lasti)
+        if not inside:
+            self.midway = None
+        return inside
 
     @property
     def has_to_look(self) -> bool:

@@ -35,6 +35,11 @@ class ModeStack:
         self._aliases = Aliases()
         self.wired = False  # whether tripwires stand in for the mode
 
+    @property
+    def bare(self) -> bool:
+        """Whether what runs now runs without the mode, by tripwires alone."""
+        return self.wired and not self._tripped
+
     def put_on(self) -> None:
         private.push_dispatch_mode(self._mode)
 

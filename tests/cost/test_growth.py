@@ -7,6 +7,8 @@ from counting import session_now
 from jupyter_inplace import watch
 from jupyter_inplace.explain import damage, numbers
 
+pytestmark = pytest.mark.usefixtures("own_record")
+
 
 @pytest.mark.parametrize("slots", [20, 80])
 def test_each_saved_slot_is_copied_once(slots):

@@ -13,6 +13,8 @@ from jupyter_inplace.explain.graph import Graph
 
 LAYERS = 4
 
+pytestmark = pytest.mark.usefixtures("own_record")
+
 
 class Training:
     """A small model, its optimizer, and one step."""

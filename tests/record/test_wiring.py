@@ -14,7 +14,7 @@ from jupyter_inplace import watch
 from jupyter_inplace.record import torch_private as private
 from jupyter_inplace.record.patching import session_here
 
-pytestmark = [tripwired.needed, pytest.mark.usefixtures("nothing_compiled")]
+pytestmark = [tripwired.needed, pytest.mark.usefixtures("nothing_compiled", "own_record")]
 
 
 def step(w):

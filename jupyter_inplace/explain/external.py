@@ -20,11 +20,15 @@ from jupyter_inplace.report import Site
 
 @dataclasses.dataclass
 class Found:
-    """Where an external write happened, as well as it is known; `name` is that of the outside object, if one was found."""
+    """Where an external write happened, as well as it is known.
+
+    `name` is that of the outside object, if one was found, `exact` whether `site` is the statement itself.
+    """
 
     site: Site | None
     name: str | None
     note: str
+    exact: bool = False
 
 
 def locate(write: Any, resolver: SiteResolver, spaces: Iterable[Mapping[str, Any]], cell_source: str | None) -> Found:
@@ -70,7 +74,7 @@ def locate(write: Any, resolver: SiteResolver, spaces: Iterable[Mapping[str, Any
             ]
     if len(candidates) == 1:
         statement, written = candidates[0]
-        return Found(_site_of(statement, anchor, code, cell_source), written or None, between)
+        return Found(_site_of(statement, anchor, code, cell_source), written or None, between, exact=True)
     return Found(before or after, next(iter(aliases), None), between)
 
 

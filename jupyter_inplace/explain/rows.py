@@ -6,7 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from jupyter_inplace.explain.damage import module_name
-from jupyter_inplace.explain.external import locate
+from jupyter_inplace.explain.external import Found, locate
 from jupyter_inplace.explain.facts import BackwardFacts, ConflictFact, CutFact, MixFact
 from jupyter_inplace.explain.names import Names
 from jupyter_inplace.record.expressions import written_names
@@ -57,6 +57,7 @@ class Rows:
         self._storage_numbers: dict[int, int] = {}
         self._conflict_index: dict[int, int] = {}
         self._refusals: list[tuple[Refusal, float]] = []
+        self._statements: dict[Any, Found] = {}  # of external writes, by the expressions around them
         self.conflicts: tuple[Conflict, ...] = ()
         self.ids: dict[Write, int] = {}
         found = [conflict for fact in facts for conflict in fact.conflicts]
@@ -78,6 +79,7 @@ class Rows:
                 for write in mix.writes:
                     if write in self._rows:
                         self._mix(self._rows[write], mix)
+        self._share_statements()
         self._conflict_facts = found
         self.seen = sum(row.write.count for row in self._rows.values())
 
@@ -266,6 +268,8 @@ class Rows:
 
     def _external(self, write: Write) -> _Row:
         found = locate(write, self._resolver, self._names.spaces, self._cell_source)
+        if found.exact:
+            self._statements[write.site] = found
         name = (
             found.name
             or self._storage_names.get(write.storage)
@@ -275,6 +279,15 @@ class Rows:
         row = _Row(write, found.site, name, bumped=False)
         row.note = found.note
         return row
+
+    def _share_statements(self) -> None:
+        """A loop writes to other memory in each round, and its array has a name in the last round only: that one tells where."""
+        for write, row in self._rows.items():
+            known = self._statements.get(write.site) if write.bracket is not None else None
+            if known is not None:
+                row.site = known.site
+                if known.name is not None:
+                    row.name = known.name
 
     @staticmethod
     def _is_alias(typed: str, known: str) -> bool:

@@ -224,6 +224,25 @@ loss.backward()
         leaves="policy.0.weight",
         derivative=False,
     ),
+    "an array of an activation changed in each round of a loop": Cell(
+        HEAD
+        + """
+net=nn.Linear(3,4); opt=torch.optim.SGD(net.parameters(),lr=.1)
+kept=[]
+for x in torch.randn(3,5,3):
+    out=torch.sigmoid(net(x))
+    loss=out.pow(2).mean()
+    kept.append(loss)
+    probs=out.detach().numpy()
+    probs*=2.
+    opt.zero_grad(); loss.backward(); opt.step()
+""",
+        verdict="corrupts",
+        line="probs*=2.",
+        tasks="loss:wrong",
+        leaves="net.weight net.bias",
+        derivative=False,
+    ),
     "harmless: an array of an activation changed after its last reader": Cell(
         HEAD
         + """

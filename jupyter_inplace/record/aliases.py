@@ -5,14 +5,12 @@ Where the mode is on it sees the operation itself; `x.data` is seen with the wri
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import torch
-from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from jupyter_inplace.record import torch_private as private
-from jupyter_inplace.record.patching import Replacement, session_here
+from jupyter_inplace.record.patching import Replacement, StandIn, session_here
 
 
 class Aliases:
@@ -37,20 +35,17 @@ def note_alias(t: Any) -> None:
     """Somebody is about to make an alias of `t` that autograd does not know of."""
     session = session_here()
     if session is not None and session.stack.wired and not private.dispatch_is_off():
-        session.note_alias((t,))
+        with private.Unfollowed():
+            session.note_alias((t,))
 
 
 def _noting(original: Any) -> Any:
-    @functools.wraps(original)
-    def detach(*args: Any, **kwargs: Any) -> Any:
+    def detach(_: Any, original: Any, *args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
-        t = args[0] if args else kwargs.get("input")
-        if has_torch_function_unary(t):
-            return handle_torch_function(original, (t,), *args, **kwargs)
-        note_alias(t)
+        note_alias(args[0] if args else kwargs.get("input"))
         return original(*args, **kwargs)
 
-    return detach
+    return StandIn(original, detach)
 
 
 _REPLACEMENTS = (Replacement(torch.Tensor, "detach", _noting), Replacement(torch, "detach", _noting))

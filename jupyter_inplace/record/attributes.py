@@ -6,12 +6,12 @@ parameter of each step, so that is seen only while some gradient is followed (`u
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from jupyter_inplace.record.patching import Replacement, session_here
+from jupyter_inplace.record import torch_private as private
+from jupyter_inplace.record.patching import Replacement, StandIn, StandInProperty, session_here
 
 if TYPE_CHECKING:
     from jupyter_inplace.record.session import Session
@@ -34,35 +34,25 @@ class Attributes:
         self._held.clear()
 
 
-class _Flag(property):
-    """A property that gives its original away where somebody asks for `Tensor.requires_grad.__get__`, as torch itself does."""
-
-    def __init__(self, original: Any, put: Any) -> None:
-        super().__init__(original.__get__, put, original.__delete__, doc=original.__doc__)
-        self.__dict__.update(__get__=original.__get__, __set__=original.__set__, __name__=original.__name__)
-
-
 def _telling(original: Any) -> Any:
     def put(tensor: Any, value: Any) -> None:
         __tracebackhide__ = True
         session = session_here() if value is False else None
         if session is not None:
-            session.undispatched.freezing(tensor, "requires_grad =")
+            with private.Unfollowed():
+                session.undispatched.freezing(tensor, "requires_grad =")
         original.__set__(tensor, value)
 
-    return _Flag(original, put)
+    return StandInProperty(original, original.__get__, put)
 
 
-def _noting(original: Any) -> Any:
-    @functools.wraps(original)
-    def retain_grad(tensor: Any) -> Any:
+def _retaining(original: Any) -> Any:
+    def retain_grad(session: Session, original: Any, tensor: Any) -> Any:
         __tracebackhide__ = True
-        session = session_here()
-        if session is not None:
-            session.unread.retained = True
+        session.unread.retained = True
         return original(tensor)
 
-    return retain_grad
+    return StandIn(original, retain_grad)
 
 
 def _following(original: Any) -> Any:
@@ -70,14 +60,16 @@ def _following(original: Any) -> Any:
     def put(tensor: Any, value: Any) -> None:
         __tracebackhide__ = True
         session = session_here()
-        before = None if session is None else session.unread.before_assigned(tensor)
+        with private.Unfollowed():
+            before = None if session is None else session.unread.before_assigned(tensor)
         original.__set__(tensor, value)
         if session is not None and before is not None:
-            session.unread.assigned(tensor, before)
+            with private.Unfollowed():
+                session.unread.assigned(tensor, before)
 
-    return _Flag(original, put)
+    return StandInProperty(original, original.__get__, put)
 
 
 _FLAG = Replacement(torch.Tensor, "requires_grad", _telling)
-_RETAIN = Replacement(torch.Tensor, "retain_grad", _noting)
+_RETAIN = Replacement(torch.Tensor, "retain_grad", _retaining)
 ASSIGNED = Replacement(torch.Tensor, "grad", _following)

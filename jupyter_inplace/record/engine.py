@@ -106,8 +106,9 @@ class EnginePatch:
     def run(self, original: Any, outputs: Any, args: Any, kwargs: Any) -> Any:
         """Run the engine by `original`, watched."""
         __tracebackhide__ = True
-        call = self._begin(outputs, args, kwargs)
-        place = None if call is None else self._lift(call)
+        with private.Unfollowed():
+            call = self._begin(outputs, args, kwargs)
+            place = None if call is None else self._lift(call)
         if place is None and not self._session.muted:
             self._session.stack.attend()
         self.depth += 1
@@ -118,14 +119,16 @@ class EnginePatch:
             return out
         except BaseException as error:
             if call is not None:
-                self._failed(call, error)
+                with private.Unfollowed():
+                    self._failed(call, error)
             raise
         finally:
             self.depth = max(0, self.depth - 1)
             if place is not None:
                 self._put_back(place)
             if call is not None:
-                self._end(call)
+                with private.Unfollowed():
+                    self._end(call)
 
     def made_by_engine(self) -> bool:
         """Whether the operation being dispatched comes from a C++ node, not from Python run by the engine."""

@@ -7,14 +7,12 @@ expressions of the two operations around it.
 
 from __future__ import annotations
 
-import functools
 import sys
 import weakref
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from jupyter_inplace.record import sites
 from jupyter_inplace.record import torch_private as private
@@ -22,7 +20,7 @@ from jupyter_inplace.record.freed import is_gone
 from jupyter_inplace.record.freed import underlying_storage as _storage
 from jupyter_inplace.record.geometry import byte_range, view_of
 from jupyter_inplace.record.handed_out import HandedOut, same_bits
-from jupyter_inplace.record.patching import Replacement, session_here
+from jupyter_inplace.record.patching import Replacement, StandIn
 from jupyter_inplace.record.saved import Saved
 
 if TYPE_CHECKING:
@@ -236,20 +234,13 @@ class Exports:
 
 
 def _exit(original: Any) -> Any:
-    @functools.wraps(original)
-    def leave(tensor: Any, *args: Any, **kwargs: Any) -> Any:
+    def leave(session: Session, original: Any, tensor: Any, *args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
-        session = session_here()
-        if session is None:
-            return original(tensor, *args, **kwargs)
-        if has_torch_function_unary(tensor):
-            # Tensor classes and function modes are told of torch's own method, not of this stand-in.
-            return handle_torch_function(original, (tensor,), tensor, *args, **kwargs)
-        if not sys._getframe(1).f_code.co_filename.startswith(_DISTRIBUTED):  # FSDP frees and fills its own memory
+        if not sys._getframe(2).f_code.co_filename.startswith(_DISTRIBUTED):  # FSDP frees and fills its own memory
             session.exports.leaving(tensor)
         return original(tensor, *args, **kwargs)
 
-    return leave
+    return StandIn(original, leave)
 
 
 _REPLACEMENTS = tuple(Replacement(torch.Tensor, name, _exit) for name in _EXITS)

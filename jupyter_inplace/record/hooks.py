@@ -9,6 +9,7 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.overrides import has_torch_function_unary as _followed
 
 from jupyter_inplace.record import torch_private as private
 from jupyter_inplace.record.message import detached_error, version_error
@@ -208,52 +209,54 @@ def _make_pack(ref: weakref.ref[Session]) -> Any:
     def pack(t: torch.Tensor) -> Saved:
         saved = Saved()
         saved.tensor = t
-        saved.sequence = sequence = _peek() - 1
+        guard = None
         try:
-            saved.version = t._version
-        except RuntimeError:  # an inference tensor has none
-            saved.version = None
-        session = ref()
-        if session is None:
-            return saved
-        try:
-            if session.optimizers.place is not None:  # a step that raised, or one whose closure nobody announced
-                session.optimizers.end_step()
-            custom = _getframe(1).f_code is _APPLY
-            node = t.grad_fn
-            if node is None or (
-                node._sequence_nr() < sequence and not (session.rewritten and _is_late_output(node, sequence))
-            ):
-                saved.interior = node is not None
-                saved.cell = session.cell
-                session.fresh = True
-                if custom:
-                    saved.hold = session.hooks.hold()
-            else:
-                saved.interior = False
-                saved.made_by = type(node)
-                saved.output_nr = t.output_nr
-                saved.cell = [session.last_op]
-                saved.tensor = _alias(session, t)
-            session.order = saved.order = session.order + 1
-            if not session.muted:
-                # What one node saves, one expression saves: the frames are looked at once. Functions and the engine run others meanwhile.
-                if session.place_of == sequence and not custom:
-                    saved.site, saved.module = session.place
+            if _followed(t):  # nobody who follows functions is to see what is read here
+                guard = private.Unfollowed()
+                guard.__enter__()
+            saved.sequence = sequence = _peek() - 1
+            try:
+                saved.version = t._version
+            except RuntimeError:  # an inference tensor has none
+                saved.version = None
+            session = ref()
+            if session is None:
+                return saved
+            try:
+                if session.optimizers.place is not None:  # a step that raised, or one whose closure nobody announced
+                    session.optimizers.end_step()
+                custom = _getframe(1).f_code is _APPLY
+                node = t.grad_fn
+                if node is None or (
+                    node._sequence_nr() < sequence and not (session.rewritten and _is_late_output(node, sequence))
+                ):
+                    saved.interior = node is not None
+                    saved.cell = session.cell
+                    session.fresh = True
+                    if custom:
+                        saved.hold = session.hooks.hold()
                 else:
-                    saved.site, saved.module = session.note_place(sequence if not custom else -1)
-                session.index.add(saved)
-                asks = session.exports.asks
-                if asks or (node is None and not t.requires_grad):
-                    bare = session.stack.bare
-                    if asks:
-                        session.exports.saw(saved, t)
+                    saved.interior = False
+                    saved.made_by = type(node)
+                    saved.output_nr = t.output_nr
+                    saved.cell = [session.last_op]
+                    saved.tensor = _alias(session, t)
+                session.order = saved.order = session.order + 1
+                if not session.muted:
+                    # What one node saves, one expression saves: the frames are looked at once. Functions and the engine run
+                    # others meanwhile.
+                    if session.place_of == sequence and not custom:
+                        saved.site, saved.module = session.place
                     else:
-                        session.exports.saw_input(saved, t)
-                    if bare and not session.stack.wired:
-                        session.attended_midway(sequence, _getframe(1))
-        except Exception as fault:
-            session.fault(fault)
-        return saved
+                        saved.site, saved.module = session.note_place(sequence if not custom else -1)
+                    session.index.add(saved)
+                    if session.exports.asks or (node is None and not t.requires_grad):
+                        session.saw(saved, t, sequence, _getframe(1))
+            except Exception as fault:
+                session.fault(fault)
+            return saved
+        finally:
+            if guard is not None:
+                guard.__exit__(None, None, None)
 
     return pack

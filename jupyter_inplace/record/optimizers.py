@@ -60,7 +60,8 @@ class OptimizerHooks:
             closure = kwargs.get("closure") or next((a for a in args[1:] if callable(a)), None)
             if closure is not None:
                 return
-            self._enter(optimizer)
+            with private.Unfollowed():
+                self._enter(optimizer)
             self.place = session.stack.lift()
         except Exception as fault:
             session.fault(fault)

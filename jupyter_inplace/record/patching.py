@@ -9,8 +9,11 @@ when the last one is over, and is taken out only where it still stands on top.
 from __future__ import annotations
 
 import threading
+import types
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+
+from torch.overrides import has_torch_function_unary
 
 if TYPE_CHECKING:
     from jupyter_inplace.record.session import Session
@@ -64,3 +67,52 @@ class Replacement:
                 else:
                     setattr(self._owner, self._name, self._original)
                 self._original = self._wrapper = None
+
+
+class StandIn:
+    """Tells the session in force of each call of a method of tensors, and passes for the method: it is equal to it, and has its names.
+
+    Where tensor classes or function modes follow functions, torch hands them this one, which stands where torch looks the method
+    up. They are asked first; told is what they call at last.
+
+    :param told: called with (session, original, tensor, ...) in place of the method.
+    """
+
+    def __init__(self, original: Any, told: Callable[..., Any]) -> None:
+        self._original, self._told = original, told
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        session = session_here()
+        tensor = args[0] if args else kwargs.get("input")
+        if session is None or has_torch_function_unary(tensor):
+            return self._original(*args, **kwargs)
+        return self._told(session, self._original, *args, **kwargs)
+
+    def __get__(self, tensor: Any, owner: Any = None) -> Any:
+        return self if tensor is None else types.MethodType(self, tensor)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._original, name)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or bool(self._original == other)
+
+    def __hash__(self) -> int:
+        return hash(self._original)
+
+    def __repr__(self) -> str:
+        return repr(self._original)
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        return type(self._original)
+
+
+class StandInProperty(property):
+    """A property of tensors that gives its original away where somebody asks for `Tensor.data.__get__`, as torch itself does."""
+
+    def __init__(self, original: Any, get: Any, put: Any) -> None:
+        super().__init__(get, put, original.__delete__, doc=original.__doc__)
+        accessors = {name: getattr(original, name) for name in ("__get__", "__set__", "__delete__")}
+        self.__dict__.update(accessors, __name__=original.__name__)

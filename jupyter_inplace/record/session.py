@@ -211,9 +211,18 @@ class Session:
         self.attentive = True
         self.stack.attend()
 
-    def attended_midway(self, sequence: int, frame: Any) -> None:
-        """The mode came back while an operation of `frame` saves for node `sequence`: what that one does inside of itself is its own."""
-        self.midway = (sequence, id(frame), frame.f_lasti)
+    def saw(self, saved: Any, t: torch.Tensor, sequence: int, frame: Any) -> None:
+        """An operation of `frame` just saved `t` for node `sequence`: what the memory holds is kept if others may change it.
+
+        Then the mode comes back, in the middle of that operation: what it does inside of itself is its own.
+        """
+        bare = self.stack.bare
+        if self.exports.asks:
+            self.exports.saw(saved, t)
+        else:
+            self.exports.saw_input(saved, t)
+        if bare and not self.stack.wired:
+            self.midway = (sequence, id(frame), frame.f_lasti)
 
     def is_midway(self, frame: Any) -> bool:
         """Whether an operation that is dispatched from `frame` is a part of one that began before the mode came back."""
@@ -243,10 +252,11 @@ class Session:
         derived = self.unrecorded.derived.any
         self.attentive = self.has_to_look
         if not self.muted:
-            if reads and not self.engine.depth:
-                self.read_kept(args)
-            if self.exports.any:
-                self.compare_exports()
+            with private.Unfollowed():
+                if reads and not self.engine.depth:
+                    self.read_kept(args)
+                if self.exports.any:
+                    self.compare_exports()
         return region or derived or bool(self.carried)
 
     # --- writes -------------------------------------------------------------------------------------------------------

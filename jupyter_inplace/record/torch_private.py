@@ -85,6 +85,10 @@ def _disabling() -> Any:
 # Takes every Python dispatch (modes and subclasses) and our tripwires out of force, so that our own detach() is not seen by any mode.
 # Required.
 DisableTorchDispatch = _disabling()
+#: A context in which no tensor class and no function mode of the program's is asked: what we read of a tensor is no part of it.
+Unfollowed: Any = _C.DisableTorchFunction
+#: How many function modes are in force.
+function_modes: Any = _C._len_torch_function_stack
 
 
 def dispatch_is_off() -> bool:

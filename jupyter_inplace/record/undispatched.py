@@ -7,7 +7,6 @@ They are replaced on `torch.Tensor` for the time of the session. Other tensors' 
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,7 +16,7 @@ from jupyter_inplace.record import sites
 from jupyter_inplace.record import torch_private as private
 from jupyter_inplace.record.aliases import note_alias
 from jupyter_inplace.record.geometry import WHOLE, byte_range, view_of
-from jupyter_inplace.record.patching import session_here
+from jupyter_inplace.record.patching import Replacement, StandIn, StandInProperty, session_here
 from jupyter_inplace.record.unrecorded import identity_of
 from jupyter_inplace.record.writes import Write
 
@@ -30,16 +29,15 @@ class Undispatched:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._on = False
+        self._held: list[Replacement] = []
 
     def install(self) -> None:
-        self._on = True
-        _acquire()
+        self._held = [replacement for replacement in _REPLACEMENTS if replacement.acquire()]
 
     def remove(self) -> None:
-        if self._on:
-            self._on = False
-            _release()
+        for replacement in self._held:
+            replacement.release()
+        self._held.clear()
 
     def _quiet(self) -> bool:
         return self._session.muted or not self._session.installed
@@ -149,71 +147,50 @@ class Undispatched:
             session.fault(fault)
 
 
-# The replacements belong to the process, a session to its thread: each asks for the session in force where it is called, and
-# they stand from the first session's beginning to the last one's end.
-_lock = threading.Lock()
-_users = 0
-_BASE: Any = torch._C.TensorBase
-_data, _detach_, _requires_grad_ = (_BASE.__dict__[name] for name in ("data", "detach_", "requires_grad_"))
+def _data(original: Any) -> Any:
+    def get(tensor: Any) -> Any:
+        __tracebackhide__ = True
+        note_alias(tensor)
+        return original.__get__(tensor)
+
+    def put(tensor: Any, value: Any) -> None:
+        __tracebackhide__ = True
+        session = session_here()
+        if session is None:
+            original.__set__(tensor, value)
+            return
+        with private.Unfollowed():
+            before = session.undispatched.before_data(tensor, value)
+        original.__set__(tensor, value)
+        with private.Unfollowed():
+            session.undispatched.after_data(tensor, before)
+
+    return StandInProperty(original, get, put)
 
 
-def _acquire() -> None:
-    global _users
-    with _lock:
-        if _users == 0:
-            torch.Tensor.data = property(_get_data, _put_data, doc=_data.__doc__)  # type: ignore[assignment]
-            torch.Tensor.detach_ = _detach_in_place  # type: ignore[assignment]
-            torch.Tensor.requires_grad_ = _require_grad  # type: ignore[assignment]
-        _users += 1
+def _detaching(original: Any) -> Any:
+    def detach_(session: Session, original: Any, tensor: Any) -> Any:
+        __tracebackhide__ = True
+        before = session.undispatched.before_detach(tensor)
+        out = original(tensor)
+        session.undispatched.after_detach(tensor, before)
+        return out
+
+    return StandIn(original, detach_)
 
 
-def _release() -> None:
-    global _users
-    with _lock:
-        _users -= 1
-        if _users == 0:
-            del torch.Tensor.data
-            del torch.Tensor.detach_
-            del torch.Tensor.requires_grad_
+def _freezing(original: Any) -> Any:
+    def requires_grad_(session: Session, original: Any, tensor: Any, *args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        if False in (*args, *kwargs.values()):
+            session.undispatched.freezing(tensor)
+        return original(tensor, *args, **kwargs)
+
+    return StandIn(original, requires_grad_)
 
 
-def _get_data(tensor: Any) -> Any:
-    __tracebackhide__ = True
-    note_alias(tensor)
-    return _data.__get__(tensor)
-
-
-def _put_data(tensor: Any, value: Any) -> None:
-    __tracebackhide__ = True
-    session = session_here()
-    if session is None:
-        _data.__set__(tensor, value)
-        return
-    before = session.undispatched.before_data(tensor, value)
-    _data.__set__(tensor, value)
-    session.undispatched.after_data(tensor, before)
-
-
-def _detach_in_place(tensor: Any) -> Any:
-    __tracebackhide__ = True
-    session = session_here()
-    if session is None:
-        return _detach_(tensor)
-    before = session.undispatched.before_detach(tensor)
-    out = _detach_(tensor)
-    session.undispatched.after_detach(tensor, before)
-    return out
-
-
-def _require_grad(tensor: Any, *args: Any, **kwargs: Any) -> Any:
-    __tracebackhide__ = True
-    session = session_here()
-    if session is not None and False in (*args, *kwargs.values()):
-        session.undispatched.freezing(tensor)
-    return _requires_grad_(tensor, *args, **kwargs)
-
-
-_require_grad.__name__ = "requires_grad_"
-_require_grad.__doc__ = _requires_grad_.__doc__
-_detach_in_place.__name__ = "detach_"
-_detach_in_place.__doc__ = _detach_.__doc__
+_REPLACEMENTS = (
+    Replacement(torch.Tensor, "data", _data),
+    Replacement(torch.Tensor, "detach_", _detaching),
+    Replacement(torch.Tensor, "requires_grad_", _freezing),
+)

@@ -2,6 +2,7 @@
 
 import gc
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -65,16 +66,22 @@ def test_a_plain_operation_costs_one_call_of_ours():
 
 
 def test_a_write_costs_few_calls_of_ours_however_often():
-    x = torch.zeros(50, 2)
-    with watch():
-        x[0] = 1.0
-        counts = []
-        for n in (2, 10, 40):  # the first time finds out what stands on this line
-            with own_calls() as called:
-                for i in range(n):
-                    x[i] = 1.0
-            counts.append(len(called) / n)
-    assert counts[2] <= counts[1] <= 22, (counts, Counter(called))
+    def writes():
+        x = torch.zeros(50, 2)
+        with watch():
+            x[0] = 1.0
+            counts = []
+            for n in (2, 10, 40):  # the first time finds out what stands on this line
+                with own_calls() as called:
+                    for i in range(n):
+                        x[i] = 1.0
+                counts.append(len(called) / n)
+        return counts, Counter(called)
+
+    # Outside of a cell all callers are looked at: a thread has none that depend on how the tests are run.
+    with ThreadPoolExecutor(1) as thread:
+        counts, called = thread.submit(writes).result()
+    assert counts[2] <= counts[1] <= 21, (counts, called)
 
 
 def test_a_quiet_loop_visits_no_graph_and_leaves_nothing_behind(monkeypatch):

@@ -9,6 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from jupyter_inplace.record import torch_private as private
+from jupyter_inplace.record.repeated import enter, repeated
 from jupyter_inplace.record.schema import ALIAS, Plan, make_plan
 
 if TYPE_CHECKING:
@@ -128,6 +129,12 @@ class WatchMode(TorchDispatchMode):
 
     def _write(self, plan: Plan, func: Any, args: Any, kwargs: Any) -> Any:
         session = self._session
+        if plan.plain is not None and len(args) > plan.plain:
+            known = repeated(session, plan, args[plan.plain])
+            if known is not None:
+                out = func._op(*args, **kwargs)
+                enter(session, plan, *known)
+                return out
         targets: list[torch.Tensor] = []
         pending = None
         if not session.muted:

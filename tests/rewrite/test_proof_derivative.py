@@ -97,6 +97,22 @@ def test_second_order_and_weights(w):
         check(mode, g, {"w": 12 * w.detach() ** 2 * weights[0]}, weights)
 
 
+@pytest.fixture
+def memory_full_of_nan():
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.usefixtures("memory_full_of_nan")
+def test_memory_that_holds_nothing_yet(w):
+    with differentiated(w=w) as mode:
+        mask = torch.empty_like(w).fill_(3)
+        out = w.new_empty(4)
+        out.copy_(w * mask)
+        check(mode, out.sum(), {"w": torch.full((4,), 3.0, dtype=torch.float64)})
+
+
 def test_random_numbers_are_drawn_once():
     torch.manual_seed(3)
     x = torch.ones(1000, requires_grad=True)

@@ -173,7 +173,7 @@ class DerivativeMode(TorchDispatchMode):
             tensors = tensors_in((args, kwargs))
             for tensor in tensors:
                 self._meet(tensor)
-            if follows and not (plan is None and _only_views(func)):
+            if follows and not (plan is None and (_only_views(func) or _only_memory(func))):
                 for tensor in tensors:
                     tangents = self._tangents(tensor, live)
                     if tangents:  # a write is about to change the value
@@ -252,6 +252,11 @@ def _is_leaf(tensor: torch.Tensor) -> bool:
         return tensor.is_leaf and (tensor._base is None or tensor._base.is_leaf)
     except RuntimeError:  # a view of a base that was written: torch refuses to say
         return False
+
+
+def _only_memory(func: Any) -> bool:
+    """Whether what the operation returns holds nothing yet: its values are what the memory held before, and say nothing."""
+    return str(func._schema.name).startswith(("aten::empty", "aten::new_empty"))
 
 
 def _only_views(func: Any) -> bool:

@@ -130,10 +130,10 @@ class WatchMode(TorchDispatchMode):
     def _write(self, plan: Plan, func: Any, args: Any, kwargs: Any) -> Any:
         session = self._session
         if plan.plain is not None and len(args) > plan.plain:
-            known = repeated(session, plan, args[plan.plain])
+            known = repeated(session, plan, plan.plain, args, kwargs)
             if known is not None:
                 out = func._op(*args, **kwargs)
-                enter(session, plan, *known)
+                enter(plan, *known)
                 return out
         targets: list[torch.Tensor] = []
         pending = None

@@ -31,6 +31,12 @@ class Prepared:
     def __init__(self, keys: tuple[int, ...], version: int | None, shape: torch.Size) -> None:
         self.keys, self.version, self.shape = keys, version, shape
 
+    @property
+    def concerns_nothing(self) -> bool:
+        """Whether nothing that is followed lay there: the write can hurt nobody."""
+        kept = (self.gradient, self.shared, self.integers, self.unread)
+        return not (self.buckets or self.cuts) and all(part is None for part in kept)
+
 
 def flat_storage(t: torch.Tensor) -> torch.Tensor | None:
     """A copy of everything on the storage of `t`, flat; None for what is not plain memory."""

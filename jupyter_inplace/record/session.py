@@ -206,6 +206,12 @@ class Session:
         self.cell = [None]
         self.fresh = False
 
+    def packed_by(self, func: Any) -> None:
+        """Whatever was packed since `drop_fresh` belongs to this operation."""
+        if self.fresh:
+            self.cell[0] = func
+            self.drop_fresh()
+
     def attend(self) -> None:
         """Have every operation looked at from now on, also those that write to nothing."""
         self.attentive = True
@@ -397,6 +403,8 @@ class Session:
             self.note_leaf(row, storage)
             if self.unread.cleared:
                 self.unread.updated(storage)
+        elif row.count == 1 and before.concerns_nothing and t.requires_grad:
+            self.table.share(row, plan.name, site, id(module))
         return row
 
     def note_leaf(self, row: Write, storage: int) -> None:

@@ -18,7 +18,8 @@ import torch
 
 from jupyter_inplace.record import torch_private as private
 from jupyter_inplace.record.patching import session_here
-from jupyter_inplace.record.schema import may_need_a_plan
+from jupyter_inplace.record.repeated import enter, repeated
+from jupyter_inplace.record.schema import Plan, make_plan, may_need_a_plan
 
 _libraries: dict[str, Any] = {}  # by namespace: a registration lasts as long as its library
 _seen: set[str] = set()  # the operators that were asked for
@@ -67,13 +68,17 @@ def _register(full: str) -> None:
 
 def _kernel(base: str, overload: str) -> Callable[..., Any]:
     call: Any = None
+    func: Any = None
+    plan: Any = None
+    place: int | None = None
     tensors: tuple[int, ...] = ()
 
     def tripwire(*args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
-        nonlocal call, tensors
+        nonlocal call, func, plan, place, tensors
         if call is None:
             tensors = _where_numbers_are_refused(base, overload)
+            func, plan, place = _plan(base, overload)
             call = private.operation(base, overload)
         include, key = private.include_key, private.TRIPWIRE
         include(key, False)
@@ -86,12 +91,28 @@ def _kernel(base: str, overload: str) -> Callable[..., Any]:
             if not wired or session.muted or private.below_autograd() or private.dispatch_is_off():  # type: ignore[union-attr]
                 return call(*args, **kwargs)
             session.drop_fresh()  # type: ignore[union-attr]
+            if place is not None and place < len(args):
+                known = repeated(session, plan, place, args, kwargs)  # type: ignore[arg-type]
+                if known is not None:
+                    session.last_op = func  # type: ignore[union-attr]
+                    out = call(*args, **kwargs)
+                    session.packed_by(func)  # type: ignore[union-attr]
+                    enter(plan, *known)
+                    return out
             return session.stack.with_mode(call, args, kwargs)  # type: ignore[union-attr]
         finally:
             if wired and session.stack.wired:  # type: ignore[union-attr]
                 include(key, True)
 
     return tripwire
+
+
+def _plan(base: str, overload: str) -> tuple[Any, Any, int | None]:
+    """The operator, what to do around it, and the place of the one argument that it writes, where that is all it does."""
+    namespace, _, name = base.partition("::")
+    func = getattr(getattr(getattr(torch.ops, namespace), name), overload or "default")
+    plan = make_plan(func)
+    return func, plan, plan.plain if isinstance(plan, Plan) else None
 
 
 def _where_numbers_are_refused(base: str, overload: str) -> tuple[int, ...]:

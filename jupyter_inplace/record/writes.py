@@ -77,11 +77,16 @@ class WriteTable:
         self.rows: list[Write] = []
         self._by_key: dict[Any, Write] = {}
         self._per_site: dict[Any, int] = {}
+        self._shared: dict[Any, Write] = {}
+        self._full = False  # whether any site has so many storages that further ones share a row
         self.by_storage: dict[int, list[Write]] = {}
 
     def find(self, op: str, site: Any, module_key: int, storage: int) -> Write | None:
         """The row that a write has already; None where it is the first of its kind."""
-        return self._by_key.get((op, site, module_key, storage))
+        row = self._by_key.get((op, site, module_key, storage))
+        if row is None and self._full:
+            row = self._by_key.get((op, site, module_key, -1))
+        return row
 
     def row(self, op: str, site: Any, module: Any, module_key: int, storage: int, time: float, order: int) -> Write:
         """The row for this write, made where there is none. Past 256 storages a site's further ones share a row."""
@@ -93,6 +98,7 @@ class WriteTable:
         seen = self._per_site.get(place, 0)
         if seen >= self._STORAGES_PER_SITE:
             key = (op, site, module_key, -1)
+            self._full = True
             row = self._by_key.get(key)
             if row is not None:
                 return row
@@ -104,10 +110,27 @@ class WriteTable:
         self.by_storage.setdefault(storage, []).append(row)
         return row
 
+    def share(self, row: Write, op: str, site: Any, module_key: int) -> None:
+        """Have writes to other memory at the same place entered in this row, as long as they concern nothing that is followed."""
+        self._shared[op, site, module_key] = row
+
+    def shared(self, op: str, site: Any, module_key: int, storage: int) -> Write | None:
+        """The row for a write to memory of which this place has none yet, if there is a shared one."""
+        row = self._shared.get((op, site, module_key))
+        if row is not None:
+            place = (op, site, module_key)
+            rows = self.by_storage.get(storage, ())
+            if row not in rows and (seen := self._per_site.get(place, 0)) < self._STORAGES_PER_SITE:
+                self._per_site[place] = seen + 1
+                self.by_storage[storage] = [*rows, row]
+        return row
+
     def new_epoch(self) -> None:
         """Begin new rows for the same places: a nested watch or the next cell starts here."""
         self._by_key.clear()
         self._per_site.clear()
+        self._shared.clear()
+        self._full = False
 
     def keep(self, rows: set[Write]) -> None:
         """Forget all other rows."""

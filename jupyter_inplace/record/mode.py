@@ -129,11 +129,12 @@ class WatchMode(TorchDispatchMode):
 
     def _write(self, plan: Plan, func: Any, args: Any, kwargs: Any) -> Any:
         session = self._session
-        if plan.plain is not None and len(args) > plan.plain:
-            known = repeated(session, plan, plan.plain, args, kwargs)
+        if plan.ordinary:
+            known = repeated(session, plan, args, kwargs)
             if known is not None:
+                order = session.order
                 out = func._op(*args, **kwargs)
-                enter(plan, *known)
+                enter(session, plan, known, order)
                 return out
         targets: list[torch.Tensor] = []
         pending = None

@@ -14,6 +14,8 @@ from jupyter_inplace.record import sites
 from jupyter_inplace.record import torch_private as private
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from jupyter_inplace.record.schema import Plan
     from jupyter_inplace.record.session import Session
     from jupyter_inplace.record.writes import Write
@@ -21,67 +23,84 @@ if TYPE_CHECKING:
 _CALL_IMPL = torch.nn.Module._call_impl.__code__
 
 
-def repeated(session: Session, plan: Plan, place: int, args: Any, kwargs: Any) -> tuple[Write, int, int] | None:
-    """The row that a write to `args[place]`, about to happen, has already, with the version before it and its place in program order.
+def repeated(session: Session, plan: Plan, args: Any, kwargs: Any) -> list[tuple[Write, int, int]] | None:
+    """The rows that the writes of an operation, about to happen, have already, each with the storage and the version before it.
 
-    None where it is the first of its kind, or where it concerns anything that is followed: what was saved or is about to be,
+    None where one is the first of its kind, or where it concerns anything that is followed: what was saved or is about to be,
     leaves, what autograd will not record, aliases, gradients that are unread or kept.
     """
-    t = args[place]
-    if (
-        session.muted
-        or type(t) is not torch.Tensor
-        or session.engine.depth
-        or session.unrecorded.derived.any
-        or session.shared_results.known
-        or (not t.is_floating_point() and t.numel() != 1)  # what labels and masks held is copied
-    ):
+    if session.muted or session.engine.depth or session.unrecorded.derived.any or session.shared_results.known:
         return None
-    base, needs = t._base, t.requires_grad
-    if needs and (base is not None or t.is_leaf or not torch.is_grad_enabled()):
-        return None
-    if base is not None and base.requires_grad:
-        return None
-    storage, version = private.storage_id(t), private.version(t)
+    found: list[tuple[Write, int, int]] = []
+    site: Any = None
+    for t in plan.tensors(args, kwargs):
+        storage = _of_no_concern(session, plan, t, args, kwargs)
+        if not storage:
+            return None
+        if site is None:
+            site, module = sites.find_site_and_module(_CALL_IMPL, 2, session.cell_files)
+        row = session.table.find(plan.name, site, id(module), storage)
+        if row is None and t.requires_grad:  # activations lie elsewhere in each round
+            row = session.table.shared(plan.name, site, id(module), storage)
+        if row is None or row.version_before is None:
+            return None
+        session.rewritten = session.rewritten or t.requires_grad
+        found.append((row, storage, t._version))
+    session.order += 1
+    return found
+
+
+def enter(session: Session, plan: Plan, found: list[tuple[Write, int, int]], order: int) -> None:
+    """Enter them, now that they have happened. `order` is the moment at which they were about to."""
+    for row, _, version in found:
+        row.last = order
+        row.count += 1
+        row.version_after = version + 1 if plan.bumps else version
+    if plan.hidden:
+        # What such an operation saves of its running statistics it never reads back.
+        written = {storage for _, storage, _ in found}
+        for saved in session.index.newer_than(order):
+            saved.never_read = saved.never_read or private.storage_id(saved.tensor) in written
+
+
+def _of_no_concern(session: Session, plan: Plan, t: Any, args: Any, kwargs: Any) -> int:
+    """The storage of a tensor whose values nobody follows; 0 for any other."""
+    if type(t) is not torch.Tensor or (
+        not t.is_floating_point() and t.numel() != 1
+    ):  # of labels and masks copies are kept
+        return 0
+    base = t._base
+    if t.requires_grad:
+        if base is not None or t.is_leaf or not torch.is_grad_enabled():
+            return 0
+    elif base is not None and base.requires_grad:
+        return 0
+    storage = private.storage_id(t)
     if (
         not storage
-        or version is None
+        or t.is_inference()
         or storage in session.leaf_storages
         or storage in session.unread.held
         or storage in session.kept_gradients.known
         or (session.unrecorded.any and session.unrecorded.knows(storage))
         or session.index.bucket(storage) is not None
         # The operation itself may save what it writes, under another name.
-        or not (len(args) == 1 or _apart(args, place, storage))
-        or (kwargs and not _apart(kwargs.values(), -1, storage))
+        or not (plan.hidden or len(args) == 1 or _apart(t, storage, args))
+        or (kwargs and not _apart(t, storage, kwargs.values()))
     ):
-        return None
-    site, module = sites.find_site_and_module(_CALL_IMPL, 2, session.cell_files)
-    row = session.table.find(plan.name, site, id(module), storage)
-    if row is None:
-        # Activations lie elsewhere in each round.
-        row = session.table.shared(plan.name, site, id(module), storage) if needs else None
-        if row is None:
-            return None
-    session.rewritten = session.rewritten or needs
-    session.order = order = session.order + 1
-    return row, version, order
+        return 0
+    return storage
 
 
-def enter(plan: Plan, row: Write, version: int, order: int) -> None:
-    """Enter it, now that it has happened."""
-    row.last = order
-    row.count += 1
-    row.version_after = version + 1 if plan.bumps else version
-
-
-def _apart(values: Any, place: int, storage: int) -> bool:
-    for i, value in enumerate(values):
-        if i == place:
-            continue
+def _apart(t: torch.Tensor, storage: int, values: Iterable[Any]) -> bool:
+    """Whether `t` itself, once, is all that lies there."""
+    met = False
+    for value in values:
         if isinstance(value, torch.Tensor):
-            if private.storage_id(value) == storage:
+            if value is t and not met:
+                met = True
+            elif private.storage_id(value) == storage:
                 return False
-        elif isinstance(value, (list, tuple)) and not _apart(value, -1, storage):
+        elif isinstance(value, (list, tuple)) and not _apart(t, storage, value):
             return False
     return True

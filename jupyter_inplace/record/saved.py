@@ -131,9 +131,9 @@ class Bucket:
         self.hits: list[Hit] = []
         self.keys: dict[Any, Hit] = {}
 
-    def add(self, ref: weakref.ref[Saved]) -> None:
+    def add(self, ref: weakref.ref[Saved], *, never_read: bool) -> None:
         self.saved.append(ref)
-        self.untouched.append(ref)
+        (self.unread if never_read else self.untouched).append(ref)
 
     def live(self) -> list[Saved]:
         alive = [saved for ref in self.saved if (saved := ref()) is not None]
@@ -218,12 +218,16 @@ def _start(entry: tuple[int, int, Any, int]) -> int:
 
 
 class SavedIndex:
-    """Every live saved tensor of the session by storage. Filled lazily: a pack costs one weak reference, no look-up."""
+    """Every live saved tensor of the session by storage.
+
+    Filled lazily: a pack costs one weak reference, the next write a look-up of where that lies, and only a write there a bucket.
+    """
 
     def __init__(self) -> None:
         self._pending: list[weakref.ref[Saved]] = []
+        self._sorted: dict[int, list[weakref.ref[Saved]]] = {}  # by storage: to be put into its bucket
         self._buckets: dict[int, Bucket] = {}
-        self._prune_at = 256
+        self._prune_at = 512
         self._pending_prune_at = 65536
         self.touched: list[weakref.ref[Saved]] = []
 
@@ -233,25 +237,59 @@ class SavedIndex:
             self._pending = [ref for ref in self._pending if ref() is not None]
             self._pending_prune_at = max(65536, 2 * len(self._pending))
 
-    def _sort_in(self) -> None:
+    def newer_than(self, order: int) -> Iterator[Saved]:
+        """What was packed after a moment of program order, newest first, of what no write has sorted yet."""
+        for ref in reversed(self._pending):
+            saved = ref()
+            if saved is not None:
+                if saved.order <= order:
+                    return
+                yield saved
+
+    def _sort(self) -> None:
         pending, self._pending = self._pending, []
+        known = self._sorted
         for ref in pending:
             saved = ref()
             if saved is not None:
-                for key in storages_of(saved.tensor):
-                    bucket = self._buckets.get(key)
-                    if bucket is None:
-                        bucket = self._buckets[key] = Bucket()
-                    bucket.add(ref)
-                    saved.home = saved.home or bucket
-        if len(self._buckets) > self._prune_at:
+                own = storage_id(saved.tensor)
+                for key in (own,) if own else storages_of(saved.tensor):
+                    others = known.get(key)
+                    if others is None:
+                        known[key] = [ref]
+                    else:
+                        others.append(ref)
+        if len(known) + len(self._buckets) > self._prune_at:
+            self._sorted = {
+                key: alive for key, refs in known.items() if (alive := [ref for ref in refs if ref() is not None])
+            }
             self._buckets = {key: bucket for key, bucket in self._buckets.items() if bucket.any_alive()}
-            self._prune_at = max(256, 2 * len(self._buckets))
+            self._prune_at = max(512, 2 * (len(self._sorted) + len(self._buckets)))
+
+    def _put_into_bucket(self, storage: int, refs: list[weakref.ref[Saved]]) -> None:
+        bucket = self._buckets.get(storage)
+        for ref in refs:
+            saved = ref()
+            if saved is not None:
+                if bucket is None:
+                    bucket = self._buckets[storage] = Bucket()
+                bucket.add(ref, never_read=saved.never_read)
+                saved.home = saved.home or bucket
+
+    def _put_all(self) -> None:
+        if self._pending:
+            self._sort()
+        known, self._sorted = self._sorted, {}
+        for storage, refs in known.items():
+            self._put_into_bucket(storage, refs)
 
     def bucket(self, storage: int) -> Bucket | None:
         """The bucket of a storage on which a saved tensor lives, else None. Addresses are reused: a dead bucket goes."""
         if self._pending:
-            self._sort_in()
+            self._sort()
+        refs = self._sorted.pop(storage, None)
+        if refs is not None:
+            self._put_into_bucket(storage, refs)
         bucket = self._buckets.get(storage)
         if bucket is not None and not bucket.any_alive():
             del self._buckets[storage]
@@ -265,6 +303,11 @@ class SavedIndex:
             if pending[-1]() is not None:
                 return True
             pending.pop()
+        while self._sorted:
+            key, refs = next(iter(self._sorted.items()))
+            if any(ref() is not None for ref in refs):
+                return True
+            del self._sorted[key]
         while self._buckets:
             key, bucket = next(iter(self._buckets.items()))
             if bucket.any_alive():
@@ -278,8 +321,8 @@ class SavedIndex:
 
     def bucket_of(self, saved: Saved) -> Bucket | None:
         """The bucket in which `saved` stands, wherever its tensor lies by now (`set_`, `.data =`, a sparse `mul_`)."""
-        if self._pending:
-            self._sort_in()
+        if saved.home is None:
+            self._put_all()
         return saved.home
 
     def touch(self, saved: Saved) -> None:
@@ -295,8 +338,7 @@ class SavedIndex:
         return alive
 
     def __iter__(self) -> Iterator[Saved]:
-        if self._pending:
-            self._sort_in()
+        self._put_all()
         for bucket in list(self._buckets.values()):
             yield from bucket.live()
 

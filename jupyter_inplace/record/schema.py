@@ -15,8 +15,8 @@ class Plan:
 
     `places` are the written arguments as (position, name); `bumps` is whether versions move (fused optimizers and batch
     norm statistics do not), `foreach` that torch forgets to bump them under a mode (lists of tensors), `custom` that its body is Python,
-    `hidden` that autograd does not count the write as in-place, `repeatable` that a call may be made again on copies, `plain`
-    the place of the one argument whose values it writes, where it has nothing of all that.
+    `hidden` that autograd does not count the write as in-place, `repeatable` that a call may be made again on copies, `ordinary`
+    that it writes to the values of its own tensors, one by one, and does nothing else out of the way.
     """
 
     __slots__ = (
@@ -26,8 +26,8 @@ class Plan:
         "hidden",
         "metadata_only",
         "name",
+        "ordinary",
         "places",
-        "plain",
         "repeatable",
         "sole",
         "when",
@@ -53,8 +53,7 @@ class Plan:
         self.custom = namespace not in ("aten", "prims", "prim", _COLLECTIVES)
         self.repeatable = not collective  # one more collective on one rank would leave the others waiting
         self.metadata_only = torch.Tag.inplace_view in func.tags
-        special = self.hidden or self.foreach or self.custom or self.metadata_only
-        self.plain = None if special else self.sole
+        self.ordinary = namespace == "aten" and not (self.foreach or self.metadata_only or unversioned)
 
     def tensors(self, args: Any, kwargs: Any) -> list[torch.Tensor]:
         """The tensors that a call with these arguments writes to."""

@@ -70,15 +70,14 @@ def _kernel(base: str, overload: str) -> Callable[..., Any]:
     call: Any = None
     func: Any = None
     plan: Any = None
-    place: int | None = None
     tensors: tuple[int, ...] = ()
 
     def tripwire(*args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
-        nonlocal call, func, plan, place, tensors
+        nonlocal call, func, plan, tensors
         if call is None:
             tensors = _where_numbers_are_refused(base, overload)
-            func, plan, place = _plan(base, overload)
+            func, plan = _plan(base, overload)
             call = private.operation(base, overload)
         include, key = private.include_key, private.TRIPWIRE
         include(key, False)
@@ -91,13 +90,13 @@ def _kernel(base: str, overload: str) -> Callable[..., Any]:
             if not wired or session.muted or private.below_autograd() or private.dispatch_is_off():  # type: ignore[union-attr]
                 return call(*args, **kwargs)
             session.drop_fresh()  # type: ignore[union-attr]
-            if place is not None and place < len(args):
-                known = repeated(session, plan, place, args, kwargs)  # type: ignore[arg-type]
+            if plan is not None:
+                known = repeated(session, plan, args, kwargs)  # type: ignore[arg-type]
                 if known is not None:
-                    session.last_op = func  # type: ignore[union-attr]
+                    session.last_op, order = func, session.order  # type: ignore[union-attr]
                     out = call(*args, **kwargs)
                     session.packed_by(func)  # type: ignore[union-attr]
-                    enter(plan, *known)
+                    enter(session, plan, known, order)  # type: ignore[arg-type]
                     return out
             return session.stack.with_mode(call, args, kwargs)  # type: ignore[union-attr]
         finally:
@@ -107,12 +106,12 @@ def _kernel(base: str, overload: str) -> Callable[..., Any]:
     return tripwire
 
 
-def _plan(base: str, overload: str) -> tuple[Any, Any, int | None]:
-    """The operator, what to do around it, and the place of the one argument that it writes, where that is all it does."""
+def _plan(base: str, overload: str) -> tuple[Any, Plan | None]:
+    """The operator, and what to do around it where that can be done without the mode."""
     namespace, _, name = base.partition("::")
     func = getattr(getattr(getattr(torch.ops, namespace), name), overload or "default")
     plan = make_plan(func)
-    return func, plan, plan.plain if isinstance(plan, Plan) else None
+    return func, plan if isinstance(plan, Plan) and plan.ordinary else None
 
 
 def _where_numbers_are_refused(base: str, overload: str) -> tuple[int, ...]:

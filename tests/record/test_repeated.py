@@ -87,6 +87,32 @@ def counters_of_batch_norm():
         net(torch.rand(3, 4)).sum().backward()
 
 
+def batch_norm_in_a_training_loop():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 4), nn.BatchNorm1d(4))
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    for _ in range(4):
+        optimizer.zero_grad()
+        net(torch.rand(3, 4)).square().sum().backward()
+        optimizer.step()
+    first, second = net(torch.rand(3, 4)).sum(), net(torch.rand(3, 4)).square().sum()
+    (first + second).backward()
+    net.eval()
+    loss = net(torch.rand(3, 4)).square().sum()
+    net.train()
+    net(torch.rand(3, 4))
+    loss.backward()
+
+
+def batch_norm_of_data_that_is_written():
+    norm, x = nn.BatchNorm1d(4), torch.rand(3, 4)
+    for i in range(4):
+        loss = norm(x).square().sum()
+        if i == 3:
+            x.mul_(2)
+        loss.backward()
+
+
 def in_inference_mode():
     with torch.inference_mode():
         x = torch.ones(3)
@@ -145,8 +171,10 @@ def activations_of_no_backward():
 
 def overwritten_after_its_save():
     w = torch.ones(4, requires_grad=True)
+    kept = []  # each round has memory of its own
     for i in range(4):
         h = w * 2
+        kept.append(h)
         h.exp_()
         if i == 3:
             h.exp_().add_(1)
@@ -156,8 +184,10 @@ def overwritten_after_its_save():
 
 def multiplied_by_itself():
     w = torch.ones(4, requires_grad=True)
+    kept = []  # each round has memory of its own
     for i in range(4):
         h, other = w * 2, w * 3
+        kept.append(h)
         h.mul_(h if i == 3 else other)
         loss = h.sum()
         loss.backward()
@@ -165,8 +195,10 @@ def multiplied_by_itself():
 
 def multiplied_by_a_view_of_itself():
     w, x = torch.ones(4, requires_grad=True), torch.ones(4)
+    kept = []  # each round has memory of its own
     for i in range(4):
         h, other = w * 2, w * 3
+        kept.append(h)
         h.mul_(h.detach().view(2, 2).view(4) if i == 3 else other.detach())
         loss = (h * x).sum()
         loss.backward()
@@ -174,8 +206,10 @@ def multiplied_by_a_view_of_itself():
 
 def masked():
     w = torch.ones(4, requires_grad=True)
+    kept = []  # each round has memory of its own
     for _ in range(3):
         h = w * 2
+        kept.append(h)
         h[torch.tensor([True, False, True, False])] = 0
         h.index_put_((torch.tensor([1]),), w[:1])
         h.masked_fill_(h > 3, 0.0).sum().backward()
@@ -183,8 +217,10 @@ def masked():
 
 def under_no_grad_in_the_last_round():
     w = torch.ones(4, requires_grad=True)
+    kept = []  # each round has memory of its own
     for i in range(4):
         h = w * 2
+        kept.append(h)
         with torch.set_grad_enabled(i != 3):
             h.mul_(2)
         (h * h).sum().backward()
@@ -214,6 +250,8 @@ PROGRAMS = (
     parameters,
     labels,
     counters_of_batch_norm,
+    batch_norm_in_a_training_loop,
+    batch_norm_of_data_that_is_written,
     in_inference_mode,
     a_gradient_kept,
     lists,
@@ -235,7 +273,7 @@ def told(program: Any) -> dict[str, Any]:
         for name in ("id", "time", "versions"):
             del row[name]
     writes = times, {json.dumps(row) for row in data["mutations"]}
-    conflicts = [{name: value for name, value in row.items() if name != "mutations"} for row in data["conflicts"]]
+    conflicts = [{name: value for name, value in row.items() if name != "mutation"} for row in data["conflicts"]]
     rest = {name: data[name] for name in ("verdict", "tasks", "gradients", "blind_spots")}
     return {**rest, "writes": writes, "conflicts": conflicts}
 

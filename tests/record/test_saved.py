@@ -43,7 +43,7 @@ def test_dead_saved_tensors_are_forgotten_by_whoever_asks():
     bucket = Bucket()
     kept = [saved_tensor(i) for i in range(5)]
     for saved in kept:
-        bucket.add(weakref.ref(saved))
+        bucket.add(weakref.ref(saved), never_read=False)
     assert bucket.any_alive()
     del saved
     kept.clear()

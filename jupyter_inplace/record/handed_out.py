@@ -69,6 +69,7 @@ class HandedOut:
         with private.DisableTorchDispatch(), torch.no_grad():
             value = t.detach().clone()
         self._parts.pop(storage, None)
+        self._session.table.own(storage)  # from here on each write to it counts
         self.since = private.peek_sequence_nr()
         self._parts[storage] = Part(storage, StorageWeakRef(underlying_storage(t)), view, value, self._session.order)
         if len(self._parts) > _KEPT:
@@ -87,9 +88,7 @@ class HandedOut:
                 if same_bits(memory, part.value):
                     continue
                 before, part.value = part.value, memory.clone()
-            written = max(
-                (row.last for key in (storage, -1) for row in session.table.by_storage.get(key, ())), default=0
-            )
+            written = max((row.last for row in session.table.own(storage)), default=0)
             if written <= part.order:
                 yield part, before
             part.order = session.order

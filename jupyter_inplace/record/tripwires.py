@@ -4,7 +4,7 @@ A dispatch mode is Python code for each operation of the program, most of which 
 torch dispatches, one belongs to nobody but tests of the dispatcher. Operators that write, and those that make an alias
 which autograd does not connect (but `detach`), get a kernel at that key; all others fall through it without a cost. While the key is
 switched on for a thread, those kernels put the mode on for the one operation that they are called for, so that what the
-mode sees of it is what it sees without them.
+mode sees of it is what it sees without them. A write like the one before it needs no mode, see `repeated`.
 
 Kernels are registered once for the process, and stay: without the key nobody calls them.
 """

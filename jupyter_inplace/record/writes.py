@@ -125,6 +125,13 @@ class WriteTable:
                 self.by_storage[storage] = [*rows, row]
         return row
 
+    def own(self, storage: int) -> list[Write]:
+        """The rows of this memory; those of other memories are entered in them no more. The last is of places with too many memories."""
+        rows = [row for row in self.by_storage.get(storage, ()) if row.storage == storage]
+        if any(row in rows for row in self._shared.values()):
+            self._shared = {place: row for place, row in self._shared.items() if row not in rows}
+        return rows + self.by_storage.get(-1, [])
+
     def new_epoch(self) -> None:
         """Begin new rows for the same places: a nested watch or the next cell starts here."""
         self._by_key.clear()

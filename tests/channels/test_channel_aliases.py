@@ -243,6 +243,42 @@ for x in torch.randn(3,5,3):
         leaves="net.weight net.bias",
         derivative=False,
     ),
+    "an array of the first activation, changed when others were written by torch": Cell(
+        HEAD
+        + """
+net=nn.Linear(3,4); out=[]
+for x in torch.randn(6,5,3):
+    h=net(x); h.neg_(); out.append(h)
+    if len(out)==1: first=h.detach().numpy()
+first*=0.
+loss=sum(h.pow(2).sum() for h in out)
+loss.backward()
+""",
+        verdict="cuts",
+        line="first*=0.",
+        tasks="loss:wrong",
+        leaves="net.weight net.bias",
+        probe=False,
+        derivative=False,
+    ),
+    "an array of a later activation, changed when others were written by torch": Cell(
+        HEAD
+        + """
+net=nn.Linear(3,4); out=[]
+for x in torch.randn(6,5,3):
+    h=net(x); h.neg_(); out.append(h)
+    if len(out)==3: third=h.detach().numpy()
+third*=0.
+loss=sum(h.pow(2).sum() for h in out)
+loss.backward()
+""",
+        verdict="cuts",
+        line="third*=0.",
+        tasks="loss:wrong",
+        leaves="net.weight net.bias",
+        probe=False,
+        derivative=False,
+    ),
     "harmless: an array of an activation changed after its last reader": Cell(
         HEAD
         + """

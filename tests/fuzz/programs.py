@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import linecache
+import textwrap
 from dataclasses import dataclass
 
 import torch
@@ -15,9 +16,8 @@ torch.manual_seed({seed})
 w = torch.randn(2, 3, requires_grad=True)
 v = torch.randn(2, 3, requires_grad=True)
 x = torch.randn(2, 3)
-t0 = w * 1.0
-t1 = x * v
 """
+_BEGIN = ("t0 = w * 1.0", "t1 = x * v")
 
 _MAKE = (
     "{a}.sigmoid()", "{a}.tanh()", "{a}.exp().clamp(max=9.0)", "{a}.relu()", "{a} * {b}", "{a} + {b}", "{a} * 2.0", "{a}.t().t()", "{a}[:, [2, 0, 1]]",
@@ -34,7 +34,8 @@ _LOSS = ("{a}.sum()", "({a} * {a}).mean()", "{a}.abs().sum()", "({a} * {b}).sum(
 
 @st.composite
 def programs(draw: st.DrawFn) -> str:
-    """The source of one program: values, writes, losses, one to three backward calls."""
+    """The source of one program: values, writes, losses, one to three backward calls; all of it once, or in each round of a loop."""
+    rounds = draw(st.sampled_from((1, 1, 2, 4)))
     lines: list[str] = []
     names, losses = ["t0", "t1"], []
 
@@ -42,12 +43,17 @@ def programs(draw: st.DrawFn) -> str:
         return text.format(a=draw(st.sampled_from(names)), b=draw(st.sampled_from([*names, "w", "v", "x"])))
 
     for i in range(draw(st.integers(3, 12))):
-        kind = draw(st.sampled_from(("make", "make", "make", "write", "write", "no_grad", "loss", "backward", "step")))
+        kind = draw(
+            st.sampled_from(("make", "make", "make", "write", "write", "no_grad", "loss", "backward", "step", "keep"))
+        )
         if kind == "make":
             lines.append(f"t{i + 2} = {pick(draw(st.sampled_from(_MAKE)))}")
             names.append(f"t{i + 2}")
         elif kind == "write":
-            lines.append(pick(draw(st.sampled_from(_WRITE))))
+            now = draw(st.sampled_from(("", f"if i == {rounds - 1}: "))) if rounds > 1 else ""
+            lines.append(now + pick(draw(st.sampled_from(_WRITE))))
+        elif kind == "keep":
+            lines.append(pick("kept.append({a})"))
         elif kind == "no_grad":
             lines.append(f"with torch.no_grad(): {pick(draw(st.sampled_from(_NO_GRAD)))}")
         elif kind == "loss":
@@ -60,7 +66,10 @@ def programs(draw: st.DrawFn) -> str:
     lines.append(f"l{len(losses)} = {pick(draw(st.sampled_from(_LOSS)))}")
     losses.append(f"l{len(losses)}")
     lines.append(draw(_backward(losses)))
-    return START.format(seed=draw(st.integers(0, 99))) + "\n".join(lines) + "\n"
+    body = "".join(f"{line}\n" for line in (*_BEGIN, *lines))
+    if rounds > 1:
+        body = f"for i in range({rounds}):\n{textwrap.indent(body, '    ')}"
+    return f"{START.format(seed=draw(st.integers(0, 99)))}kept = []\n{body}"
 
 
 @st.composite

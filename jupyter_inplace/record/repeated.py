@@ -24,6 +24,15 @@ _CALL_IMPL = torch.nn.Module._call_impl.__code__
 
 
 def repeated(session: Session, plan: Plan, args: Any, kwargs: Any) -> list[tuple[Write, int, int]] | None:
+    """`_rows`; None where a fault of ours comes between, which never surfaces inside of the program's operation."""
+    try:
+        return _rows(session, plan, args, kwargs)
+    except Exception as fault:
+        session.fault(fault)
+        return None
+
+
+def _rows(session: Session, plan: Plan, args: Any, kwargs: Any) -> list[tuple[Write, int, int]] | None:
     """The rows that the writes of an operation, about to happen, have already, each with the storage and the version before it.
 
     None where one is the first of its kind, or where it concerns anything that is followed: what was saved or is about to be,
@@ -38,7 +47,7 @@ def repeated(session: Session, plan: Plan, args: Any, kwargs: Any) -> list[tuple
         if not storage:
             return None
         if site is None:
-            site, module = sites.find_site_and_module(_CALL_IMPL, 2, session.cell_files)
+            site, module = sites.find_site_and_module(_CALL_IMPL, 3, session.cell_files)
         row = session.table.find(plan.name, site, id(module), storage)
         if row is None and t.requires_grad:  # activations lie elsewhere in each round
             row = session.table.shared(plan.name, site, id(module), storage)
@@ -52,22 +61,25 @@ def repeated(session: Session, plan: Plan, args: Any, kwargs: Any) -> list[tuple
 
 def enter(session: Session, plan: Plan, found: list[tuple[Write, int, int]], order: int) -> None:
     """Enter them, now that they have happened. `order` is the moment at which they were about to."""
-    for row, _, version in found:
-        row.last = order
-        row.count += 1
-        row.version_after = version + 1 if plan.bumps else version
-    if plan.hidden:
-        # What such an operation saves of its running statistics it never reads back.
-        written = {storage for _, storage, _ in found}
-        for saved in session.index.newer_than(order):
-            saved.never_read = saved.never_read or private.storage_id(saved.tensor) in written
+    try:
+        for row, _, version in found:
+            row.last = order
+            row.count += 1
+            row.version_after = version + 1 if plan.bumps else version
+        if plan.hidden:
+            # What such an operation saves of its running statistics it never reads back.
+            written = {storage for _, storage, _ in found}
+            for saved in session.index.newer_than(order):
+                saved.never_read = saved.never_read or private.storage_id(saved.tensor) in written
+    except Exception as fault:
+        session.fault(fault)
 
 
 def _of_no_concern(session: Session, plan: Plan, t: Any, args: Any, kwargs: Any) -> int:
     """The storage of a tensor whose values nobody follows; 0 for any other."""
-    if type(t) is not torch.Tensor or (
-        not t.is_floating_point() and t.numel() != 1
-    ):  # of labels and masks copies are kept
+    if type(t) is not torch.Tensor:
+        return 0
+    if not t.is_floating_point() and t.numel() != 1:  # of labels and masks copies are kept
         return 0
     base = t._base
     if t.requires_grad:

@@ -310,3 +310,17 @@ def test_it_is_taken(program, times, monkeypatch):
         assert (row.count, row.versions) == (5, (0, 5))
     else:
         assert len(entered) >= 3
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("part", ["_rows", "_of_no_concern"])
+def test_a_fault_of_ours_never_surfaces_in_the_program(part, monkeypatch):
+    def fail(*_):
+        raise ZeroDivisionError("injected")
+
+    monkeypatch.setattr(repeated, part, fail)
+    with watch() as report:
+        nothing_follows()
+    (row,) = [row for row in report.mutations if row.op == "aten.add_.Tensor"]
+    assert row.count == 5
+    assert "ZeroDivisionError" in str(report.blind_spots)

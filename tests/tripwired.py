@@ -1,4 +1,4 @@
-"""Watches that have tripwires from the start, where they would have them only after a few backward calls."""
+"""Watches that have tripwires from the start, whatever was done in the process before."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import pytest
 
 from jupyter_inplace.record import tripwires as _tripwires
 from jupyter_inplace.record import wiring
-from jupyter_inplace.record.stack import ModeStack
 from jupyter_inplace.record.wiring import Wiring
 
 needed = pytest.mark.skipif(not _tripwires.ready(), reason="this torch has no dispatch key to spare")
@@ -17,16 +16,8 @@ needed = pytest.mark.skipif(not _tripwires.ready(), reason="this torch has no di
 @pytest.fixture
 def tripwires(monkeypatch):
     """Tripwires stand in for the mode from the start, wherever they are allowed at all."""
-    put_on = ModeStack.put_on
-
-    def wire(stack: ModeStack) -> None:
-        put_on(stack)
-        place = stack.lift()
-        if place is not None:
-            stack.put_back(place, wire=True)
-
     monkeypatch.setattr(Wiring, "backwards", -1)
-    monkeypatch.setattr(ModeStack, "put_on", wire)
+    monkeypatch.setattr(Wiring, "at_once", True)
 
 
 @pytest.fixture

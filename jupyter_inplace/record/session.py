@@ -149,7 +149,7 @@ class Session:
             ):
                 part.install()
                 done.append(part.remove)
-            self.stack.put_on()
+            self.stack.put_on(wire=self.wiring.at_once)
             self.installed = True
             set_session_here(self)
         except BaseException:

@@ -40,8 +40,12 @@ class ModeStack:
         """Whether what runs now runs without the mode, by tripwires alone."""
         return self.wired and not self._tripped
 
-    def put_on(self) -> None:
-        private.push_dispatch_mode(self._mode)
+    def put_on(self, *, wire: bool = False) -> None:
+        """Put the mode on top of the stack, or tripwires in its place where `wire` says so and they would do."""
+        if wire and self._may_wire is not None and self._may_wire():
+            self._wire(private.len_dispatch_stack())
+        else:
+            private.push_dispatch_mode(self._mode)
 
     def lift(self) -> Place | None:
         """Take the mode off where it is on top; returns its place for `put_back`, None where it is not on top."""
@@ -63,9 +67,7 @@ class ModeStack:
         """
         if private.len_dispatch_stack() == place.height:
             if self._rewire if place.wired else wire and self._may_wire is not None and self._may_wire():
-                self._height, self.wired = place.height, True
-                self._aliases.see()
-                tripwires.switch(on=True)
+                self._wire(place.height)
             else:
                 private.push_dispatch_mode(self._mode)
             return
@@ -106,6 +108,11 @@ class ModeStack:
                 private.pop_dispatch_mode(None)
                 self._push_again(above)
                 return
+
+    def _wire(self, height: int) -> None:
+        self._height, self.wired = height, True
+        self._aliases.see()
+        tripwires.switch(on=True)
 
     def _unwire(self) -> None:
         self.wired = False

@@ -23,6 +23,7 @@ from jupyter_inplace.record.schema import Plan, make_plan, may_need_a_plan
 
 _libraries: dict[str, Any] = {}  # by namespace: a registration lasts as long as its library
 _seen: set[str] = set()  # the operators that were asked for
+_packets: set[str] = set()  # and their names without the overload
 
 
 def ready() -> bool:
@@ -36,9 +37,20 @@ def ready() -> bool:
         _library("_").fallback(private.tripwire_name, torch.library.fallthrough_kernel, False)
     new = set(private.operator_names()) - _seen
     _seen.update(new)
+    _packets.update(full.partition(".")[0] for full in new)
     for full in new:
         _register(full)
     return True
+
+
+def made() -> bool:
+    """Whether operators have their tripwires."""
+    return bool(_libraries)
+
+
+def knows(packet: str) -> bool:
+    """Whether an operator (`aten::add_`) was there when tripwires were given out last."""
+    return packet in _packets
 
 
 def switch(*, on: bool) -> None:

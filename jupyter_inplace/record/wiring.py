@@ -1,8 +1,9 @@
 """When tripwires may stand in for the dispatch mode of a session, and what ends that.
 
-They do from the second backward call on that needed no look at its operations: the state of an ordinary training loop, and a
-place where no guard of torch's is open that would put the dispatch keys back behind us. Whatever makes plain operations
-worth a look, or asks torch what keys are in force, brings the mode back, until the next such backward call.
+They do from the start of a watch, where they were made before (making them takes longer than most cells), else from the second
+backward call on that needed no look at its operations. Both are places where no guard of torch's is open that would put
+the dispatch keys back behind us. Whatever makes plain operations worth a look, or asks torch what keys are in force,
+brings the mode back, until the next such backward call.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Wiring:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._held: list[Replacement] = []
-        self._defined = -1
+        self._loaded: tuple[int, ...] = ()  # how much there was when operators were looked through last
         self._known = False
         self._guards = 0  # how many guards are open that put all keys back when they end
         self._calls = 0
@@ -55,10 +56,21 @@ class Wiring:
             replacement.release()
         self._held.clear()
 
+    @property
+    def at_once(self) -> bool:
+        """Whether tripwires may be in force as soon as the watch is: not where they would have to be made first."""
+        return tripwires.made()
+
     def guard(self, by: int) -> None:
         """A guard that keeps all keys in force, to put them back, is about to open or was closed."""
         self._session.stack.attend()
         self._guards = max(0, self._guards + by)
+
+    def looked_up(self, packet: str) -> None:
+        """The program asks torch for an operator. One that came since the last look has no tripwire yet."""
+        if not tripwires.knows(packet):
+            self._loaded = ()
+            self._session.stack.attend()
 
     def counted(self) -> bool:
         """One more backward call ran without the mode; whether that is enough."""
@@ -88,8 +100,9 @@ class Wiring:
         defined = getattr(torch.library, "_defs", None)
         if defined is None:
             return False
-        if len(defined) != self._defined:
-            self._defined = len(defined)
+        loaded = (len(defined), len(sys.modules), len(torch.ops.loaded_libraries))
+        if loaded != self._loaded:
+            self._loaded = loaded
             self._known = tripwires.ready() and all(name.partition("::")[0] in _TORCH for name in defined)
         return self._known
 
@@ -137,12 +150,25 @@ def _closing(original: Any) -> Any:
     return __exit__
 
 
+def _looking_up(original: Any) -> Any:
+    @functools.wraps(original)
+    def __getattr__(namespace: Any, name: str) -> Any:  # noqa: N807
+        found = original(namespace, name)
+        session = session_here()
+        if session is not None and session.stack.wired:
+            session.wiring.looked_up(f"{namespace.name}::{name}")
+        return found
+
+    return __getattr__
+
+
 # A guard that keeps all keys and puts them back when it ends; the compiler; new operators; operators of operators, which
-# know the keys for which they have a rule.
+# know the keys for which they have a rule; operators of a library of C++ that was just loaded.
 _REPLACEMENTS = (
     Replacement(torch.inference_mode, "__enter__", _opening),
     Replacement(torch.inference_mode, "__exit__", _closing),
     Replacement(torch, "compile", _announcing),
     Replacement(torch.library.Library, "define", _announcing),
     Replacement(torch._ops.HigherOrderOperator, "__call__", _announcing),
+    Replacement(torch._ops._OpNamespace, "__getattr__", _looking_up),
 )

@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from jupyter_inplace import watch
 from jupyter_inplace.record import torch_private as private
+from jupyter_inplace.record import tripwires
 from jupyter_inplace.record.patching import session_here
 
 pytestmark = [tripwired.needed, pytest.mark.usefixtures("nothing_compiled", "own_record")]
@@ -31,7 +32,18 @@ def wired():
     return session_here().stack.wired
 
 
-def test_in_a_training_loop():
+def test_from_the_start_of_a_watch():
+    w = torch.ones(3, requires_grad=True)
+    with watch():
+        assert wired()
+        assert private.len_dispatch_stack() == 0
+        torch.zeros(3).add_((w * w).exp().sum())
+        assert wired()
+    assert not private.key_included(private.TRIPWIRE)
+
+
+def test_in_a_training_loop_where_they_are_still_to_be_made(monkeypatch):
+    monkeypatch.setattr(tripwires, "made", lambda: False)
     w = torch.ones(3, requires_grad=True)
     with watch():
         assert [step(w) for _ in range(4)] == [False, True, True, True]
@@ -133,6 +145,51 @@ def test_what_brings_the_mode_back(event):
         del kept
     assert str(torch._C._dispatch_tls_local_include_set()) == included
     assert private.len_dispatch_stack() == 0
+
+
+_libraries = []  # what is defined lasts as long: an operator that went would leave its tripwire behind
+
+
+def load(name):
+    """An operator that doubles what it is given. Torch's Python does not know of it, as of those of C++."""
+    library = private.dispatch_library("FRAGMENT", "jupyter_inplace_late", "", __file__, 0)
+    library.define(f"{name}(Tensor(a!) x) -> ()", "")
+
+    def double(x):
+        x.mul_(2)
+
+    library.impl(name, "CPU", double, False)
+    _libraries.append(library)
+
+
+def test_an_operator_that_a_cell_loads_is_seen_to_write():
+    w = torch.ones(3, requires_grad=True)
+    with watch() as report:
+        assert wired()
+        load("twice")
+        h = w.exp()
+        with torch.no_grad():
+            torch.ops.jupyter_inplace_late.twice(h)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            h.sum().backward()
+    assert [m.op for m in report.mutations if m.verdict == "breaks"] == ["jupyter_inplace_late.twice.default"]
+
+
+def test_an_operator_that_came_between_watches_is_seen_to_write(monkeypatch):
+    with watch():
+        assert wired()
+    load("double")
+    packet = torch.ops.jupyter_inplace_late.double  # found before the watch: torch is not asked again
+    monkeypatch.setitem(sys.modules, "jupyter_inplace_late", sys)  # as the module that loaded it
+    w = torch.ones(3, requires_grad=True)
+    with watch() as report:
+        assert wired()
+        h = w.exp()
+        with torch.no_grad():
+            packet(h)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            h.sum().backward()
+    assert [m.op for m in report.mutations if m.verdict == "breaks"] == ["jupyter_inplace_late.double.default"]
 
 
 def test_a_watch_in_inference_mode_has_none():

@@ -12,6 +12,7 @@ import torch
 
 from jupyter_inplace.record import sites
 from jupyter_inplace.record import torch_private as private
+from jupyter_inplace.record.unrecorded import needs_gradient
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -82,10 +83,11 @@ def _of_no_concern(session: Session, plan: Plan, t: Any, args: Any, kwargs: Any)
     if not t.is_floating_point() and t.numel() != 1:  # of labels and masks copies are kept
         return 0
     base = t._base
-    if t.requires_grad:
-        if base is not None or t.is_leaf or not torch.is_grad_enabled():
+    if base is not None and base.requires_grad:
+        # A slot of a buffer: recorded for all of it, if at all.
+        if base.is_leaf or not torch.is_grad_enabled() or not (t.requires_grad or needs_gradient(args, kwargs)):
             return 0
-    elif base is not None and base.requires_grad:
+    elif t.requires_grad and (base is not None or t.is_leaf or not torch.is_grad_enabled()):
         return 0
     storage = private.storage_id(t)
     if (

@@ -141,7 +141,7 @@ class UnrecordedWrites:
         own = identity_of(_base(t)) if t.requires_grad or (t._base is not None and t._base.requires_grad) else None
         if known is None and own is None:
             return []
-        recorded = torch.is_grad_enabled() and (t.requires_grad or _needs_gradient(args, kwargs))
+        recorded = torch.is_grad_enabled() and (t.requires_grad or needs_gradient(args, kwargs))
         missed = [identity for identity in known or () if own is None or identity.key != own.key]
         if own is not None and not recorded:
             missed.append(own)
@@ -201,7 +201,8 @@ def _base(t: torch.Tensor) -> torch.Tensor:
     return t if base is None else base
 
 
-def _needs_gradient(args: Any, kwargs: Any) -> bool:
+def needs_gradient(args: Any, kwargs: Any) -> bool:
+    """Whether an argument does."""
     return any(isinstance(a, torch.Tensor) and a.requires_grad for a in (*args, *kwargs.values()))
 
 

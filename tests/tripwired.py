@@ -1,4 +1,4 @@
-"""Watches that have tripwires from the start, whatever was done in the process before."""
+"""Watches that have tripwires from the start, and watches that have none then, whatever was done in the process before."""
 
 from __future__ import annotations
 
@@ -11,6 +11,12 @@ from jupyter_inplace.record import wiring
 from jupyter_inplace.record.wiring import Wiring
 
 needed = pytest.mark.skipif(not _tripwires.ready(), reason="this torch has no dispatch key to spare")
+
+
+@pytest.fixture
+def no_tripwires(monkeypatch):
+    """The mode is on from the start."""
+    monkeypatch.setattr(Wiring, "at_once", False)
 
 
 @pytest.fixture

@@ -50,7 +50,7 @@ def _rows(session: Session, plan: Plan, args: Any, kwargs: Any) -> list[tuple[Wr
         if site is None:
             site, module = sites.find_site_and_module(_CALL_IMPL, 3, session.cell_files)
         row = session.table.find(plan.name, site, id(module), storage)
-        if row is None and t.requires_grad:  # activations lie elsewhere in each round
+        if row is None:
             row = session.table.shared(plan.name, site, id(module), storage)
         if row is None or row.version_before is None:
             return None

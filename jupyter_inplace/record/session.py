@@ -403,7 +403,7 @@ class Session:
             self.note_leaf(row, storage)
             if self.unread.cleared:
                 self.unread.updated(storage)
-        elif row.count == 1 and before.concerns_nothing and t.requires_grad:
+        elif row.count == 1 and before.concerns_nothing:
             self.table.share(row, plan.name, site, id(module))
         return row
 

@@ -72,6 +72,7 @@ class WriteTable:
     """All rows of a session, found again by (site, operation, storage)."""
 
     _STORAGES_PER_SITE = 256
+    _TEMPORARIES = 8  # rows of a place, after which a further one is taken to be that of a temporary
 
     def __init__(self) -> None:
         self.rows: list[Write] = []
@@ -111,8 +112,14 @@ class WriteTable:
         return row
 
     def share(self, row: Write, op: str, site: Any, module_key: int) -> None:
-        """Have writes to other memory at the same place entered in this row, as long as they concern nothing that is followed."""
-        self._shared[op, site, module_key] = row
+        """Have writes to other memory at the same place entered in this row, as long as they concern nothing that is followed.
+
+        Activations lie elsewhere in each round of a loop, and so do the masks of a dropout. Of what needs no gradient a few
+        may be tensors that the program keeps, each with its row.
+        """
+        place = (op, site, module_key)
+        if row.requires_grad or self._per_site.get(place, 0) >= self._TEMPORARIES:
+            self._shared[place] = row
 
     def shared(self, op: str, site: Any, module_key: int, storage: int) -> Write | None:
         """The row for a write to memory of which this place has none yet, if there is a shared one."""

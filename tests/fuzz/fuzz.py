@@ -1,4 +1,4 @@
-"""Random programs: watched as unwatched, and the verdict that follows from torch's own outcome and the reference.
+"""Random programs: watched as unwatched, by the mode or by tripwires, and the verdict that follows from torch's own outcome and the reference.
 
 `make test` tries the same 500 programs each time. With `FUZZ_EXAMPLES` that many others are tried (`make fuzz`); on a failure
 hypothesis prints the shrunk program and how to run it again.
@@ -9,10 +9,14 @@ from __future__ import annotations
 import os
 import re
 
+import pytest
 import torch
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis.database import DirectoryBasedExampleDatabase
+from hypothesis.strategies import booleans
 from programs import Outcome, programs, run, run_watched, run_with_copies
+
+from jupyter_inplace.record.wiring import Wiring
 
 _EXAMPLES = os.environ.get("FUZZ_EXAMPLES")
 
@@ -43,11 +47,13 @@ def gradients_differ(a: Outcome, b: Outcome) -> bool:
     suppress_health_check=list(HealthCheck),
     print_blob=True,
 )
-@given(programs())
-def test_random_programs(source: str) -> None:
+@given(programs(), booleans())
+def test_random_programs(source: str, wired: bool) -> None:
     note(source)
     plain = run(source)
-    watched, report = run_watched(source)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Wiring, "at_once", wired)
+        watched, report = run_watched(source)
     note(str(report))
     assert (watched.error, watched.line) == (plain.error, plain.line)
     assert plain.message in watched.message

@@ -38,6 +38,7 @@ def stacks():
     return len_dispatch_stack(), top_saved_tensors_hooks() is not None
 
 
+@pytest.mark.usefixtures("no_tripwires")
 def test_a_forked_process_is_unwatched():
     with watch():
         assert stacks() == (1, True)

@@ -157,10 +157,11 @@ class EnginePatch:
             call = Backward(session.order, session.seconds(), site)
             call.roots = (outputs,) if isinstance(outputs, torch.Tensor) else tuple(outputs)
             call.grads = tuple(args[0]) if args and args[0] is not None else ()
+            roots = [root for root in call.roots if isinstance(root, torch.Tensor)]
             if _any_transformed(call.grads):
                 call.batched, call.grads = True, ()
-            elif any(isinstance(root, torch.Tensor) and not private.has_data(root) for root in call.roots):
-                call.batched = True
+            else:
+                call.batched = not all(map(private.has_data, roots))
             call.retain = bool(args[1]) if len(args) > 1 else bool(kwargs.get("keep_graph"))
             call.create_graph = bool(args[2]) if len(args) > 2 else bool(kwargs.get("create_graph"))
             call.inputs = tuple(args[3]) if len(args) > 3 and args[3] else ()
@@ -169,9 +170,8 @@ class EnginePatch:
             call.transformed = (
                 private.in_transform()
                 or private.is_tracing()
-                or _any_transformed(call.roots)
-                or _any_transformed(call.inputs)
-                or any(private.is_symbolic(t) for t in (*call.roots, *call.inputs) if isinstance(t, torch.Tensor))
+                or any(map(_is_foreign, roots))
+                or any(_is_foreign(t) for t in call.inputs if isinstance(t, torch.Tensor))
             )
             call.sequence = private.peek_sequence_nr()
             call.frame = frame
@@ -243,6 +243,10 @@ class EnginePatch:
 
 def _any_transformed(values: Any) -> bool:
     return any(private.is_transformed(t) for t in values if isinstance(t, torch.Tensor))
+
+
+def _is_foreign(t: torch.Tensor) -> bool:
+    return private.is_transformed(t) or private.is_symbolic(t)
 
 
 def _is_plumbing(code: types.CodeType) -> bool:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 # A custom Function saves from within a frame of this code.
 _APPLY = torch.autograd.Function.__dict__["apply"].__func__.__code__
+_weak = weakref.ref
 _peek = private.peek_sequence_nr
 _DisableTorchDispatch = private.DisableTorchDispatch
 _detach: Callable[[torch.Tensor], torch.Tensor] = torch._C.TensorBase.detach
@@ -186,6 +187,8 @@ _REPLACEMENT = Replacement(private.autograd_bindings, "_push_saved_tensors_defau
 def _alias(session: Session, t: torch.Tensor) -> torch.Tensor:
     """What torch keeps of an output: an alias without its node."""
     if type(t) is torch.Tensor or not private.is_python_tensor(t):
+        if session.stack.bare:  # nobody sees it
+            return _detach(t)
         with _DisableTorchDispatch():
             return _detach(t)
     # A tensor class makes its own aliases, and is asked for one unwatched too.
@@ -225,7 +228,8 @@ def _make_pack(ref: weakref.ref[Session]) -> Any:
             try:
                 if session.optimizers.place is not None:  # a step that raised, or one whose closure nobody announced
                     session.optimizers.end_step()
-                custom = _getframe(1).f_code is _APPLY
+                caller = _getframe(1)
+                custom = caller.f_code is _APPLY
                 node = t.grad_fn
                 if node is None or (
                     node._sequence_nr() < sequence and not (session.rewritten and _is_late_output(node, sequence))
@@ -244,14 +248,14 @@ def _make_pack(ref: weakref.ref[Session]) -> Any:
                 session.order = saved.order = session.order + 1
                 if not session.muted:
                     # What one node saves, one expression saves: the frames are looked at once. Functions and the engine run
-                    # others meanwhile.
+                    # others meanwhile. The index takes its share of the work with each node.
                     if session.place_of == sequence and not custom:
                         saved.site, saved.module = session.place
                     else:
                         saved.site, saved.module = session.note_place(sequence if not custom else -1)
-                    session.index.add(saved)
+                    session.index.pending.append(_weak(saved))
                     if session.exports.asks or (node is None and not t.requires_grad):
-                        session.saw(saved, t, sequence, _getframe(1))
+                        session.saw(saved, t, sequence, caller)
             except Exception as fault:
                 session.fault(fault)
             return saved

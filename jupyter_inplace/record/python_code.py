@@ -38,25 +38,22 @@ def runs_python(roots: Iterable[Any], grads: Iterable[Any], held: Callable[[int]
             stack.append(root[0])
     if any(grad is not None and type(grad) not in _PLAIN for grad in grads):
         return True
+    kinds, see, put = _kinds, seen.add, stack.append
     while stack:
         node = stack.pop()
         if node is None:
             continue
         kind = type(node)
-        try:
-            what = _kinds[kind]
-        except KeyError:
-            what = _kinds[kind] = _kind_of(kind)
-        if what is _PYTHON:
+        what = kinds.get(kind)
+        if what is None:
+            what = kinds[kind] = _kind_of(kind)
+        if what is _OTHER:
+            for child, _ in node.next_functions:
+                if child is not None and child not in seen:
+                    see(child)
+                    put(child)
+        elif what is _PYTHON or _acts(node.variable, held, accumulates):
             return True
-        if what is _LEAF:
-            if _acts(node.variable, held, accumulates):
-                return True
-            continue
-        for child, _ in node.next_functions:
-            if child not in seen:
-                seen.add(child)
-                stack.append(child)
     return False
 
 

@@ -224,7 +224,7 @@ class SavedIndex:
     """
 
     def __init__(self) -> None:
-        self._pending: list[weakref.ref[Saved]] = []
+        self.pending: list[weakref.ref[Saved]] = []  # to be sorted at the next write
         self._sorted: dict[int, list[weakref.ref[Saved]]] = {}  # by storage: to be put into its bucket
         self._buckets: dict[int, Bucket] = {}
         self._prune_at = 512
@@ -232,14 +232,18 @@ class SavedIndex:
         self.touched: list[weakref.ref[Saved]] = []
 
     def add(self, saved: Saved) -> None:
-        self._pending.append(weakref.ref(saved))
-        if len(self._pending) > self._pending_prune_at:
-            self._pending = [ref for ref in self._pending if ref() is not None]
-            self._pending_prune_at = max(65536, 2 * len(self._pending))
+        self.pending.append(weakref.ref(saved))
+        self.prune()
+
+    def prune(self) -> None:
+        """Forget the dead among what no write has sorted yet, once there is much of it."""
+        if len(self.pending) > self._pending_prune_at:
+            self.pending = [ref for ref in self.pending if ref() is not None]
+            self._pending_prune_at = max(65536, 2 * len(self.pending))
 
     def newer_than(self, order: int) -> Iterator[Saved]:
         """What was packed after a moment of program order, newest first, of what no write has sorted yet."""
-        for ref in reversed(self._pending):
+        for ref in reversed(self.pending):
             saved = ref()
             if saved is not None:
                 if saved.order <= order:
@@ -247,7 +251,7 @@ class SavedIndex:
                 yield saved
 
     def _sort(self) -> None:
-        pending, self._pending = self._pending, []
+        pending, self.pending = self.pending, []
         known = self._sorted
         for ref in pending:
             saved = ref()
@@ -277,7 +281,7 @@ class SavedIndex:
                 saved.home = saved.home or bucket
 
     def _put_all(self) -> None:
-        if self._pending:
+        if self.pending:
             self._sort()
         known, self._sorted = self._sorted, {}
         for storage, refs in known.items():
@@ -285,7 +289,7 @@ class SavedIndex:
 
     def bucket(self, storage: int) -> Bucket | None:
         """The bucket of a storage on which a saved tensor lives, else None. Addresses are reused: a dead bucket goes."""
-        if self._pending:
+        if self.pending:
             self._sort()
         refs = self._sorted.pop(storage, None)
         if refs is not None:
@@ -298,7 +302,7 @@ class SavedIndex:
 
     def any_alive(self) -> bool:
         """Whether any saved tensor lives at all. Dead ones that stand in the way are forgotten."""
-        pending = self._pending
+        pending = self.pending
         while pending:
             if pending[-1]() is not None:
                 return True

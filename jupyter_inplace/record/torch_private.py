@@ -96,13 +96,8 @@ def dispatch_is_off() -> bool:
     return bool(key_excluded(_PYTHON_KEY))
 
 
-_BELOW_AUTOGRAD = getattr(getattr(_C, "DispatchKey", None), "ADInplaceOrView", None)
-
-
-def below_autograd() -> bool:
-    """Whether a kernel is at work that runs below autograd, and what is called now is part of it."""
-    return bool(key_excluded(_BELOW_AUTOGRAD))
-
+# Taken out of force on a thread (`key_excluded`) while a kernel is at work that runs below autograd: what is called then is part of it.
+BELOW_AUTOGRAD = getattr(getattr(_C, "DispatchKey", None), "ADInplaceOrView", None)
 
 # The stack of default saved-tensor hooks of this thread. The public context manager pushes the same pair, but cannot say
 # whether somebody else's pair is on top. Required.
@@ -217,11 +212,13 @@ def hooks_made() -> int:
 
 def has_data(t: torch.Tensor) -> bool:
     """Whether there are values behind `t` that can be read without its own class: not on meta, fake or wrapper tensors."""
-    return t.device.type != "meta" and not is_python_tensor(t)
+    return not t.is_meta and not is_python_tensor(t)
 
 
 def is_python_tensor(t: torch.Tensor) -> bool:
     """Whether operations on `t` are dispatched to its Python class (`__torch_dispatch__`)."""
+    if type(t) is torch.Tensor:
+        return False
     return dispatch_keys is not None and _PYTHON_KEY is not None and bool(dispatch_keys(t).has(_PYTHON_KEY))
 
 

@@ -84,6 +84,8 @@ def _kernel(base: str, overload: str) -> Callable[..., Any]:
     plan: Any = None
     tensors: tuple[int, ...] = ()
 
+    include, key, excluded, below = private.include_key, private.TRIPWIRE, private.key_excluded, private.BELOW_AUTOGRAD
+
     def tripwire(*args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
         nonlocal call, func, plan, tensors
@@ -91,7 +93,6 @@ def _kernel(base: str, overload: str) -> Callable[..., Any]:
             tensors = _where_numbers_are_refused(base, overload)
             func, plan = _plan(base, overload)
             call = private.operation(base, overload)
-        include, key = private.include_key, private.TRIPWIRE
         include(key, False)
         session = session_here()
         wired = session is not None and session.stack.wired  # if not, a guard of somebody's put the key back
@@ -99,7 +100,7 @@ def _kernel(base: str, overload: str) -> Callable[..., Any]:
             if tensors:
                 args = _numbers_as_tensors(args, tensors)
             # What an operator does inside of itself is its own: a kernel runs below autograd.
-            if not wired or session.muted or private.below_autograd() or private.dispatch_is_off():  # type: ignore[union-attr]
+            if excluded(below) or not wired or session.muted or private.dispatch_is_off():  # type: ignore[union-attr]
                 return call(*args, **kwargs)
             session.drop_fresh()  # type: ignore[union-attr]
             if plan is not None:

@@ -72,7 +72,8 @@ class WriteTable:
     """All rows of a session, found again by (site, operation, storage)."""
 
     _STORAGES_PER_SITE = 256
-    _TEMPORARIES = 8  # rows of a place, after which a further one is taken to be that of a temporary
+    # Rows of a place, after which a further one is taken to be that of a temporary: in the program's own loops, in a module.
+    _TEMPORARIES = (8, 3)
 
     def __init__(self) -> None:
         self.rows: list[Write] = []
@@ -118,7 +119,8 @@ class WriteTable:
         may be tensors that the program keeps, each with its row.
         """
         place = (op, site, module_key)
-        if row.requires_grad or self._per_site.get(place, 0) >= self._TEMPORARIES:
+        alone = self._TEMPORARIES[row.module is not None]
+        if row.requires_grad or self._per_site.get(place, 0) >= alone:
             self._shared[place] = row
 
     def shared(self, op: str, site: Any, module_key: int, storage: int) -> Write | None:

@@ -103,7 +103,7 @@ def test_a_quiet_loop_visits_no_graph_and_leaves_nothing_behind(monkeypatch):
         assert len(session.backwards) == calls <= 4
         assert len(visited) == walks
         assert len(session.table.rows) == rows
-        assert len(session.index._pending) < 100
+        assert len(session.index.pending) < 100
         assert len(gc.get_objects()) - objects < 40
         assert session.copies.made == copies
     (backward,) = [event for event in report.timeline if event.kind == "backward"]

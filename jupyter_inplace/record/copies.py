@@ -71,8 +71,7 @@ class Copies:
             return
         saved.view = view_of(t)
         try:
-            with private.DisableTorchDispatch(), torch.no_grad():
-                saved.clone = t.detach().clone()
+            saved.clone = private.copy_of(t)
         except (torch.OutOfMemoryError, MemoryError):
             self._session.blind_spots.setdefault(
                 "a copy of an overwritten saved tensor did not fit into memory: its numbers are missing"

@@ -57,9 +57,27 @@ class Step:
         self.view: View | None = None
 
 
+# By identity: the hash of an operator is Python code, as its name is.
+_flat: dict[int, bool] = {}
+_views: dict[int, bool] = {}
+
+
 def is_flat(func: Any) -> bool:
     """Whether an operator, in place or not, only gives rounded values."""
-    return str(func).split(".")[1].rstrip("_") in FLAT if str(func).startswith("aten.") else False
+    known = _flat.get(id(func))
+    if known is None:
+        namespace, _, name = str(func).partition(".")
+        known = _flat[id(func)] = namespace == "aten" and name.partition(".")[0].rstrip("_") in FLAT
+    return known
+
+
+def _is_view(func: Any) -> bool:
+    """Whether an operator only gives another tensor over the same memory."""
+    known = _views.get(id(func))
+    if known is None:
+        returns = getattr(getattr(func, "_schema", None), "returns", ())
+        known = _views[id(func)] = any(r.alias_info is not None and not r.alias_info.is_write for r in returns)
+    return known
 
 
 class Derived:
@@ -88,6 +106,8 @@ class Derived:
         parts: list[Part] = []
         if not any(self._knows(value) for value in (*args, *kwargs.values())):
             return None
+        if _is_view(func) and private.storage_id(args[0]) not in self._made:
+            return None  # what it gives is known by where it lies
         kept = tuple(self._keep(value, parts) for value in args)
         kept_kwargs = {name: self._keep(value, parts) for name, value in kwargs.items()}
         step = Step(func, kept, kept_kwargs, parts)
@@ -109,7 +129,7 @@ class Derived:
         if part is None:
             if value.requires_grad and torch.is_grad_enabled():
                 return _RECORDED  # it makes a node: autograd has it
-            return _copy(value)
+            return private.copy_of(value)
         parts.append(part)
         return part
 
@@ -120,9 +140,9 @@ class Derived:
         if view is None or t.nbytes > _MAX_BYTES:
             return None
         if made is not None and not made[0].expired() and made[1].view == view:
-            return Part(storage, view, _copy(t), made[1])
+            return Part(storage, view, private.copy_of(t), made[1])
         if root is not None and not root.expired():
-            return Part(storage, view, _copy(t), None)
+            return Part(storage, view, private.copy_of(t), None)
         return None
 
     def gave(self, out: Any, step: Step) -> None:
@@ -141,7 +161,7 @@ class Derived:
         """Whether a write to `storage` puts a rounded form of what is there in its place."""
         if is_flat(func):
             return True
-        if not str(func).startswith("aten.copy_") or len(args) < 2 or not isinstance(args[1], torch.Tensor):
+        if func is not _COPY or len(args) < 2 or not isinstance(args[1], torch.Tensor):
             return False
         part = self.part(args[1])
         return part is not None and part.step is not None and part.step.flat and storage in part.step.roots
@@ -155,9 +175,5 @@ class Derived:
         self._made.clear()
 
 
-def _copy(t: torch.Tensor) -> torch.Tensor:
-    with private.DisableTorchDispatch(), torch.no_grad():
-        return t.detach().clone()
-
-
 _RECORDED: Any = object()
+_COPY = torch.ops.aten.copy_.default

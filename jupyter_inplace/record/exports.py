@@ -163,9 +163,7 @@ class Exports:
                 "a saved tensor over memory shared with numpy is too large to be watched for outside writes"
             )
             return
-        with private.DisableTorchDispatch(), torch.no_grad():
-            saved.view = view_of(t)
-            saved.clone = t.detach().clone()
+        saved.view, saved.clone = view_of(t), private.copy_of(t)
         saved.fingerprint = True
         self._held.append(weakref.ref(saved))
         self._session.attend()

@@ -66,8 +66,7 @@ class HandedOut:
         unrecorded.note_alias(t)
         if not unrecorded.knows(storage):
             return
-        with private.DisableTorchDispatch(), torch.no_grad():
-            value = t.detach().clone()
+        value = private.copy_of(t)
         self._parts.pop(storage, None)
         self._session.table.own(storage)  # from here on each write to it counts
         self.since = private.peek_sequence_nr()

@@ -43,8 +43,7 @@ class IntegerWrites:
         view = view_of(t)
         if view is None:
             return None
-        with private.DisableTorchDispatch(), torch.no_grad():
-            return IntegerWrite(order, t.detach().clone(), view)
+        return IntegerWrite(order, private.copy_of(t), view)
 
     def enter(self, kept: IntegerWrite, storage: int, write: Any) -> None:
         kept.write = write

@@ -348,7 +348,7 @@ class Session:
             and self.kept_gradients.held(keys[0]) is not None
             and self.gradient_overwritten is not None
         ):
-            before.gradient = t.detach().clone()
+            before.gradient = private.copy_of(t)
         if self.shared_results.known:
             before.shared = self.shared_results.before_write(t)
         if self.unread.any:

@@ -7,6 +7,7 @@ the rest of the package imports from here.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -85,6 +86,17 @@ def _disabling() -> Any:
 # Takes every Python dispatch (modes and subclasses) and our tripwires out of force, so that our own detach() is not seen by any mode.
 # Required.
 DisableTorchDispatch = _disabling()
+
+# Not the method of `torch.Tensor`, which is replaced during a watch.
+_detach: Callable[[torch.Tensor], torch.Tensor] = _C.TensorBase.detach
+
+
+def copy_of(t: torch.Tensor) -> torch.Tensor:
+    """The values of `t` in memory of their own, without a node. Nobody sees the copy being made."""
+    with DisableTorchDispatch():
+        return _detach(t).clone()
+
+
 #: A context in which no tensor class and no function mode of the program's is asked: what we read of a tensor is no part of it.
 Unfollowed: Any = _C.DisableTorchFunction
 #: How many function modes are in force.

@@ -152,8 +152,7 @@ class UnrecordedWrites:
         view = view_of(t)
         if view is None or t.nbytes > _MAX_BYTES:
             return cuts
-        with private.DisableTorchDispatch(), torch.no_grad():
-            before = t.detach().clone()
+        before = private.copy_of(t)
         kept_args, kept_kwargs, edges, ok = _keep_call(t, storage, args, kwargs, self.derived)
         for cut in cuts:
             cut.storage = storage
@@ -231,8 +230,7 @@ def _keep_call(
                 if edge is None:
                     raise RuntimeError("the operand has no node")
                 edges[place] = edge
-            with private.DisableTorchDispatch(), torch.no_grad():
-                return value.detach().clone()
+            return private.copy_of(value)
         if isinstance(value, (list, tuple)):
             return (
                 type(value)(keep(item, (place, i)) for i, item in enumerate(value))

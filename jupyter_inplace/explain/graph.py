@@ -59,6 +59,8 @@ class Graph:
         self.nodes: list[Node] = []
         self.position: dict[Node, int] = {}
         self.next: list[tuple[tuple[Node, int], ...]] = []
+        self.links: list[list[tuple[int, int]]] = []  # the same by position, -1 where an edge leads nowhere
+        self._inputs: list[tuple[Any, ...] | None] = []
         self._rewired = rewired or {}
         self._walk([node for node in roots if node is not None])
         self._span: tuple[int, int] | None = None
@@ -90,19 +92,35 @@ class Graph:
             self.nodes.append(node)
             self.next.append(edges)
             self.position[node] = i
+        position = self.position
+        self.links = [[(-1 if child is None else position[child], nr) for child, nr in edges] for edges in self.next]
+        self._inputs = [None] * len(self.nodes)
 
     def _edges(self, node: Node) -> tuple[tuple[Node, int], ...]:
         bent = self._rewired.get(node) if self._rewired else None
         return node.next_functions if bent is None else bent
 
+    def inputs(self, position: int) -> tuple[Any, ...]:
+        """Shape and type of each gradient that a node takes, None for what torch does not tell. Asked once: it is slow."""
+        known = self._inputs[position]
+        if known is None:
+            try:
+                known = tuple(map(_shape_and_type, self.nodes[position]._input_metadata))
+            except (AttributeError, RuntimeError):
+                known = (None,)
+            self._inputs[position] = known
+        return known
+
     def bits(self, marked: dict[int, int]) -> list[int]:
         """For each node the union of `marked` bits over itself and everything that it leads to."""
-        out = [0] * len(self.nodes)
-        for i in range(len(self.nodes) - 1, -1, -1):
-            bits = marked.get(i, 0)
-            for child, _ in self.next[i]:
-                if child is not None:
-                    bits |= out[self.position[child]]
+        out = [0] * (len(self.nodes) + 1)  # the last one is where edges end that lead nowhere
+        for i, bits in marked.items():
+            out[i] = bits
+        links = self.links
+        for i in range(len(links) - 1, -1, -1):
+            bits = out[i]
+            for child, _ in links[i]:
+                bits |= out[child]
             out[i] = bits
         return out
 
@@ -149,6 +167,13 @@ class Graph:
                 found.append(node)
         # A view that nobody reads further is no reader; one that somebody reads is stood for by them.
         return [node for node in found if node not in wanted]
+
+
+def _shape_and_type(metadata: Any) -> Any:
+    try:
+        return metadata.shape, metadata.dtype
+    except (AttributeError, RuntimeError):
+        return None
 
 
 def is_leaf_node(node: Node) -> bool:

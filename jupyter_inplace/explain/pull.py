@@ -1,7 +1,7 @@
 """Gradients by a walk of our own over the user's graph, node by node.
 
 A C++ node called from Python runs no hook, frees nothing and touches no `.grad`, so this is the least intrusive way to a
-second gradient. The walk follows the engine: dependencies counted, incoming gradients summed, each gradient reduced and
+second gradient. The walk does as the engine does: incoming gradients summed, each gradient reduced and
 cast to what the next node's forward produced. Which value a saved tensor has is decided by a `Reading`: the copy from
 before the write gives the reference, the memory as it is gives the run.
 """
@@ -9,13 +9,12 @@ before the write gives the reference, the memory as it is gives the run.
 from __future__ import annotations
 
 import contextlib
-import heapq
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
-from jupyter_inplace.explain.graph import Graph, Node, is_leaf_node, is_python_node, runs_user_code
+from jupyter_inplace.explain.graph import Graph, Node, is_python_node, runs_user_code
 from jupyter_inplace.explain.held import apart_from, holding
 from jupyter_inplace.explain.undo import undoing
 from jupyter_inplace.record import hooks
@@ -99,7 +98,10 @@ def pull(
 
 
 class _Walk:
-    """One walk: the gradients that wait at each node, and which nodes may run."""
+    """One walk: the gradients that wait at each node.
+
+    In the order of the graph each node stands behind all that send it gradients, so it runs when its turn comes.
+    """
 
     def __init__(
         self,
@@ -113,62 +115,54 @@ class _Walk:
         self._graph, self._targets, self._reading = graph, targets, reading
         self._groups, self._received, self._python = groups, received, python
         self._useful = graph.bits({graph.position[node]: 1 for node, _ in targets if node in graph.position})
-        self._pending: dict[Node, list[torch.Tensor | None]] = {}
-        self._dependencies: dict[Node, int] = {}
-        self._ready: list[int] = []
-        self._by_node: dict[Node, list[tuple[int, Any]]] = {}
+        self._waiting: list[list[torch.Tensor | None] | None] = [None] * len(graph.nodes)
+        self._wanted: dict[int, list[tuple[int, Any]]] = {}
         for (node, nr), key in targets.items():
-            self._by_node.setdefault(node, []).append((nr, key))
+            if node in graph.position:
+                self._wanted.setdefault(graph.position[node], []).append((nr, key))
+        self._leaves = set(graph.leaves)
         self.out: dict[Any, Any] = {}
         self.stopped: dict[int, int] = {}
 
     def run(self, starts: list[tuple[Edge, torch.Tensor | None]]) -> None:
-        graph = self._graph
-        self._dependencies = graph.senders([node for (node, _), _ in starts], self._useful)
-        for edge, grad in starts:
-            if self._leads_somewhere(edge[0]):
-                self._receive(edge, grad, None)
-        for node in self._pending:
-            if self._dependencies.get(node, 0) == 0:
-                heapq.heappush(self._ready, graph.position[node])
-        while self._ready:
-            self._visit(heapq.heappop(self._ready))
+        for (node, nr), grad in starts:
+            position = self._graph.position.get(node)
+            if position is not None and self._useful[position]:
+                self._receive(position, nr, grad, None)
+        waiting = self._waiting
+        for position, incoming in enumerate(waiting):
+            if incoming is not None:
+                waiting[position] = None
+                self._visit(position, incoming)
 
-    def _leads_somewhere(self, node: Node) -> bool:
-        return node in self._graph.position and bool(self._useful[self._graph.position[node]])
-
-    def _receive(self, edge: Edge, grad: torch.Tensor | None, sender: Node | None) -> None:
-        node, nr = edge
-        buffer = self._pending.get(node)
+    def _receive(self, position: int, nr: int, grad: torch.Tensor | None, sender: Node | None) -> None:
+        buffer = self._waiting[position]
         if buffer is None:
-            buffer = self._pending[node] = [None] * max(nr + 1, _inputs(node))
+            buffer = self._waiting[position] = [None] * max(nr + 1, len(self._graph.inputs(position)))
         if grad is None:
             return
-        grad = _fit(grad, node, nr)
-        if self._received is not None:
-            self._received(edge, grad, sender)
+        grad = _fit(grad, self._graph.inputs(position), nr)
         known = buffer[nr]
         buffer[nr] = grad if known is None else known + grad
+        if self._received is None and not self._groups:
+            return
+        edge = (self._graph.nodes[position], nr)
+        if self._received is not None:
+            self._received(edge, grad, sender)
         if edge in self._groups and sender is not None:
             key = (self._targets[edge], self._groups[edge].get(sender, 0))
             self.out[key] = grad if self.out.get(key) is None else self.out[key] + grad
 
-    def _visit(self, position: int) -> None:
-        node = self._graph.nodes[position]
-        incoming = self._pending.pop(node)
-        for nr, key in self._by_node.get(node, ()):
+    def _visit(self, position: int, incoming: list[torch.Tensor | None]) -> None:
+        for nr, key in self._wanted.get(position, ()):
             self.out[key] = incoming[nr] if nr < len(incoming) else None
-        if is_leaf_node(node):
+        if position in self._leaves:
             return
-        self._reading.node = node
-        results = self._results(position, node, incoming)
-        for (child, nr), grad in zip(self._graph.next[position], results, strict=False):
-            if child is None or not self._useful[self._graph.position[child]]:
-                continue
-            self._receive((child, nr), grad, node)
-            self._dependencies[child] -= 1
-            if self._dependencies[child] == 0:
-                heapq.heappush(self._ready, self._graph.position[child])
+        node = self._reading.node = self._graph.nodes[position]
+        useful = self._useful
+        for (child, nr), grad in zip(self._graph.links[position], self._results(position, node, incoming), strict=False):
+            if useful[child]:
+                self._receive(child, nr, grad, node)
 
     def _results(
         self, position: int, node: Node, incoming: list[torch.Tensor | None]
@@ -193,21 +187,12 @@ def _leave_out(graph: Graph, stopped: dict[int, int], targets: dict[Edge, Any], 
                 out.pop(key, None)
 
 
-def _inputs(node: Node) -> int:
-    try:
-        return len(node._input_metadata)
-    except (AttributeError, RuntimeError):
-        return 1
-
-
-def _fit(grad: torch.Tensor, node: Node, nr: int) -> torch.Tensor:
+def _fit(grad: torch.Tensor, inputs: tuple[Any, ...], nr: int) -> torch.Tensor:
     """What the engine does to a gradient before the next node sees it: reduce broadcast dimensions, cast the type."""
-    try:
-        meta = node._input_metadata[nr]
-        shape, dtype = meta.shape, meta.dtype
-    except (AttributeError, IndexError, RuntimeError):
+    if nr >= len(inputs) or inputs[nr] is None:
         return grad
-    if grad.layout is torch.strided and not grad.is_nested and tuple(grad.shape) != tuple(shape):
+    shape, dtype = inputs[nr]
+    if grad.shape != shape and grad.layout is torch.strided and not grad.is_nested:
         grad = grad.sum_to_size(shape)
     if grad.dtype != dtype:
         if grad.is_complex() and not dtype.is_complex:
@@ -222,7 +207,7 @@ def _call(
     if is_python_node(node):
         return _call_python(node, incoming, reading)
     try:
-        if node in reading.again:
+        if reading.again and node in reading.again:
             with reading.memory(node) as held:
                 result = apart_from(node(*incoming), held)
         else:

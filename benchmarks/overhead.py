@@ -26,6 +26,7 @@ import torch
 
 from benchmarks.modes import ANOMALY, EMPTY, MODES, PLAIN, WATCH, torchlens_step
 from benchmarks.programs import PROGRAMS, Program
+from jupyter_inplace.magic.warm import warm_up
 
 TARGETS = {"MLP": 1.40, "transformer": 1.04, "ResNet-18": 1.04}
 _WARM = 3  # steps of a block before the clock counts: a watch names the tasks of its first backward calls
@@ -112,6 +113,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, help="file for the nanoseconds of each step")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
+    warm_up()  # as a notebook does, behind the cell that imports torch
     warnings.filterwarnings("ignore", message="Anomaly Detection")
     wanted = [word.lower() for word in options.modes.split(",") if word]
     modes = [name for name in MODES if not wanted or any(name.lower().startswith(word) for word in wanted)]

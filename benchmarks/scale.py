@@ -23,6 +23,7 @@ import torch
 from benchmarks.programs import CELL_FILE, PROGRAMS
 from benchmarks.targets import Target, grid, judge
 from jupyter_inplace.explain import damage
+from jupyter_inplace.magic.warm import warm_up
 from jupyter_inplace.report import Cell, Report
 from jupyter_inplace.watch import watch
 
@@ -223,6 +224,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--only", choices=("writes", "graphs", "tasks", "training"))
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
+    warm_up()  # as a notebook does, behind the cell that imports torch
     parts: dict[str, Callable[[], list[Target]]] = {
         "writes": lambda: writes(options.most),
         "graphs": lambda: graphs(options.nodes),

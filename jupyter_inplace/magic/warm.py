@@ -24,6 +24,14 @@ _MODULES = (
 )
 
 
+def warm_up() -> None:
+    """Import what a watch loads when it begins, and make tripwires. Needs torch."""
+    for name in _MODULES:
+        import_module(name)
+    import_module("jupyter_inplace.record.dynamo").keep_out()
+    import_module("jupyter_inplace.record.tripwires").ready()
+
+
 class WarmUp:
     """Waits for the first cell that leaves torch imported."""
 
@@ -44,7 +52,4 @@ class WarmUp:
             return
         self.remove()
         with contextlib.suppress(Exception):  # the watch that needs them says what is wrong
-            for name in _MODULES:
-                import_module(name)
-            import_module("jupyter_inplace.record.dynamo").keep_out()
-            import_module("jupyter_inplace.record.tripwires").ready()
+            warm_up()

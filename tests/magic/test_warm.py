@@ -18,7 +18,11 @@ shell.run_cell("import torch")
 before = loaded()
 assert len(before) == 2
 shell.run_cell("import sys")
-shell.run_cell("%%autograd_watch --no-verify\\nbegan = set(sys.modules)")
+shell.run_cell(
+    "%%autograd_watch --no-verify\\nbegan = set(sys.modules)\\n"
+    "from jupyter_inplace.record.patching import session_here; wired = session_here().stack.wired"
+)
+assert shell.user_ns["wired"]
 new = [name for name in shell.user_ns["began"] - NAMES if name.startswith("jupyter_inplace")]
 assert not new, new
 count = len(shell.events.callbacks["post_run_cell"])

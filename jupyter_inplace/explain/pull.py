@@ -160,7 +160,9 @@ class _Walk:
             return
         node = self._reading.node = self._graph.nodes[position]
         useful = self._useful
-        for (child, nr), grad in zip(self._graph.links[position], self._results(position, node, incoming), strict=False):
+        for (child, nr), grad in zip(
+            self._graph.links[position], self._results(position, node, incoming), strict=False
+        ):
             if useful[child]:
                 self._receive(child, nr, grad, node)
 

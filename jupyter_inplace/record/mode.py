@@ -141,7 +141,7 @@ class WatchMode(TorchDispatchMode):
         if not session.muted:
             try:
                 targets = plan.tensors(args, kwargs)
-                pending = session.before_write(plan, targets, func, args, kwargs)
+                pending = session.entry.before(plan, targets, func, args, kwargs)
             except Exception as fault:  # nothing of ours may surface inside of the user's operation
                 session.fault(fault)
         lists: list[torch.Tensor] = []
@@ -152,7 +152,7 @@ class WatchMode(TorchDispatchMode):
         out = self._call_custom(func, args, kwargs) if plan.custom else func._op(*args, **kwargs)
         if pending is not None:
             try:
-                session.after_write(plan, targets, pending, func, args, kwargs)
+                session.entry.after(plan, targets, pending, func, args, kwargs)
             except Exception as fault:
                 session.fault(fault)
         # Last of all: a view that is asked for its node between this and the end of the operation keeps a node from before it.

@@ -20,10 +20,10 @@ from jupyter_inplace.record.attributes import Attributes
 from jupyter_inplace.record.copies import Copies
 from jupyter_inplace.record.dynamo import keep_out
 from jupyter_inplace.record.engine import Backward, EnginePatch
+from jupyter_inplace.record.entry import Entry
 from jupyter_inplace.record.exports import Exports
 from jupyter_inplace.record.freed import FreedMemory
 from jupyter_inplace.record.functions import PythonInBackward
-from jupyter_inplace.record.geometry import WHOLE, byte_range, view_of
 from jupyter_inplace.record.hooks import SavedTensorHooks
 from jupyter_inplace.record.integers import IntegerWrites
 from jupyter_inplace.record.kept_gradients import KeptGradients
@@ -32,11 +32,9 @@ from jupyter_inplace.record.mode import WatchMode
 from jupyter_inplace.record.optimizers import OptimizerHooks
 from jupyter_inplace.record.other_modes import OtherModes
 from jupyter_inplace.record.patching import set_session_here
-from jupyter_inplace.record.prepared import Prepared, flat_storage
 from jupyter_inplace.record.processes import Processes
 from jupyter_inplace.record.regions import Regions
-from jupyter_inplace.record.saved import Bucket, SavedIndex, storages_of
-from jupyter_inplace.record.schema import Plan
+from jupyter_inplace.record.saved import SavedIndex
 from jupyter_inplace.record.severed import Severed
 from jupyter_inplace.record.shared_results import SharedResults
 from jupyter_inplace.record.stack import ModeStack
@@ -116,6 +114,7 @@ class Session:
         self.threads = Threads(self)
         self.freed = FreedMemory(self)
         self.copies = Copies(self)
+        self.entry = Entry(self)
         self.labels = ProfilerLabels()
         self.processes = Processes(self)
 
@@ -274,19 +273,6 @@ class Session:
         except Exception as fault:
             self.fault(fault)
 
-    def row_for(self, op: str, t: torch.Tensor, shape: tuple[int, ...], version: int | None, *, bumps: bool) -> Write:
-        """Enter one write that torch did not dispatch."""
-        site, module = sites.find_site_and_module(_CALL_IMPL, 3, self.cell_files)
-        self.order += 1
-        row = self.table.row(op, site, _weak(module), id(module), private.storage_id(t), self.seconds(), self.order)
-        if not row.count:
-            row.shape, row.dtype, row.device = shape, str(t.dtype).removeprefix("torch."), str(t.device)
-            row.version_before = version
-        row.count += 1
-        row.last = self.order
-        row.version_after = None if version is None else version + bumps
-        return row
-
     def read_kept(self, args: Any) -> None:
         try:
             if self.severed.any:
@@ -308,111 +294,6 @@ class Session:
                 self.attend()
         except Exception as fault:
             self.fault(fault)
-
-    def before_write(
-        self, plan: Plan, targets: list[torch.Tensor], func: Any, args: Any, kwargs: Any
-    ) -> list[Prepared] | None:
-        """Copy what is about to be overwritten, and note what the tensors were; None where they have no numbers for it."""
-        for t in targets:
-            if private.is_symbolic(t):
-                return None
-        return [self._prepare(t, plan, func, args, kwargs) for t in targets]
-
-    def _prepare(self, t: torch.Tensor, plan: Plan, func: Any, args: Any, kwargs: Any) -> Prepared:
-        key = private.storage_id(t)
-        keys = (key,) if key else storages_of(t)
-        before = Prepared(keys, private.version(t), t.shape)
-        buckets: list[Bucket] = []
-        for key in keys:
-            bucket = self.index.bucket(key)
-            if bucket is not None:
-                buckets.append(bucket)
-        if buckets:
-            before.buckets, before.view = buckets, view_of(t)
-            before.span = WHOLE if plan.metadata_only else byte_range(t)
-            for bucket in buckets:
-                self.copies.overlapping(bucket, before.span, plan.hidden)
-        if not plan.metadata_only:
-            if not plan.hidden and (
-                self.unrecorded.any or t.requires_grad or ((base := t._base) is not None and base.requires_grad)
-            ):
-                before.cuts = self.unrecorded.before_write(func, t, args, kwargs, self.order + 1)
-                if not plan.repeatable:
-                    for cut in before.cuts:
-                        cut.replayable = False
-            if not t.is_floating_point():
-                before.integers = self.integers.before_write(t, self.order + 1)
-        if (
-            self.kept_gradients.known
-            and keys
-            and self.kept_gradients.held(keys[0]) is not None
-            and self.gradient_overwritten is not None
-        ):
-            before.gradient = private.copy_of(t)
-        if self.shared_results.known:
-            before.shared = self.shared_results.before_write(t)
-        if self.unread.any:
-            before.unread = self.unread.size_of(t)
-        if self.gradient_written is not None and self.engine.depth and plan.repeatable:
-            before.flat = flat_storage(t)
-        return before
-
-    def after_write(
-        self, plan: Plan, targets: list[torch.Tensor], prepared: list[Prepared], func: Any, args: Any, kwargs: Any
-    ) -> None:
-        """Enter the writes into their rows, now that they have happened."""
-        if self.engine.depth and self.engine.made_by_engine():
-            return
-        site, module = sites.find_site_and_module(_CALL_IMPL, 2, self.cell_files)
-        self.order += 1
-        for t, before in zip(targets, prepared):  # noqa: B905 (one for each)
-            row = self._enter(plan, t, before, site, module)
-            if before.flat is not None and self.gradient_written is not None:
-                self.gradient_written(row, t, before.flat, func, args, kwargs)
-
-    def _enter(self, plan: Plan, t: torch.Tensor, before: Prepared, site: Any, module: Any) -> Write:
-        keys, version = before.keys, before.version
-        storage = keys[0] if keys else 0
-        row = self.table.find(plan.name, site, id(module), storage)
-        if row is None:
-            row = self.table.row(plan.name, site, _weak(module), id(module), storage, self.seconds(), self.order)
-        if not row.count:
-            row.shape, row.device = tuple(before.shape), str(t.device)
-            row.dtype = str(t.dtype).removeprefix("torch.")
-            row.itemsize = t.element_size() if t.layout is torch.strided else 0
-            row.version_before = version
-            row.grad_mode = torch.is_grad_enabled()
-            row.requires_grad = t.requires_grad
-            self.rewritten = self.rewritten or t.requires_grad
-            row.hidden = plan.hidden
-        row.count += 1
-        row.last = self.order
-        row.version_after = None if version is None else version + (1 if plan.bumps else 0)
-        for bucket in before.buckets:
-            bucket.log(row, self.order, *before.span, before.view)
-        if before.cuts:
-            self.unrecorded.enter(before.cuts, row)
-        if before.gradient is not None and self.gradient_overwritten is not None:
-            self.gradient_overwritten(t, row, before.gradient)
-        if before.shared is not None:
-            self.shared_results.written(t, before.shared, row, self.order)
-        if before.unread is not None:
-            self.unread.zeroed(storage, before.unread, row)
-        if before.integers is not None:
-            self.integers.enter(before.integers, storage, row)
-        if storage in self.leaf_storages or (t.requires_grad and _is_leaf(t)):
-            self.note_leaf(row, storage)
-            if self.unread.cleared:
-                self.unread.updated(storage)
-        elif row.count == 1 and before.concerns_nothing:
-            self.table.share(row, plan.name, site, id(module))
-        return row
-
-    def note_leaf(self, row: Write, storage: int) -> None:
-        self.leaf_storages.add(storage)
-        self.last_leaf_write = private.peek_sequence_nr()
-        row.leaf = True
-        row.changed_leaf(self.last_leaf_write)
 
     # --- windows --------------------------------------------------------------------------------------------------------
 
@@ -447,14 +328,3 @@ class Session:
         self.table.new_epoch()
         self.order += 1
         return self.order
-
-
-def _weak(module: Any) -> Any:
-    return None if module is None else weakref.ref(module)
-
-
-def _is_leaf(t: torch.Tensor) -> bool:
-    try:
-        return t.is_leaf and (t._base is None or t._base.is_leaf)
-    except RuntimeError:  # a view of a base that was written: torch refuses to say
-        return False

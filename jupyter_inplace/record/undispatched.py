@@ -80,11 +80,11 @@ class Undispatched:
         session = self._session
         try:
             shape, version, held, cuts = before
-            row = session.row_for(".data =", tensor, shape, version, bumps=False)
+            row = session.entry.row_for(".data =", tensor, shape, version, bumps=False)
             session.unrecorded.enter(cuts, row)
             storage = private.storage_id(tensor)
             if tensor.requires_grad and tensor.is_leaf:
-                session.note_leaf(row, storage)
+                session.entry.note_leaf(row, storage)
             for saved in held:
                 saved.home = None  # it moves to the storage that it stands on now
                 session.index.add(saved)
@@ -113,7 +113,7 @@ class Undispatched:
         session = self._session
         try:
             shape, version, identity = before
-            row = session.row_for("detach_", tensor, shape, version, bumps=False)
+            row = session.entry.row_for("detach_", tensor, shape, version, bumps=False)
             bucket = session.index.bucket(private.storage_id(tensor))
             if bucket is not None:
                 bucket.log(row, session.order, *WHOLE, None)

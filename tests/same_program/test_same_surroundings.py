@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from jupyter_inplace import watch
+from jupyter_inplace.record import entry
 from jupyter_inplace.record import session as session_module
 
 
@@ -287,9 +288,11 @@ def test_an_interruption_from_outside():
     assert interrupted > 50
 
 
-@pytest.mark.parametrize("place", ["before_write", "after_write", "note_place"])
-def test_a_fault_of_ours_is_a_blind_spot_and_nothing_more(monkeypatch, place):
-    original = getattr(session_module.Session, place)
+@pytest.mark.parametrize(
+    ("owner", "place"), [(entry.Entry, "before"), (entry.Entry, "after"), (session_module.Session, "note_place")]
+)
+def test_a_fault_of_ours_is_a_blind_spot_and_nothing_more(monkeypatch, owner, place):
+    original = getattr(owner, place)
 
     def fail(self, *args, **kwargs):
         original(self, *args, **kwargs)
@@ -305,7 +308,7 @@ def test_a_fault_of_ours_is_a_blind_spot_and_nothing_more(monkeypatch, place):
 
     torch.manual_seed(0)
     plain = program()
-    monkeypatch.setattr(session_module.Session, place, fail)
+    monkeypatch.setattr(owner, place, fail)
     before = installed()
     with watch() as report:
         found = program()

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 from IPython.core.interactiveshell import ExecutionResult, InteractiveShell
-from tripwired import no_tripwires, nothing_compiled, own_record, tripwires
+from tripwired import no_tripwires, nothing_compiled, own_record, tripwires, way
 
 from jupyter_inplace import magic
 
-__all__ = ["no_tripwires", "nothing_compiled", "own_record", "tripwires"]
+__all__ = ["no_tripwires", "nothing_compiled", "own_record", "tripwires", "way"]
 
 # One thread: the machine's cores are for the test processes, and sums come out the same every time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -33,6 +33,19 @@ def nothing_compiled(monkeypatch):
     monkeypatch.setattr(Wiring, "_knows_operators", lambda _: _tripwires.ready())
 
 
+@pytest.fixture(params=["by the mode", "by tripwires"])
+def way(request):
+    """A test for each of the two, named by it."""
+    if request.param == "by the mode":
+        request.getfixturevalue("no_tripwires")
+    else:
+        if not _tripwires.ready():
+            pytest.skip("this torch has no dispatch key to spare")
+        for fixture in ("nothing_compiled", "tripwires"):
+            request.getfixturevalue(fixture)
+    return request.param
+
+
 @pytest.fixture
 def own_record(monkeypatch):
     """As in a process that was never watched before: graphs of other tests may be there still, with what was overwritten in them."""

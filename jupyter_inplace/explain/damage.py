@@ -28,7 +28,7 @@ from jupyter_inplace.record.integers import IntegerWrite
 from jupyter_inplace.record.regions import Region
 from jupyter_inplace.record.saved import Saved
 from jupyter_inplace.record.session import Session
-from jupyter_inplace.record.torch_private import Unfollowed, storage_id
+from jupyter_inplace.record.torch_private import Unfollowed, storage_id, without_grad
 
 _MAX_SAVES = 2000
 
@@ -38,7 +38,7 @@ def quiet(session: Session) -> Iterator[None]:
     """Our own torch operations: seen by no mode and no tensor class of anybody's, recorded by nobody."""
     before, session.muted = session.muted, True
     try:
-        with _disable_current_modes(), Unfollowed(), torch.no_grad():
+        with _disable_current_modes(), Unfollowed(), without_grad():
             yield
     finally:
         session.muted = before

@@ -101,14 +101,10 @@ class Graph:
         return node.next_functions if bent is None else bent
 
     def inputs(self, position: int) -> tuple[Any, ...]:
-        """Shape and type of each gradient that a node takes, None for what torch does not tell. Asked once: it is slow."""
+        """`inputs_of` a node. Asked once: it is slow."""
         known = self._inputs[position]
         if known is None:
-            try:
-                known = tuple(map(_shape_and_type, self.nodes[position]._input_metadata))
-            except (AttributeError, RuntimeError):
-                known = (None,)
-            self._inputs[position] = known
+            known = self._inputs[position] = inputs_of(self.nodes[position])
         return known
 
     def bits(self, marked: dict[int, int]) -> list[int]:
@@ -169,9 +165,17 @@ class Graph:
         return [node for node in found if node not in wanted]
 
 
-def _shape_and_type(metadata: Any) -> Any:
+def inputs_of(node: Node) -> tuple[Any, ...]:
+    """Shape and type of each gradient that a node takes, None for one of which torch does not tell."""
     try:
-        return metadata.shape, metadata.dtype
+        return tuple(map(_shape_and_type, node._input_metadata))
+    except (AttributeError, RuntimeError):
+        return (None,)
+
+
+def _shape_and_type(metadata: Any) -> tuple[Any, Any] | None:
+    try:
+        return tuple(metadata.shape), metadata.dtype
     except (AttributeError, RuntimeError):
         return None
 

@@ -20,6 +20,7 @@ from jupyter_inplace.explain.undo import undoing
 from jupyter_inplace.record import hooks
 from jupyter_inplace.record.freed import is_gone
 from jupyter_inplace.record.saved import Saved
+from jupyter_inplace.record.torch_private import without_grad
 
 Edge = tuple[Node, int]
 
@@ -85,7 +86,7 @@ def pull(
     walk = _Walk(graph, targets, reading, groups or {}, received, python)
     before = hooks.set_reading(reading)
     try:
-        with torch.no_grad():
+        with without_grad():
             walk.run(starts)
     finally:
         hooks.set_reading(before)
@@ -141,7 +142,7 @@ class _Walk:
             buffer = self._waiting[position] = [None] * max(nr + 1, len(self._graph.inputs(position)))
         if grad is None:
             return
-        grad = _fit(grad, self._graph.inputs(position), nr)
+        grad = fit(grad, self._graph.inputs(position), nr)
         known = buffer[nr]
         buffer[nr] = grad if known is None else known + grad
         if self._received is None and not self._groups:
@@ -189,7 +190,7 @@ def _leave_out(graph: Graph, stopped: dict[int, int], targets: dict[Edge, Any], 
                 out.pop(key, None)
 
 
-def _fit(grad: torch.Tensor, inputs: tuple[Any, ...], nr: int) -> torch.Tensor:
+def fit(grad: torch.Tensor, inputs: tuple[Any, ...], nr: int) -> torch.Tensor:
     """What the engine does to a gradient before the next node sees it: reduce broadcast dimensions, cast the type."""
     if nr >= len(inputs) or inputs[nr] is None:
         return grad

@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 
-from jupyter_inplace.explain.graph import Node, scalar_output
-from jupyter_inplace.explain.pull import Edge, _fit
+from jupyter_inplace.explain.graph import Node, inputs_of, scalar_output
+from jupyter_inplace.explain.pull import Edge, fit
+from jupyter_inplace.record.torch_private import without_grad
 
 # Linear in each scalar that enters: calling the node on the incoming gradient gives each addend's weight.
 _SUMS = frozenset(
@@ -89,7 +90,7 @@ def _addends(edge: Edge, grad: torch.Tensor) -> list[tuple[Edge, torch.Tensor]]:
     if not all(scalar_output(*e) or _stacks_scalars(e[0]) for e in edges):
         return []
     try:
-        with torch.no_grad():
+        with without_grad():
             results: Any = node(grad)
     except (RuntimeError, TypeError):
         return []
@@ -100,7 +101,7 @@ def _addends(edge: Edge, grad: torch.Tensor) -> list[tuple[Edge, torch.Tensor]]:
         if child is not None:
             if result is None:
                 return []
-            pairs.append(((child, nr), _fit(result, child, nr)))
+            pairs.append(((child, nr), fit(result, inputs_of(child), nr)))
     return pairs
 
 

@@ -62,7 +62,7 @@ def undoing() -> Iterator[_Undo]:
         with undo:
             yield undo
     finally:
-        with torch.no_grad():
+        with private.without_grad():
             undo.restore()
         torch.set_rng_state(cpu)
         if cuda is not None:

@@ -79,7 +79,7 @@ class HandedOut:
         """The parts that hold something else although nobody was seen to write there, and what they held; kept anew."""
         session = self._session
         for storage, part in list(self._parts.items()):
-            with private.DisableTorchDispatch(), torch.no_grad():
+            with private.DisableTorchDispatch(), private.without_grad():
                 memory = part.memory()
                 if memory is None:
                     del self._parts[storage]
@@ -111,7 +111,7 @@ class HandedOut:
 
 def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
     """Whether two tensors of one shape hold the same, NaN counted as equal to NaN."""
-    with private.DisableTorchDispatch(), torch.no_grad():
+    with private.DisableTorchDispatch(), private.without_grad():
         if torch.equal(a, b):
             return True
         if not (a.dtype.is_floating_point or a.dtype.is_complex):

@@ -110,7 +110,7 @@ class KeptGradients:
         for kept in found:
             if frames[0][0] in kept.keys or len(kept.reads) >= _MAX_READS:
                 continue
-            with private.DisableTorchDispatch(), torch.no_grad():
+            with private.DisableTorchDispatch(), private.without_grad():
                 if t.numel() == kept.before.numel():
                     value = t.detach().reshape(kept.before.shape)
                     if torch.equal(value, kept.before):

@@ -42,6 +42,6 @@ def flat_storage(t: torch.Tensor) -> torch.Tensor | None:
     """A copy of everything on the storage of `t`, flat; None for what is not plain memory."""
     if t.layout is not torch.strided or not storages_of(t):
         return None
-    with private.DisableTorchDispatch(), torch.no_grad():
+    with private.DisableTorchDispatch(), private.without_grad():
         size = underlying_storage(t).nbytes() // t.element_size()
         return t.detach().as_strided((size,), (1,), 0).clone()

@@ -6,8 +6,9 @@ the rest of the package imports from here.
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -86,6 +87,18 @@ def _disabling() -> Any:
 # Takes every Python dispatch (modes and subclasses) and our tripwires out of force, so that our own detach() is not seen by any mode.
 # Required.
 DisableTorchDispatch = _disabling()
+
+
+@contextlib.contextmanager
+def without_grad() -> Iterator[None]:
+    """As `torch.no_grad()`, which leaves the mode off for good where Ctrl+C comes while it begins."""
+    before = torch.is_grad_enabled()
+    try:
+        _C._set_grad_enabled(False)
+        yield
+    finally:
+        _C._set_grad_enabled(before)
+
 
 # Not the method of `torch.Tensor`, which is replaced during a watch.
 _detach: Callable[[torch.Tensor], torch.Tensor] = _C.TensorBase.detach

@@ -97,8 +97,10 @@ def _kernel(base: str, overload: str) -> Callable[..., Any]:
         session = session_here()
         wired = session is not None and session.stack.wired  # if not, a guard of somebody's put the key back
         try:
-            if tensors:
-                args = _numbers_as_tensors(args, tensors)
+            for i in tensors:
+                if i < len(args) and not isinstance(args[i], torch.Tensor):
+                    args = _numbers_as_tensors(args, tensors)
+                    break
             # What an operator does inside of itself is its own: a kernel runs below autograd.
             if excluded(below) or not wired or session.muted or private.dispatch_is_off():  # type: ignore[union-attr]
                 return call(*args, **kwargs)
@@ -141,8 +143,6 @@ def _where_numbers_are_refused(base: str, overload: str) -> tuple[int, ...]:
 
 
 def _numbers_as_tensors(args: tuple[Any, ...], places: tuple[int, ...]) -> tuple[Any, ...]:
-    if all(isinstance(args[i], torch.Tensor) for i in places if i < len(args)):
-        return args
     others = [args[i] for i in places if i < len(args) and isinstance(args[i], torch.Tensor)]
     numbers = [i for i in places if i < len(args) and isinstance(args[i], (bool, int, float, complex))]
     changed = list(args)

@@ -65,7 +65,7 @@ class Undispatched:
                 and isinstance(value, torch.Tensor)
                 and value.shape == tensor.shape
             ):
-                with torch.no_grad():
+                with private.without_grad():
                     cuts = session.unrecorded.before_write(
                         torch.ops.aten.copy_.default, tensor, (tensor, value), {}, session.order + 1
                     )

@@ -270,7 +270,7 @@ class Unread:
 
     @staticmethod
     def _norm(grad: torch.Tensor) -> float:
-        with private.DisableTorchDispatch(), torch.no_grad():
+        with private.DisableTorchDispatch(), private.without_grad():
             return float(grad.detach().norm()) if private.has_data(grad) else float("nan")
 
     # --- a step -------------------------------------------------------------------------------------------------------------

@@ -158,7 +158,7 @@ class _Preserver:
         old = kept.tensor
         same = _geometry(old)
         if same is None or same not in copies:
-            with torch.no_grad():
+            with private.without_grad():
                 copy = old.clone()
             copies[same if same is not None else id(kept)] = copy
         else:

@@ -359,17 +359,6 @@ def told(program: Any) -> dict[str, Any]:
     return {**rest, "writes": writes, "conflicts": conflicts}
 
 
-@pytest.fixture(params=["by the mode", "by tripwires"])
-def way(request):
-    if request.param == "by the mode":
-        request.getfixturevalue("no_tripwires")
-    if request.param == "by tripwires":
-        if not tripwires.ready():
-            pytest.skip("this torch has no dispatch key to spare")
-        for fixture in ("nothing_compiled", "tripwires"):
-            request.getfixturevalue(fixture)
-
-
 @pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.__name__)
 def test_the_same_report(program, monkeypatch):

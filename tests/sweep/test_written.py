@@ -150,22 +150,15 @@ def run_into(name, sample, sized, context):
     return buffers, moved(buffers, before), text
 
 
-@pytest.fixture(params=[False, True], ids=["by the mode", "by tripwires"])
-def wired(request):
-    for fixture in ("nothing_compiled", "tripwires") if request.param else ("no_tripwires",):
-        request.getfixturevalue(fixture)
-    return request.param
-
-
 @pytest.mark.parametrize("sized", [True, False], ids=["sized", "empty"])
 @pytest.mark.parametrize("name", OUT)
-def test_out(name, sized, wired):
+def test_out(name, sized, way):
     sample = sample_of(_OPERATORS[name], False)
     plain, expected, text = run_into(name, sample, sized, contextlib.nullcontext())
     handle = watch(namespace={})
     buffers, found, watched_text = run_into(name, sample, sized, handle)
     report = handle.report
-    if (name, sized) in EMPTY_MODE_CHANGES and not wired:
+    if (name, sized) in EMPTY_MODE_CHANGES and way == "by the mode":
         plain, expected, text = run_into(name, sample, sized, EmptyMode())
     assert watched_text == text
     assert found == expected

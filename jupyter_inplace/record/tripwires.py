@@ -93,10 +93,10 @@ def _kernel(base: str, overload: str) -> Callable[..., Any]:
             tensors = _where_numbers_are_refused(base, overload)
             func, plan = _plan(base, overload)
             call = private.operation(base, overload)
-        include(key, False)
         session = session_here()
         wired = session is not None and session.stack.wired  # if not, a guard of somebody's put the key back
         try:
+            include(key, False)
             for i in tensors:
                 if i < len(args) and not isinstance(args[i], torch.Tensor):
                     args = _numbers_as_tensors(args, tensors)

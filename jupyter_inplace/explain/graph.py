@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from jupyter_inplace.record.deep_graphs import hold_some
+
 Node = Any  # torch.autograd.graph.Node; each C++ node has a Python type of its own
 
 # Nodes that hand a view on without reading a value: the value is read by whoever reads the view.
@@ -63,6 +65,7 @@ class Graph:
         self._inputs: list[tuple[Any, ...] | None] = []
         self._rewired = rewired or {}
         self._walk([node for node in roots if node is not None])
+        hold_some(self.nodes)
         self._span: tuple[int, int] | None = None
         self.leaves: list[int] = [i for i, node in enumerate(self.nodes) if is_leaf_node(node)]
 

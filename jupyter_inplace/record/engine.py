@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from jupyter_inplace.record import sites
+from jupyter_inplace.record import deep_graphs, sites
 from jupyter_inplace.record import torch_private as private
 from jupyter_inplace.record.patching import Replacement, session_here
 from jupyter_inplace.record.python_code import runs_python
@@ -236,6 +236,10 @@ class EnginePatch:
         call.release()
         if call.finished and not call.retain and not call.nested:
             session.graph_floor = call.sequence
+            deep_graphs.let_go()
+            deep_from = call.sequence + deep_graphs.SHALLOW
+            if deep_from - session.deep_from > deep_graphs.SHALLOW // 2 and not session.index.any_alive():
+                session.deep_from = deep_from
             session.unrecorded.forget_before(call.sequence)
             session.exports.handed_out.clear()
         session.order += 1

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.overrides import has_torch_function_unary as _followed
 
+from jupyter_inplace.record import deep_graphs
 from jupyter_inplace.record import torch_private as private
 from jupyter_inplace.record.message import detached_error, version_error
 from jupyter_inplace.record.patching import Replacement, session_here
@@ -245,6 +246,8 @@ def _make_pack(ref: weakref.ref[Session]) -> Any:
                     saved.output_nr = t.output_nr
                     saved.cell = [session.last_op]
                     saved.tensor = _alias(session, t)
+                if node is not None and sequence > session.deep_from:
+                    deep_graphs.note(node)
                 session.order = saved.order = session.order + 1
                 if not session.muted:
                     # What one node saves, one expression saves: the frames are looked at once. Functions and the engine run

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from jupyter_inplace.record import deep_graphs
 from jupyter_inplace.record.torch_private import storage_id
 
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
@@ -24,7 +25,6 @@ def runs_python(roots: Iterable[Any], grads: Iterable[Any], held: Callable[[int]
     :param held: whether a storage holds a saved tensor. Where the engine adds into such a `.grad`, the write matters.
     :param accumulates: whether the call adds into `.grad` at all.
     """
-    seen: set[Any] = set()
     stack: list[Any] = []
     for root in roots:
         if isinstance(root, torch.Tensor):
@@ -38,7 +38,16 @@ def runs_python(roots: Iterable[Any], grads: Iterable[Any], held: Callable[[int]
             stack.append(root[0])
     if any(grad is not None and type(grad) not in _PLAIN for grad in grads):
         return True
-    kinds, see, put = _kinds, seen.add, stack.append
+    seen: dict[Any, None] = {}
+    try:
+        return _walk(stack, seen, held, accumulates)
+    finally:
+        if len(seen) > deep_graphs.SHALLOW:
+            deep_graphs.hold_some(seen)
+
+
+def _walk(stack: list[Any], seen: dict[Any, None], held: Callable[[int], bool], accumulates: bool) -> bool:
+    kinds, put = _kinds, stack.append
     while stack:
         node = stack.pop()
         if node is None:
@@ -50,7 +59,7 @@ def runs_python(roots: Iterable[Any], grads: Iterable[Any], held: Callable[[int]
         if what is _OTHER:
             for child, _ in node.next_functions:
                 if child is not None and child not in seen:
-                    see(child)
+                    seen[child] = None
                     put(child)
         elif what is _PYTHON or _acts(node.variable, held, accumulates):
             return True

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from jupyter_inplace.record import sites
+from jupyter_inplace.record import deep_graphs, sites
 from jupyter_inplace.record import torch_private as private
 from jupyter_inplace.record.attributes import Attributes
 from jupyter_inplace.record.copies import Copies
@@ -77,6 +77,7 @@ class Session:
         self.leaf_storages: set[int] = set()
         self.last_leaf_write = -1
         self.graph_floor = -1
+        self.deep_from = -1  # nodes with a higher number may stand in deep graphs
         self.windows = 0
         self.first_sequence = -1
         # Called with (session, backward) right before the engine runs where a saved tensor may have been overwritten.
@@ -128,6 +129,8 @@ class Session:
         done: list[Callable[[], None]] = []
         try:
             self.first_sequence = private.peek_sequence_nr()
+            self.deep_from = self.first_sequence + deep_graphs.SHALLOW
+            deep_graphs.prepare()
             # The engine last: it counts the hooks that others make from here on.
             for part in (
                 self.freed,

@@ -107,7 +107,7 @@ class Damage:
         facts.gradients.extend(self._row(task, leaf, broken) for task, leaf in keys)
         if self.integers:
             lost_tasks(self, facts, self.integers)
-        corrupted = [key for key in keys if key in self.as_run and self._differ(self.as_run, self.untouched, key)]
+        corrupted = {key for key in keys if key in self.as_run and self._differ(self.as_run, self.untouched, key)}
         for saved in touched:
             fact = self._conflict(saved, saved in raising, changed.get(saved), facts.gradients, corrupted)
             if fact is not None:
@@ -135,7 +135,7 @@ class Damage:
                     facts.gradients.append(GradientFact(task, leaf, "raises" if leaf in broken.get(task, ()) else "ok"))
         for saved in raising:
             changed = numbers.same_values(saved.value, saved.tensor) is False if saved.clone is not None else False
-            fact = self._conflict(saved, True, changed, facts.gradients, [])
+            fact = self._conflict(saved, True, changed, facts.gradients, set())
             if fact is not None:
                 facts.conflicts.append(fact)
 
@@ -336,7 +336,7 @@ class Damage:
         raises: bool,
         changed: bool | None,
         rows: list[GradientFact],
-        corrupted: list[tuple[str, str]],
+        corrupted: set[tuple[str, str]],
     ) -> ConflictFact | None:
         node = self.reading.reader[saved]
         tasks, behind = self.tasks_through(node), self.behind(node)

@@ -31,10 +31,13 @@ class GradientTable:
             for task in fact.tasks:
                 seen[task] = seen.get(task, -1) + 1
                 folded[task] = seen[task] > 0
+            harm: dict[str, int] = {}  # by task, of the worst of its rows
+            for row in fact.gradients:
+                harm[row.task] = max(harm.get(row.task, 0), _SEVERITY.get(row.status, 0))
             for row in fact.gradients:
                 row.occurrence = seen.get(row.task, 0)
                 key = (row.task, row.leaf)
-                bad = _badness(row, fact)
+                bad = _badness(row, harm[row.task])
                 if key not in best or bad > badness[key]:
                     best[key], badness[key] = row, bad
                     reference = fact.reference.get(key)
@@ -99,9 +102,8 @@ class GradientTable:
         return tuple(out)
 
 
-def _badness(row: GradientFact, fact: BackwardFacts) -> tuple[int, int, float]:
+def _badness(row: GradientFact, task: int) -> tuple[int, int, float]:
     severity = _SEVERITY.get(row.status, 0)
     # Right ones differ by rounding only, and which iterations were looked at is chance: of them the one is shown in which the task
     # came to harm, else the first.
-    task = max(_SEVERITY.get(other.status, 0) for other in fact.gradients if other.task == row.task)
     return (severity, task, (row.relative_difference or 0.0) if severity else 0.0)

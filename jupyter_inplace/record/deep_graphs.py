@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import gc
 import threading
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from sys import getrefcount
 from typing import Any
 
@@ -52,11 +52,10 @@ def note(node: Any) -> None:
         let_go()
 
 
-def hold_some(nodes: Iterable[Any]) -> None:
-    """Hold some of all nodes of a graph, given such that each stands before those that it leads to."""
-    every = list(nodes)
-    if len(every) > SHALLOW:
-        hold(every[::-_EVERY])
+def hold_some(nodes: Collection[Any]) -> None:
+    """Hold some of all nodes of a graph, if it is deep; given are they such that each stands before those that it leads to."""
+    if len(nodes) > SHALLOW:
+        hold(list(nodes)[::-_EVERY])
 
 
 def hold(nodes: Iterable[Any]) -> None:

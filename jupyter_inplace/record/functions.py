@@ -15,6 +15,7 @@ import torch
 
 from jupyter_inplace.record import sites
 from jupyter_inplace.record import torch_private as private
+from jupyter_inplace.record.deep_graphs import hold_some
 from jupyter_inplace.record.patching import Replacement, session_here
 from jupyter_inplace.record.reachable import reachable_tensors
 from jupyter_inplace.record.saved import Saved
@@ -87,15 +88,16 @@ class PythonInBackward:
                 self._session.fault(fault)
 
     def _forget(self, roots: Iterable[Any]) -> None:
-        seen: set[Any] = set()
+        seen: dict[Any, None] = {}
         stack = [root.grad_fn if isinstance(root, torch.Tensor) else root[0] for root in roots]
         while stack:
             node = stack.pop()
             if node is not None and node not in seen:
-                seen.add(node)
+                seen[node] = None
                 if isinstance(node, torch.autograd.function.BackwardCFunction):
                     self.kept.pop(node, None)
                 stack.extend(child for child, _ in node.next_functions)
+        hold_some(seen)
 
     def applied(self, out: Any) -> None:
         """Take what the backward of a Function that was just applied can read into the index of saved tensors."""

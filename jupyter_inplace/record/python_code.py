@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from jupyter_inplace.record import deep_graphs
+from jupyter_inplace.record.deep_graphs import hold_some
 from jupyter_inplace.record.torch_private import storage_id
 
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
@@ -42,8 +42,7 @@ def runs_python(roots: Iterable[Any], grads: Iterable[Any], held: Callable[[int]
     try:
         return _walk(stack, seen, held, accumulates)
     finally:
-        if len(seen) > deep_graphs.SHALLOW:
-            deep_graphs.hold_some(seen)
+        hold_some(seen)
 
 
 def _walk(stack: list[Any], seen: dict[Any, None], held: Callable[[int], bool], accumulates: bool) -> bool:

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from counting import session_now
+from counting import own_calls, session_now
 
 from jupyter_inplace import watch
 from jupyter_inplace.explain import damage, numbers
@@ -50,6 +50,23 @@ def test_two_passes_for_each_task_and_a_few_norms_for_each_row(tasks, leaves, mo
     assert len(report.gradients) == tasks * leaves
     assert len(passes) == 2 * tasks
     assert len(norms) <= 4 * tasks * leaves
+
+
+def test_the_explanation_grows_with_the_rows_of_gradients():
+    def calls(leaves):
+        ws = [torch.ones(2, requires_grad=True) for _ in range(leaves)]
+        with own_calls() as called:
+            with watch() as report:
+                h = torch.stack(ws).exp()
+                losses = [(h * (i + 1)).sum() for i in range(8)]
+                h.data.mul_(2)
+                sum(losses).backward()
+            assert len(report.gradients) == 8 * leaves
+        return len(called)
+
+    calls(4)  # the first time makes more: plans of operators, kinds of nodes
+    few, many = calls(16), calls(64)
+    assert many < 4.2 * few, (few, many)
 
 
 def test_rows_and_report_do_not_grow_with_the_number_of_writes():

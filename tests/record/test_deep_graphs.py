@@ -72,6 +72,23 @@ with watch(verify=False) as report:
     del first
 assert report.verdict == "corrupts"
 """,
+    "with a custom Function in it": """
+class Double(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x * 2
+
+    @staticmethod
+    def backward(ctx, g):
+        ctx.saved_tensors
+        return g * 2
+
+with watch() as report:
+    loss = grow(Double.apply(grow(w, 30_000)), 30_000).sum()
+    loss.backward()
+    del loss
+""",
     "in two that are in each other's way": """
 with watch() as report:
     a, b = w, w

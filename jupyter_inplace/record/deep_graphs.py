@@ -24,17 +24,16 @@ _EVERY = 499
 _lock = threading.Lock()
 _held: dict[Any, None] = {}
 _seen = 0
-_alone: int | None = (
-    None  # the references to a node that nothing but `_held` holds; 0 where a node's object dies before it
-)
+# The references to a node that nothing but `_held` holds; 0 where the object of a node dies before it does, None if not known yet.
+_alone: int | None = None
 
 
 def prepare() -> None:
     """Find out, where no operation is under way, whether nodes keep their Python objects in this torch."""
     global _alone
-    if _alone is None:
+    if _alone is None and not torch.is_inference_mode_enabled():
         with private.DisableTorchDispatch(), private.Unfollowed(), torch.enable_grad():
-            t = torch.ones(1, requires_grad=True) * 1
+            t = torch.ones(1, requires_grad=True).clone()
         nodes = [t.grad_fn]
         owned = _references(nodes)
         del t
@@ -48,8 +47,13 @@ def note(node: Any) -> None:
     _seen += 1
     if not _seen % _EVERY:
         hold((node,))
-    elif _held and _alone and getrefcount(next(reversed(_held))) <= _alone:
-        let_go()
+    elif _held and _alone:
+        try:
+            references = getrefcount(next(reversed(_held)))
+        except (RuntimeError, StopIteration):  # a collection came between
+            return
+        if references <= _alone:
+            let_go()
 
 
 def hold_some(nodes: Collection[Any]) -> None:

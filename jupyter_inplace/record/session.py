@@ -128,9 +128,9 @@ class Session:
         keep_out()
         done: list[Callable[[], None]] = []
         try:
+            deep_graphs.prepare()
             self.first_sequence = private.peek_sequence_nr()
             self.deep_from = self.first_sequence + deep_graphs.SHALLOW
-            deep_graphs.prepare()
             # The engine last: it counts the hooks that others make from here on.
             for part in (
                 self.freed,

@@ -127,6 +127,19 @@ with watch():
     assert ran.returncode == 0, ran.stderr[-2000:]
 
 
+def test_a_first_watch_in_inference_mode_leaves_it_open():
+    source = f"""{START}
+with torch.inference_mode(), watch():
+    pass
+with watch():
+    loss = grow(w).sum()
+    loss.backward()
+    del loss
+"""
+    ran = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr[-2000:]
+
+
 def test_of_ordinary_graphs_nothing_is_held(monkeypatch):
     held = []
     monkeypatch.setattr(deep_graphs, "hold", held.extend)

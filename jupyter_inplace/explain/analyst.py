@@ -15,12 +15,13 @@ from jupyter_inplace._syntax import parse
 from jupyter_inplace.explain import earlier, kept_gradients, severed, shared_results, unread
 from jupyter_inplace.explain.damage import Damage, leaf_targets, quiet
 from jupyter_inplace.explain.facts import BackwardFacts
-from jupyter_inplace.explain.graph import Graph, Node, is_python_node
+from jupyter_inplace.explain.graph import Graph, Node
 from jupyter_inplace.explain.in_flight import InFlight
 from jupyter_inplace.explain.integers import candidates
 from jupyter_inplace.explain.mixes import find_mixes
 from jupyter_inplace.explain.names import Names, namespaces, user_frame
-from jupyter_inplace.explain.pull import CannotPullError, Edge, ReferenceReading, pull
+from jupyter_inplace.explain.pull import Edge, pull
+from jupyter_inplace.explain.reading import CannotPullError, ReferenceReading
 from jupyter_inplace.explain.repair import Repair
 from jupyter_inplace.explain.root_names import root_name
 from jupyter_inplace.explain.split import Part, split
@@ -190,7 +191,7 @@ class Analyst:
         if given is None:
             self._follow(session, call, graph, parts, targets, facts, names, often)
         self._look_in_flight(session, call, graph, parts, targets, facts)
-        if any(type(node).__name__ == "CompiledFunctionBackward" for node in graph.nodes):
+        if graph.named("CompiledFunctionBackward"):
             facts.notes.append(COMPILED)
         if facts.gradients and (session.engine.hooks_since() or _has_hooks(graph, names)):
             facts.notes.append(
@@ -230,7 +231,7 @@ class Analyst:
         session.gradient_written = None
         if not call.python or self.never or call.frame is None or call.batched:
             return
-        if not any(is_python_node(node) for node in graph.nodes) and not session.engine.hooks_since():
+        if not graph.python_nodes and not session.engine.hooks_since():
             return
         starts = [(edge, grad) for edge, grad, _ in _starts(call)]
         found = InFlight(session, graph, starts, parts, targets, facts)

@@ -1,12 +1,13 @@
 """The damage that one backward call meets: overwritten saved tensors, the rows they spoil, the gradients as meant.
 
 Runs right before the engine does, while the graph is whole, and only where a saved tensor on a written storage is still
-alive (or `--gradients` asks). One walk a task gives the reference, a second one the run where some value changed.
+alive (or `--gradients` asks). One walk a task gives the reference, and the run where some value changed.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gc
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -15,14 +16,15 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from jupyter_inplace.explain import numbers
 from jupyter_inplace.explain.facts import BackwardFacts, ConflictFact, CutFact, GradientFact, SaveFact
-from jupyter_inplace.explain.graph import Graph, Node, is_python_node, saved_slots
+from jupyter_inplace.explain.graph import Graph, Node, saved_slots
 from jupyter_inplace.explain.integers import lost_tasks
 from jupyter_inplace.explain.names import Names
-from jupyter_inplace.explain.pull import AsRunReading, CannotPullError, Edge, ReferenceReading, is_of_distributed, pull
-from jupyter_inplace.explain.recomputed import holds_recomputation, judge, reads_again
+from jupyter_inplace.explain.passages import Passages
+from jupyter_inplace.explain.pull import Edge, is_of_distributed, pull, pull_both
+from jupyter_inplace.explain.reading import BothReadings, CannotPullError, ReferenceReading
+from jupyter_inplace.explain.recomputed import judge, reads_again
 from jupyter_inplace.explain.repair import Repair, WriteNode
 from jupyter_inplace.explain.split import Part
-from jupyter_inplace.explain.undo import undoing
 from jupyter_inplace.record.geometry import shared_bytes, view_of
 from jupyter_inplace.record.integers import IntegerWrite
 from jupyter_inplace.record.regions import Region
@@ -35,13 +37,20 @@ _MAX_SAVES = 2000
 
 @contextlib.contextmanager
 def quiet(session: Session) -> Iterator[None]:
-    """Our own torch operations: seen by no mode and no tensor class of anybody's, recorded by nobody."""
+    """Our own torch operations: seen by no mode and no tensor class of anybody's, recorded by nobody.
+
+    Python's collector of cycles rests meanwhile: lists of all nodes make it look through everything, and find nothing.
+    """
     before, session.muted = session.muted, True
+    collecting = gc.isenabled()
+    gc.disable()
     try:
         with _disable_current_modes(), Unfollowed(), without_grad():
             yield
     finally:
         session.muted = before
+        if collecting:
+            gc.enable()
 
 
 class Damage:
@@ -61,7 +70,7 @@ class Damage:
         self.repair, self.meant = repair, meant or graph
         self.integers: dict[Saved, list[IntegerWrite]] = {}
         self.regions: list[tuple[Any, Region]] = []
-        self.reading = ReferenceReading(session.python.kept)
+        self.reading = BothReadings(session.python.kept)
         # Gradients by (task, leaf): with saved tensors as the forward wrote them, with them as they are now, and with every
         # write recorded as well.
         self.untouched: dict[tuple[str, str], torch.Tensor | None] = {}
@@ -70,40 +79,42 @@ class Damage:
         self.versions: dict[tuple[str, str], list[tuple[int, float]]] = {}
         self.missing: set[str] = set()
         self.unrepaired: set[str] = set()
-        self._refusing: set[Node] = set()
         self._again: dict[Node, list[Saved]] = {}
         self._scale: dict[str, float] = {}
-        self._leaf_bits: list[int] | None = None
+        self._compared: dict[tuple[int, int], tuple[Any, ...]] = {}
+        self._norms: dict[int, float] = {}
+        self.passages = Passages(graph, [(task, part.edge[0]) for task, part in parts], targets)
+        self.meant_passages = self.passages
+        if repair is not None:
+            starts = [(task, repair.start(part.edge)[0]) for task, part in parts]
+            self.meant_passages = Passages(self.meant, starts, targets)
 
     def run(self, facts: BackwardFacts, touched: list[Saved], groups: dict[Edge, dict[Node, int]]) -> None:
         self._again = reads_again(self.graph, self.regions)
         self.reading.again = self._again
-        if holds_recomputation(self.graph):
+        if self.graph.recomputes:
             facts.notes.append("a checkpointed region was recomputed once more for the gradients, its writes undone")
-            with undoing():
-                self._pull_untouched(facts, groups)
-        else:
-            self._pull_untouched(facts, groups)
+        refusals = self._pull(groups, facts)
         touched = [saved for saved in touched if saved in self.reading.reader]
         raising = [saved for saved in touched if saved.overwritten]
-        changed: dict[Saved, bool | None] = {
-            s: numbers.same_values(s.value, s.tensor) is False for s in touched if s.clone is not None
-        }
+        changed = {saved: self.reading.is_changed(saved) for saved in touched if saved.clone is not None}
         silent = [saved for saved in touched if not saved.overwritten and changed.get(saved)]
         if silent or self._again:
-            with undoing() if self._again else contextlib.nullcontext():
-                self._pull_as_run(facts)
-            raising += [saved for saved in silent if self.reading.reader[saved] in self._refusing]
+            for task, reason in refusals.items():
+                facts.notes.append(f"gradients of {task} as run are missing: {reason}")
+            refusing = {reason.node for reason in refusals.values()}
+            raising += [saved for saved in silent if self.reading.reader[saved] in refusing]
+        else:
+            self.as_run.clear()
         cuts: list[WriteNode] = []
         if self.repair is not None:
-            with undoing() if self._again else contextlib.nullcontext():
-                self._pull_recorded(facts)
+            self._pull_recorded(facts)
             cuts = [write for write in self.repair.writes if write.changed or not write.cut.replayable]
-        broken = self._bits_of(raising)
+        broken = self._broken_by(raising)
         keys = dict.fromkeys((*self.untouched, *self.recorded))
         self._scale.update(dict.fromkeys((leaf for _, leaf in keys), 0.0))
         for (_, leaf), g in self.untouched.items():
-            self._scale[leaf] = max(self._scale[leaf], numbers.norm(g) or 0.0)
+            self._scale[leaf] = max(self._scale[leaf], self._norm(g))
         facts.gradients.extend(self._row(task, leaf, broken) for task, leaf in keys)
         if self.integers:
             lost_tasks(self, facts, self.integers)
@@ -126,13 +137,10 @@ class Damage:
         self._note_readers()
         touched = [saved for saved in touched if saved in self.reading.reader]
         raising = [saved for saved in touched if saved.overwritten]
-        broken = self._bits_of(raising)
-        bits = self._target_bits()
+        broken = self._broken_by(raising)
         for task, part in self.parts:
-            here = bits[self.graph.position[part.edge[0]]] if part.edge[0] in self.graph.position else 0
-            for i, leaf in enumerate(self.targets.values()):
-                if here >> i & 1:
-                    facts.gradients.append(GradientFact(task, leaf, "raises" if leaf in broken.get(task, ()) else "ok"))
+            for leaf in self.passages.reached(part.edge[0]).values():
+                facts.gradients.append(GradientFact(task, leaf, "raises" if leaf in broken.get(task, ()) else "ok"))
         for saved in raising:
             changed = numbers.same_values(saved.value, saved.tensor) is False if saved.clone is not None else False
             fact = self._conflict(saved, True, changed, facts.gradients, set())
@@ -141,19 +149,29 @@ class Damage:
 
     # --- gradients -------------------------------------------------------------------------------------------------------
 
-    def _pull_untouched(self, facts: BackwardFacts, groups: dict[Edge, dict[Node, int]]) -> None:
-        python = [node for node in self.graph.nodes if is_python_node(node) and not is_of_distributed(node)]
+    def _pull(self, groups: dict[Edge, dict[Node, int]], facts: BackwardFacts) -> dict[str, CannotPullError]:
+        """Gradients with saved tensors as the forward wrote them, and as run. Gives the tasks of which the run refuses something."""
+        python = [node for i in self.graph.python_nodes if not is_of_distributed(node := self.graph.nodes[i])]
+        refusals: dict[str, CannotPullError] = {}
         for task, part in self.parts:
-            reached = self._reached(self.graph, part.edge)
+            reached = self.passages.reached(part.edge[0])
+            found: dict[Any, Any] = {}
+            as_run: dict[Any, Any] | CannotPullError | None = None
             try:
-                found = pull(self.graph, [(part.edge, part.grad)], reached, self.reading, groups)
+                found, as_run = pull_both(
+                    self.graph, [(part.edge, part.grad)], reached, self.reading, groups, self.passages.useful
+                )
             except CannotPullError as reason:
                 self.missing.add(task)
                 facts.notes.append(f"gradients of {task} are missing: {reason}")
-                found = {}
                 self._note_readers()
+            if isinstance(as_run, CannotPullError):
+                # With the values of the forward it ran: the engine will meet the same error.
+                refusals[task] = as_run
             for key in reached.values():
                 self._add(self.untouched, (task, key), found.get(key))
+                if isinstance(as_run, dict):
+                    self._add(self.as_run, (task, key), as_run[key])
             for key, value in found.items():
                 if isinstance(key, tuple) and len(key) == 2 and isinstance(key[1], int):
                     self.versions.setdefault((task, key[0]), []).append((key[1], numbers.norm(value) or 0.0))
@@ -162,21 +180,7 @@ class Damage:
             facts.notes.append(
                 f"the backward of {', '.join(names)} was run once more for the reference gradients, its writes undone"
             )
-
-    def _pull_as_run(self, facts: BackwardFacts) -> None:
-        for task, part in self.parts:
-            if task in self.missing:
-                continue
-            reached = self._reached(self.graph, part.edge)
-            try:
-                found = pull(self.graph, [(part.edge, part.grad)], reached, AsRunReading(self.session.python.kept))
-            except CannotPullError as reason:
-                # With the values of the forward it ran: the engine will meet the same error.
-                self._refusing.add(reason.node)
-                facts.notes.append(f"gradients of {task} as run are missing: {reason}")
-                continue
-            for key in reached.values():
-                self._add(self.as_run, (task, key), found.get(key))
+        return refusals
 
     def _pull_recorded(self, facts: BackwardFacts) -> None:
         assert self.repair is not None
@@ -186,21 +190,15 @@ class Damage:
             if task in self.missing:
                 continue
             start = self.repair.start(part.edge)
-            reached = self._reached(self.meant, start)
+            reached = self.meant_passages.reached(start[0])
             try:
-                found = pull(self.meant, [(start, part.grad)], reached, reading)
+                found = pull(self.meant, [(start, part.grad)], reached, reading, useful=self.meant_passages.useful)
             except CannotPullError as reason:
                 self.unrepaired.add(task)
                 facts.notes.append(f"gradients of {task} with every write recorded are missing: {reason}")
                 continue
             for key in reached.values():
                 self._add(self.recorded, (task, key), found.get(key))
-
-    def _reached(self, graph: Graph, start: Edge) -> dict[Edge, str]:
-        if start[0] not in graph.position:
-            return {}
-        here = (self._target_bits() if graph is self.graph else self._bits_in(graph))[graph.position[start[0]]]
-        return {edge: key for i, (edge, key) in enumerate(self.targets.items()) if here >> i & 1}
 
     def _reference(self, key: tuple[str, str]) -> torch.Tensor | None:
         """What the gradient should be: with every write recorded, unless the run differs from the untouched one alone."""
@@ -223,7 +221,20 @@ class Damage:
         b: dict[tuple[str, str], torch.Tensor | None],
         key: tuple[str, str],
     ) -> bool:
-        return numbers.compare(a.get(key), b.get(key), self._scale.get(key[1], 0.0))[0] != "ok"
+        x, y = a.get(key), b.get(key)
+        return x is not y and self._compare(x, y, key[1])[0] != "ok"
+
+    def _compare(self, x: torch.Tensor | None, y: torch.Tensor | None, leaf: str) -> tuple[Any, ...]:
+        """As `numbers.compare`, once for two gradients. They stand in our tables: what has their id is them."""
+        key = (id(x), id(y))
+        if key not in self._compared:
+            self._compared[key] = numbers.compare(x, y, self._scale.get(leaf, 0.0))
+        return self._compared[key]
+
+    def _norm(self, g: torch.Tensor | None) -> float:
+        if id(g) not in self._norms:
+            self._norms[id(g)] = numbers.norm(g) or 0.0
+        return self._norms[id(g)]
 
     @staticmethod
     def _add(
@@ -245,7 +256,7 @@ class Damage:
         key = (task, leaf)
         known = task not in self.missing
         gradient = self._reference(key)
-        row.norm_reference = numbers.norm(gradient) if known else None
+        row.norm_reference = self._norm(gradient) if known else None
         by_version = self.versions.get(key, [])
         row.by_version = sorted(by_version) if len(by_version) > 1 else []
         if leaf in broken.get(task, ()):
@@ -254,33 +265,18 @@ class Damage:
         if not known:
             return row
         actual = self.as_run[key] if key in self.as_run else self.untouched.get(key)
-        row.status, row.relative_difference, row.cosine = numbers.compare(actual, gradient, self._scale.get(leaf, 0.0))
-        row.norm_as_run = numbers.norm(actual)
+        row.status, row.relative_difference, row.cosine = self._compare(actual, gradient, leaf)
+        row.norm_as_run = self._norm(actual)
         return row
 
     # --- who passes where ---------------------------------------------------------------------------------------------------
 
-    def _target_bits(self) -> list[int]:
-        if self._leaf_bits is None:
-            self._leaf_bits = self._bits_in(self.graph)
-        return self._leaf_bits
-
-    def _bits_in(self, graph: Graph) -> list[int]:
-        marks: dict[int, int] = {}
-        for i, (node, _) in enumerate(self.targets):
-            if node in graph.position:
-                marks[graph.position[node]] = marks.get(graph.position[node], 0) | 1 << i
-        return graph.bits(marks)
-
     def _cut(self, write: WriteNode, facts: BackwardFacts) -> None:
         """The rows that an unrecorded write makes wrong: those of the tasks that read it."""
         assert self.repair is not None
-        bits = self.meant.bits({self.meant.position[write]: 1}) if write in self.meant.position else []
-        starts = [(task, self.repair.start(part.edge)[0]) for task, part in self.parts]
-        tasks = [t for t, node in starts if node in self.meant.position and bits and bits[self.meant.position[node]]]
+        tasks = self.meant_passages.tasks(write)
         if not write.cut.replayable:
-            behind = self._bits_in(self.meant)[self.meant.position[write]] if bits else 0
-            leaves = {key for i, key in enumerate(self.targets.values()) if behind >> i & 1}
+            leaves = set(self.meant_passages.reached(write).values())
             for row in facts.gradients:
                 if row.task in tasks and row.task in self.unrepaired and row.leaf in leaves and row.status != "raises":
                     row.status = "wrong"
@@ -296,36 +292,12 @@ class Damage:
             hit = [task for task in dict.fromkeys(tasks) if any(row.task == task for row in rows)]
             facts.cuts.append(CutFact(write.cut.write, hit, sorted({row.leaf for row in rows})))
 
-    def behind(self, node: Node) -> set[str]:
-        """The targets that a gradient through `node` reaches."""
-        bits = 0
-        for child, _ in self.graph.next[self.graph.position[node]]:
-            if child is not None:
-                bits |= self._target_bits()[self.graph.position[child]]
-        return {key for i, key in enumerate(self.targets.values()) if bits >> i & 1}
-
-    def tasks_through(self, node: Node) -> list[str]:
-        bits = self.graph.bits({self.graph.position[node]: 1})
-        return list(
-            dict.fromkeys(
-                t for t, p in self.parts if p.edge[0] in self.graph.position and bits[self.graph.position[p.edge[0]]]
-            )
-        )
-
-    def _bits_of(self, raising: list[Saved]) -> dict[str, set[str]]:
+    def _broken_by(self, raising: list[Saved]) -> dict[str, set[str]]:
         """Per task the leaves whose path passes a node that would raise."""
-        nodes = list(dict.fromkeys(self.reading.reader[saved] for saved in raising))
-        if not nodes:
-            return {}
-        bits = self.graph.bits({self.graph.position[node]: 1 << i for i, node in enumerate(nodes)})
-        behind = [self.behind(node) for node in nodes]
         out: dict[str, set[str]] = {}
-        for task, part in self.parts:
-            if part.edge[0] in self.graph.position:
-                here = bits[self.graph.position[part.edge[0]]]
-                for i in range(len(nodes)):
-                    if here >> i & 1:
-                        out.setdefault(task, set()).update(behind[i])
+        for node in dict.fromkeys(self.reading.reader[saved] for saved in raising):
+            for task in self.passages.tasks(node):
+                out.setdefault(task, set()).update(self.passages.behind(node))
         return out
 
     # --- conflicts -------------------------------------------------------------------------------------------------------------
@@ -339,7 +311,7 @@ class Damage:
         corrupted: set[tuple[str, str]],
     ) -> ConflictFact | None:
         node = self.reading.reader[saved]
-        tasks, behind = self.tasks_through(node), self.behind(node)
+        tasks, behind = self.passages.tasks(node), self.passages.behind(node)
         if raises:
             verdict = "breaks"
             leaves = sorted({r.leaf for r in rows if r.task in tasks and r.leaf in behind})

@@ -71,10 +71,8 @@ class GradientTable:
 
     def refused(self, refusal: Refusal) -> None:
         """Rows of the tasks that a refused write keeps from being computed: they raise for the leaves behind the tensor."""
-        known = {(row.task, row.leaf) for row in self.rows}
         keep = [row for row in self.rows if row.task not in refusal.tasks or row.leaf not in refusal.leaves]
         new = [Gradient(task=task, leaf=leaf, status="raises") for task in refusal.tasks for leaf in refusal.leaves]
-        del known
         self.rows = (*keep, *new)
 
     def cosines(self) -> tuple[TaskCosine, ...]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import chain
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -66,12 +68,21 @@ class Graph:
         self._rewired = rewired or {}
         self._walk([node for node in roots if node is not None])
         hold_some(self.nodes)
+        # Positions by the type of the node: what is asked of each node is asked of each kind. Types of one name there may be several.
+        self.kinds: dict[type, list[int]] = {}
+        for i, kind in enumerate(map(type, self.nodes)):
+            if kind in self.kinds:
+                self.kinds[kind].append(i)
+            else:
+                self.kinds[kind] = [i]
         self._span: tuple[int, int] | None = None
-        self.leaves: list[int] = [i for i, node in enumerate(self.nodes) if is_leaf_node(node)]
+        self._recomputes: bool | None = None
+        self._parents: list[list[int]] | None = None
+        self.leaves: list[int] = self.named("AccumulateGrad")
 
     def _walk(self, roots: list[Node]) -> None:
         seen: set[Node] = set()
-        after: list[tuple[Node, tuple[tuple[Node, int], ...]]] = []
+        nodes, edges_of = self.nodes, self.next  # what is behind a node comes first: the other way round at the end
         stack: list[tuple[Node, Any, Any]] = []
         for root in reversed(roots):
             if root in seen:
@@ -88,16 +99,14 @@ class Graph:
                         stack.append((child, child_edges, iter(child_edges)))
                         break
                 else:
-                    after.append((node, edges))
+                    nodes.append(node)
+                    edges_of.append(edges)
                     stack.pop()
-        after.reverse()
-        for i, (node, edges) in enumerate(after):
-            self.nodes.append(node)
-            self.next.append(edges)
-            self.position[node] = i
-        position = self.position
-        self.links = [[(-1 if child is None else position[child], nr) for child, nr in edges] for edges in self.next]
-        self._inputs = [None] * len(self.nodes)
+        nodes.reverse()
+        edges_of.reverse()
+        position = self.position = dict(zip(nodes, range(len(nodes)), strict=True))
+        self.links = [[(-1 if child is None else position[child], nr) for child, nr in edges] for edges in edges_of]
+        self._inputs = [None] * len(nodes)
 
     def _edges(self, node: Node) -> tuple[tuple[Node, int], ...]:
         bent = self._rewired.get(node) if self._rewired else None
@@ -110,6 +119,38 @@ class Graph:
             known = self._inputs[position] = inputs_of(self.nodes[position])
         return known
 
+    def named(self, *names: str) -> list[int]:
+        """The positions of the nodes whose type has one of the names."""
+        found = [positions for kind, positions in self.kinds.items() if kind.__name__ in names]
+        return found[0] if len(found) == 1 else sorted(chain.from_iterable(found))
+
+    @property
+    def python_nodes(self) -> list[int]:
+        """The positions of the nodes whose backward is a custom Function's."""
+        return sorted(
+            i for positions in self.kinds.values() if is_python_node(self.nodes[positions[0]]) for i in positions
+        )
+
+    @property
+    def parents(self) -> list[list[int]]:
+        """By position, the positions of the nodes that have an edge to it, each once."""
+        if self._parents is None:
+            self._parents = [[] for _ in self.nodes]
+            for i, links in enumerate(self.links):
+                for child, _ in links:
+                    if child >= 0 and (not self._parents[child] or self._parents[child][-1] != i):
+                        self._parents[child].append(i)
+        return self._parents
+
+    @property
+    def recomputes(self) -> bool:
+        """Whether some node would run a checkpointed function to get at its saved tensors."""
+        if self._recomputes is None:
+            self._recomputes = any(
+                _any_fetches_again([self.nodes[i] for i in positions]) for positions in self.kinds.values()
+            )
+        return self._recomputes
+
     def bits(self, marked: dict[int, int]) -> list[int]:
         """For each node the union of `marked` bits over itself and everything that it leads to."""
         out = [0] * (len(self.nodes) + 1)  # the last one is where edges end that lead nowhere
@@ -121,6 +162,18 @@ class Graph:
             for child, _ in links[i]:
                 bits |= out[child]
             out[i] = bits
+        return out
+
+    def bits_from(self, marked: dict[int, int]) -> list[int]:
+        """For each node the union of `marked` bits over itself and everything that leads to it."""
+        out = [0] * (len(self.nodes) + 1)
+        for i, bits in marked.items():
+            out[i] = bits
+        for i, links in enumerate(self.links):
+            bits = out[i]
+            if bits:
+                for child, _ in links:
+                    out[child] |= bits
         return out
 
     def senders(self, roots: list[Node], useful: list[int]) -> dict[Node, int]:
@@ -148,24 +201,23 @@ class Graph:
         By number alone: regenerated nodes of views and nodes inside of others differ by a few from what was seen at the save.
         """
         if self._span is None:
-            numbers = [node._sequence_nr() for node in self.nodes if not is_leaf_node(node)]
+            leaves = set(self.leaves)
+            numbers = [node._sequence_nr() for i, node in enumerate(self.nodes) if i not in leaves]
             self._span = (min(numbers) - _SLACK, max(numbers) + _SLACK) if numbers else (0, -1)
         return self._span[0] <= sequence <= self._span[1]
 
     def readers(self, target: Node) -> list[Node]:
         """The nodes that read the value of a leaf: its consumers, those of its views in place of the views."""
-        wanted = {target}
-        found: list[Node] = []
-        for i in range(len(self.nodes) - 1, -1, -1):
-            node = self.nodes[i]
-            if node in wanted:
-                continue
-            if any(child in wanted for child, _ in self.next[i] if child is not None):
-                if type(node).__name__ in VIEW_NODES:
-                    wanted.add(node)
-                found.append(node)
+        found: dict[int, None] = {}
+        stack = [self.position[target]]
+        while stack:
+            for i in self.parents[stack.pop()]:
+                if i not in found:
+                    found[i] = None
+                    if type(self.nodes[i]).__name__ in VIEW_NODES:
+                        stack.append(i)
         # A view that nobody reads further is no reader; one that somebody reads is stood for by them.
-        return [node for node in found if node not in wanted]
+        return [self.nodes[i] for i in sorted(found, reverse=True) if type(self.nodes[i]).__name__ not in VIEW_NODES]
 
 
 def inputs_of(node: Node) -> tuple[Any, ...]:
@@ -201,16 +253,20 @@ def runs_user_code(node: Node) -> bool:
 _saved_attributes: dict[type, tuple[str, ...]] = {}
 
 
-def saved_slots(node: Node) -> list[tuple[str, Any]]:
-    """The saved variables of a node as (name, SavedTensor), without unpacking any. Empty once freed or where not shown."""
+def _slot_names(node: Node) -> tuple[str, ...]:
     kind = type(node)
     names = _saved_attributes.get(kind)
     if names is None:
         names = tuple(name for name in dir(kind) if name.startswith("_raw_saved_"))
         if not is_python_node(node):
             _saved_attributes[kind] = names
+    return names
+
+
+def saved_slots(node: Node) -> list[tuple[str, Any]]:
+    """The saved variables of a node as (name, SavedTensor), without unpacking any. Empty once freed or where not shown."""
     slots: list[tuple[str, Any]] = []
-    for name in names:
+    for name in _slot_names(node):
         try:
             value = getattr(node, name)
         except RuntimeError:
@@ -221,6 +277,34 @@ def saved_slots(node: Node) -> list[tuple[str, Any]]:
         elif value is not None:
             slots.append((short, value))
     return slots
+
+
+def _any_fetches_again(nodes: list[Node]) -> bool:
+    """Whether the saved tensors of one of these nodes, all of a kind, are a checkpointed function's.
+
+    What one node saves, one pair of hooks packed: the first tells.
+    """
+    fetch = [(name, attrgetter(f"{name}.data")) for name in _slot_names(nodes[0])]
+    for node in nodes:
+        for name, data_of in fetch:
+            try:
+                data = data_of(node)
+            except AttributeError:  # nothing saved there, or several
+                data = _first_data(node, name)
+            except RuntimeError:  # freed
+                break
+            if data is not None:
+                if type(data).__name__ == "_Holder":
+                    return True
+                break
+    return False
+
+
+def _first_data(node: Node, name: str) -> Any:
+    try:
+        return next((slot.data for slot in getattr(node, name) or () if slot is not None), None)
+    except (RuntimeError, AttributeError):
+        return None
 
 
 def scalar_output(node: Node, output_nr: int) -> bool:

@@ -17,7 +17,8 @@ from jupyter_inplace.explain.damage import quiet
 from jupyter_inplace.explain.engine_order import run_order
 from jupyter_inplace.explain.facts import BackwardFacts, CutFact, GradientFact
 from jupyter_inplace.explain.graph import Graph, Node, is_python_node
-from jupyter_inplace.explain.pull import CannotPullError, Edge, ReferenceReading, pull
+from jupyter_inplace.explain.pull import Edge, pull
+from jupyter_inplace.explain.reading import CannotPullError, ReferenceReading
 from jupyter_inplace.explain.split import Part
 from jupyter_inplace.record import torch_private as private
 from jupyter_inplace.record.geometry import View, view_of
@@ -64,6 +65,7 @@ class InFlight:
         self._reference: dict[tuple[str, str], torch.Tensor | None] = {}
         self._as_run: dict[tuple[str, str], torch.Tensor | None] = {}
         self._reading = ReferenceReading(session.python.kept)
+        self._as_before = private.dispatch_as_now()
         try:
             self._find(starts, parts)
         except CannotPullError as reason:
@@ -125,7 +127,8 @@ class InFlight:
         """A hook or a custom backward changed `t`, whose whole storage held `before` (flat)."""
         self._session.python.wrote = True
         known = len(self._facts.cuts)
-        with quiet(self._session):
+        # Seen is the write below autograd. A checkpointed function that is recomputed on the way has to be recorded as ever.
+        with quiet(self._session), self._as_before():
             self._wrote(write, t, before, func, args, kwargs)
             if len(self._facts.cuts) > known:
                 self._rows_for_all()

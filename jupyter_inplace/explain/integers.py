@@ -12,7 +12,8 @@ import torch
 
 from jupyter_inplace.explain import numbers
 from jupyter_inplace.explain.facts import BackwardFacts, CutFact
-from jupyter_inplace.explain.pull import CannotPullError, ReferenceReading, pull
+from jupyter_inplace.explain.pull import pull
+from jupyter_inplace.explain.reading import CannotPullError, ReferenceReading
 from jupyter_inplace.record.geometry import View, view_of
 from jupyter_inplace.record.integers import IntegerWrite
 from jupyter_inplace.record.saved import Saved, storages_of
@@ -54,7 +55,7 @@ def lost_tasks(damage: Damage, facts: BackwardFacts, found: dict[Saved, list[Int
         read = [
             saved
             for saved in found
-            if saved in damage.reading.reader and task in damage.tasks_through(damage.reading.reader[saved])
+            if saved in damage.reading.reader and task in damage.passages.tasks(damage.reading.reader[saved])
         ]
         for saved in read:
             for place in _suspects(found[saved], damage.session):

@@ -76,9 +76,8 @@ def _below(graph: Graph, start: Node) -> set[Node]:
 def _by_sender(graph: Graph, leaf: Node, ages: dict[Node, int], version_of: dict[int, int]) -> dict[Node, int]:
     """The version read through each node that sends a gradient to the leaf: its own, or its reader's where it is a view."""
     out: dict[Node, int] = {}
-    for i, node in enumerate(graph.nodes):
-        if not any(child is leaf for child, _ in graph.next[i]):
-            continue
+    for i in graph.parents[graph.position[leaf]]:
+        node = graph.nodes[i]
         if node in ages:
             out[node] = version_of[ages[node]]
         else:  # a view: the oldest reader above it

@@ -16,8 +16,20 @@ def _flat(g: torch.Tensor) -> torch.Tensor:
     return g.reshape(-1).to(torch.float64 if g.device.type != "mps" else torch.float32)
 
 
+# Norms between these were worked out without overflow, and nothing that counts has vanished, in float32 too.
+_SMALL, _LARGE = 1e-12, 1e12
+
+
+def _is_plain(*sizes: float) -> bool:
+    """Whether norms are of ordinary size: then all their numbers are finite."""
+    return all(_SMALL < size < _LARGE for size in sizes)
+
+
 def _size(x: torch.Tensor) -> float:
     """Euclidean norm, scaled so that squares of very large and very small numbers neither overflow nor vanish."""
+    size = float(torch.linalg.vector_norm(x))
+    if _is_plain(size):
+        return size
     top = float(x.abs().max()) if x.numel() else 0.0
     return top * float((x / top).norm()) if 0.0 < top < math.inf else top
 
@@ -36,22 +48,33 @@ def compare(
     zero, else ``wrong``. NaN equals NaN, an infinity itself. `scale` is the norm of a gradient to which this one gets
     added: what is lost in the rounding of the sum is no difference.
     """
-    if as_run is None and reference is None:
-        return "ok", 0.0, None
+    if as_run is reference:
+        return "ok", 0.0, (1.0 if norm(reference) else None)
     like = reference if reference is not None else as_run
     assert like is not None
     a = _flat(as_run) if as_run is not None else torch.zeros_like(_flat(like))
     b = _flat(reference) if reference is not None else torch.zeros_like(a)
     if a.shape != b.shape:
         return "wrong", None, None
+    if torch.equal(a, b):
+        return "ok", 0.0, (1.0 if _size(b) > 0 else None)
+    na, nb, nd = (float(torch.linalg.vector_norm(x)) for x in (a, b, a - b))
+    if _is_plain(na, nb, nd):
+        return _judged(a, b, na, nb, nd, scale, _epsilon(like.dtype))
     same = (a == b) | (a.isnan() & b.isnan())
     if bool(same.all()):
         return "ok", 0.0, (1.0 if _size(b) > 0 else None)
     zero = torch.zeros_like(a)
     na, nb = _size(a.where(a.isfinite(), zero)), _size(b.where(b.isfinite(), zero))
     nd = _size(zero.where(same, a - b))
+    return _judged(a, b, na, nb, nd, scale, _epsilon(like.dtype))
+
+
+def _judged(
+    a: torch.Tensor, b: torch.Tensor, na: float, nb: float, nd: float, scale: float, epsilon: float
+) -> tuple[str, float | None, float | None]:
+    """`compare` of two that are not the same, with their norms and that of the difference."""
     relative = nd / nb if nb > 0 else math.inf
-    epsilon = _epsilon(like.dtype)
     if math.isfinite(nd) and (nd <= 16 * epsilon * nb or nd <= epsilon * scale):
         return "ok", relative, _cosine(a, b, na, nb)
     if na == 0 and bool(a.isfinite().all()):
@@ -60,9 +83,10 @@ def compare(
 
 
 def _cosine(a: torch.Tensor, b: torch.Tensor, na: float, nb: float) -> float | None:
-    if not (0 < na < math.inf and 0 < nb < math.inf and bool(a.isfinite().all()) and bool(b.isfinite().all())):
+    if not (0 < na < math.inf and 0 < nb < math.inf):
         return None
-    return max(-1.0, min(1.0, float((a / na) @ (b / nb))))
+    product = float((a / na) @ (b / nb))
+    return max(-1.0, min(1.0, product)) if math.isfinite(product) else None  # an infinity or NaN in either shows
 
 
 def cosine(a: torch.Tensor, b: torch.Tensor) -> float | None:

@@ -35,18 +35,6 @@ def nodes_of(graph: Graph, region: Region, owner: Any) -> list[Node]:
     return found
 
 
-def holds_recomputation(graph: Graph) -> bool:
-    """Whether some node of the graph would run a checkpointed function to get at its saved tensors."""
-    for node in graph.nodes:
-        for _, slot in saved_slots(node):
-            try:
-                if type(slot.data).__name__ == "_Holder":
-                    return True
-            except (RuntimeError, AttributeError):
-                break
-    return False
-
-
 def changed_reads(region: Region) -> list[Saved]:
     """What the region read in the forward and would read differently now."""
     return [
@@ -73,8 +61,8 @@ def judge(session: Session, damage: Damage, facts: BackwardFacts, found: list[tu
         changed = changed_reads(region) if nodes else []
         if not changed:
             continue
-        tasks = list(dict.fromkeys(task for node in nodes for task in damage.tasks_through(node)))
-        behind = {leaf for node in nodes for leaf in damage.behind(node)}
+        tasks = list(dict.fromkeys(task for node in nodes for task in damage.passages.tasks(node)))
+        behind = {leaf for node in nodes for leaf in damage.passages.behind(node)}
         own = {
             damage.names.of(s.tensor) or damage.names.on_storage(s.tensor)
             for s in region.reads

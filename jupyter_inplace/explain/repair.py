@@ -14,7 +14,8 @@ import torch
 
 from jupyter_inplace.explain import numbers
 from jupyter_inplace.explain.graph import VIEW_NODES, Graph, Node
-from jupyter_inplace.explain.pull import CannotPullError, Edge
+from jupyter_inplace.explain.pull import Edge
+from jupyter_inplace.explain.reading import CannotPullError
 from jupyter_inplace.record import hooks, unrecorded
 from jupyter_inplace.record.derived import Part
 from jupyter_inplace.record.unrecorded import Cut
@@ -81,7 +82,8 @@ class Repair:
             self._cuts.setdefault(cut.identity.key, []).append(cut)
         producers = {}
         wanted = {(kind, sequence) for kind, sequence, _ in self._cuts}
-        for node in graph.nodes:
+        for i in graph.named(*{kind for kind, _ in wanted}):
+            node = graph.nodes[i]
             key = (type(node).__name__, node._sequence_nr())
             if key in wanted:
                 producers[key] = node
@@ -105,12 +107,15 @@ class Repair:
 
     def _bend(self, producer: Node, nr: int, chain: list[Cut], roots: list[Node], now: int) -> None:
         aliases = self._aliases(producer)
-        for node in self._graph.nodes:
+        graph = self._graph
+        readers = {i for alias in aliases for i in graph.parents[graph.position[alias]]}
+        for i in sorted(readers):
+            node = graph.nodes[i]
             if node in aliases:
                 continue
-            edges = self._rewired.get(node, self._graph.next[self._graph.position[node]])
+            edges = self._rewired.get(node, graph.next[i])
             age = sum(cut.sequence <= node._sequence_nr() for cut in chain)
-            if not age or not any(child in aliases for child, _ in edges):
+            if not age:
                 continue
             if type(node).__name__ == "CopySlices" and any(cut.sequence == node._sequence_nr() for cut in chain):
                 age -= 1  # the write's own node
@@ -130,11 +135,14 @@ class Repair:
 
     def _aliases(self, producer: Node) -> set[Node]:
         """The producer, and the view nodes through which it is read."""
-        found = {producer}
-        for i in range(len(self._graph.nodes) - 1, -1, -1):
-            node = self._graph.nodes[i]
-            if type(node).__name__ in VIEW_NODES and any(child in found for child, _ in self._graph.next[i]):
-                found.add(node)
+        graph = self._graph
+        found, stack = {producer}, [producer]
+        while stack:
+            for i in graph.parents[graph.position[stack.pop()]]:
+                node = graph.nodes[i]
+                if type(node).__name__ in VIEW_NODES and node not in found:
+                    found.add(node)
+                    stack.append(node)
         return found
 
     def _aged(self, producer: Node, nr: int, chain: list[Cut], age: int, edge: Edge) -> Edge:

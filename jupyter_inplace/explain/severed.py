@@ -51,8 +51,10 @@ def _producer(graph: Graph, severance: Severance) -> Node:
 def mark(damage: Damage, facts: BackwardFacts, found: list[Found]) -> None:
     """Spoil the rows of the tasks that read a severed tensor afterwards, for the leaves behind it."""
     for severance, producer, after in found:
-        tasks = list(dict.fromkeys(task for node in after for task in damage.tasks_through(node)))
-        leaves = {key for (node, _), key in damage.targets.items() if node is producer} | damage.behind(producer)
+        tasks = list(dict.fromkeys(task for node in after for task in damage.passages.tasks(node)))
+        leaves = {key for (node, _), key in damage.targets.items() if node is producer} | damage.passages.behind(
+            producer
+        )
         rows = {(row.task, row.leaf): row for row in facts.gradients}
         for task in tasks:
             for leaf in sorted(leaves):

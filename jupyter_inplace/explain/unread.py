@@ -59,7 +59,7 @@ def begins(
         leaves = [node for node in leaves if id(node.variable) in wanted]
     if not leaves or any(_has_reader(node.variable) for node in leaves):
         return
-    if any(type(node).__name__ == "BackwardHookFunctionBackward" for node in graph.nodes):
+    if graph.named("BackwardHookFunctionBackward"):
         return
     names = {node: targets.get((node, 0), "?") for node in leaves}
     bits = graph.bits({graph.position[node]: 1 << i for i, node in enumerate(leaves)})

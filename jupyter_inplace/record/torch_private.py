@@ -121,6 +121,14 @@ def dispatch_is_off() -> bool:
     return bool(key_excluded(_PYTHON_KEY))
 
 
+def dispatch_as_now() -> Callable[[], contextlib.AbstractContextManager[Any]]:
+    """Gives contexts in which operations take the way that they take now, even in what is called from within one of them."""
+    guard = getattr(_C, "_ForceDispatchKeyGuard", None)
+    if guard is None:
+        return contextlib.nullcontext
+    return functools.partial(guard, _C._dispatch_tls_local_include_set(), _C._dispatch_tls_local_exclude_set())
+
+
 # Taken out of force on a thread (`key_excluded`) while a kernel is at work that runs below autograd: what is called then is part of it.
 BELOW_AUTOGRAD = getattr(getattr(_C, "DispatchKey", None), "ADInplaceOrView", None)
 

@@ -7,6 +7,7 @@ import itertools
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from jupyter_inplace import watch
 from jupyter_inplace.explain.graph import Graph, saved_slots, scalar_output
@@ -167,3 +168,48 @@ def test_a_graph_left_over_costs_the_next_one_nothing():
     assert len(runs) == 1
     assert outer.verdict == "breaks"  # the graph that is left over would raise
     assert kept.requires_grad
+
+
+def test_parents_and_what_comes_from_above():
+    _, loss = _program()
+    graph = Graph([loss.grad_fn])
+    for i, node in enumerate(graph.nodes):
+        above = [k for k, parent in enumerate(graph.nodes) if any(child is node for child, _ in parent.next_functions)]
+        assert sorted(graph.parents[i]) == above
+    bits = graph.bits_from({i: 1 << i for i in range(len(graph.nodes))})
+    for i, node in enumerate(graph.nodes):
+        leading = {k for k, other in enumerate(graph.nodes) if node in _all_nodes(other)}
+        assert {k for k in range(len(graph.nodes)) if bits[i] >> k & 1} == leading
+
+
+def test_nodes_by_the_name_of_their_kind():
+    _, loss = _program()
+    graph = Graph([loss.grad_fn])
+    for names in (("TanhBackward0",), ("TBackward0", "SigmoidBackward0"), ("AccumulateGrad",), ("Nobody",), ()):
+        assert graph.named(*names) == [i for i, node in enumerate(graph.nodes) if type(node).__name__ in names]
+
+
+def test_functions_of_one_name_are_all_python_nodes():
+    def function():
+        class Double(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx, x):
+                return x * 2
+
+            @staticmethod
+            def backward(ctx, g):
+                return g * 2
+
+        return Double.apply
+
+    h = function()(function()(torch.ones(2, requires_grad=True)).exp())
+    graph = Graph([h.grad_fn])
+    assert [type(graph.nodes[i]).__name__ for i in graph.python_nodes] == ["DoubleBackward"] * 2
+
+
+def test_a_graph_with_a_checkpointed_function_recomputes():
+    w = torch.ones(2, requires_grad=True)
+    assert not Graph([w.exp().sum().grad_fn]).recomputes
+    assert not Graph([(w * 2).grad_fn]).recomputes
+    inner = checkpoint(lambda x: torch.stack([x, x]).exp().prod(), w, use_reentrant=False)
+    assert Graph([(inner * 2).grad_fn]).recomputes

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from jupyter_inplace.explain.graph import Graph
-from jupyter_inplace.explain.pull import CannotPullError, ReferenceReading, pull
+from jupyter_inplace.explain.pull import pull
+from jupyter_inplace.explain.reading import CannotPullError, ReferenceReading
 
 
 class _Cube(torch.autograd.Function):

@@ -1,0 +1,44 @@
+"""Checkpointed functions that a walk of ours recomputes while a backward of the program is under way.
+
+A checkpoint keeps what it recomputed under the number of the backward that asks, for the other nodes of that backward. What is
+recomputed for a walk is none of it: as far as the checkpoint can tell, no backward is under way then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from threading import get_ident
+from typing import Any
+
+from torch import _C
+
+_lock = threading.Lock()
+_apart: dict[int, int] = {}  # by thread, how many blocks it is in
+_original: Any = None
+
+
+def _number() -> int:
+    return -1 if get_ident() in _apart else int(_original())
+
+
+@contextlib.contextmanager
+def apart_from_backward() -> Iterator[None]:
+    """On this thread torch says meanwhile that no backward is under way."""
+    global _original
+    thread = get_ident()
+    with _lock:
+        if not _apart:
+            _original = _C._current_graph_task_id
+            _C._current_graph_task_id = _number
+        _apart[thread] = _apart.get(thread, 0) + 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _apart[thread] -= 1
+            if not _apart[thread]:
+                del _apart[thread]
+            if not _apart:
+                _C._current_graph_task_id = _original

@@ -197,8 +197,7 @@ class _Walk:
         """None where they are those of the reference."""
         reading = self.both
         assert reading is not None
-        differs, reading.differs = reading.differs, False
-        if (as_run is None and not differs) or self.refused is not None:
+        if (not reading.differed() and as_run is None) or self.refused is not None:
             return None
         reading.as_run = True
         try:

@@ -54,32 +54,39 @@ class ReferenceReading(hooks.Reading):
 
 
 class BothReadings(ReferenceReading):
-    """Saved tensors as the forward wrote them; and where a node reads something else now, it is told: then it reads `as_run` too.
+    """Saved tensors as the forward wrote them; after a node it tells whether they are something else now, to be read `as_run` then.
 
     What torch refuses to read has no value as run: there the reference stands for it.
     """
 
     def __init__(self, kept: Mapping[Any, list[Any]] | None = None) -> None:
         super().__init__(kept)
-        self.differs = False  # whether what was read since this was last unset is something else now
         self.as_run = False
         self.changed: dict[Saved, bool | None] = {}  # None where it cannot be told
+        self._copied: list[
+            Saved
+        ] = []  # of what was read since `differed` was last asked, that of which there is a copy
 
     def value(self, saved: Saved) -> torch.Tensor:
         if saved.clone is None:
             return super().value(saved)
-        if self.as_run:
-            return super().value(saved) if saved.overwritten else _present(saved.tensor)
-        if not self.differs and self.is_changed(saved) is not False and not saved.overwritten:
-            self.differs = True
+        refused = saved.overwritten
+        if self.as_run and not refused:
+            return _present(saved.tensor)
+        if not self.as_run and not refused:
+            self._copied.append(saved)
         return super().value(saved)
 
     def memory(self, node: Node) -> contextlib.AbstractContextManager[set[int]]:
         if self.as_run:
             return holding(())
-        if any(self.is_changed(saved) is not False for saved in self._besides(node)):
-            self.differs = True
+        self._copied += self._besides(node)
         return super().memory(node)
+
+    def differed(self) -> bool:
+        """Whether something that was read since the last time holds other values now. Asked when `memory` is over."""
+        copied, self._copied = self._copied, []
+        return any(self.is_changed(saved) is not False for saved in copied)
 
     def is_changed(self, saved: Saved) -> bool | None:
         """Whether the memory holds other values than the forward wrote down; None where that cannot be told."""

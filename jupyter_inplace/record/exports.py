@@ -16,7 +16,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from jupyter_inplace.record import sites
 from jupyter_inplace.record import torch_private as private
-from jupyter_inplace.record.freed import is_gone
+from jupyter_inplace.record.freed import is_gone, is_own_memory
 from jupyter_inplace.record.freed import underlying_storage as _storage
 from jupyter_inplace.record.geometry import byte_range, view_of
 from jupyter_inplace.record.handed_out import HandedOut, same_bits
@@ -136,23 +136,13 @@ class Exports:
         if self.policy == "all" or self._is_exported(t):
             self.hold(saved)
 
-    def saw_input(self, saved: Saved, t: torch.Tensor) -> None:
-        """The same for a leaf that needs no gradient, while nothing has left: it may have come in from outside."""
-        if self._policy == "exported":
-            try:
-                if not t.is_cpu or _storage(t).resizable():
-                    return
-            except RuntimeError:  # it has no storage
-                return
-        self.saw(saved, t)
-
     def _is_exported(self, t: torch.Tensor) -> bool:
         if self._storages and private.storage_id(t) in self._storages:
             return True
         # What came in from outside before the watch: asked for plain inputs only, since outputs are torch's own memory.
         if t.requires_grad or not t.is_cpu or t.layout is not torch.strided:
             return False
-        return not _storage(t).resizable()
+        return not is_own_memory(t)
 
     def hold(self, saved: Saved) -> None:
         t = saved.tensor

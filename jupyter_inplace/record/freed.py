@@ -61,6 +61,14 @@ class FreedMemory:
             session.fault(fault)
 
 
+def is_own_memory(t: torch.Tensor) -> bool:
+    """Whether torch made the memory of a tensor, as far as can be told: what came in from outside cannot be resized."""
+    try:
+        return not t.is_cpu or bool(underlying_storage(t).resizable())
+    except RuntimeError:  # it has no storage
+        return True
+
+
 def is_gone(t: torch.Tensor) -> bool:
     """Whether the memory of a tensor is not there: its storage is too small for it."""
     if t.layout is not torch.strided:

@@ -13,6 +13,7 @@ from torch.overrides import has_torch_function_unary as _followed
 
 from jupyter_inplace.record import deep_graphs
 from jupyter_inplace.record import torch_private as private
+from jupyter_inplace.record.freed import is_own_memory
 from jupyter_inplace.record.message import detached_error, version_error
 from jupyter_inplace.record.patching import Replacement, session_here
 from jupyter_inplace.record.saved import Saved
@@ -257,7 +258,7 @@ def _make_pack(ref: weakref.ref[Session]) -> Any:
                     else:
                         saved.site, saved.module = session.note_place(sequence if not custom else -1)
                     session.index.pending.append(_weak(saved))
-                    if session.exports.asks or (node is None and not t.requires_grad):
+                    if session.exports.asks or (node is None and not t.requires_grad and not is_own_memory(t)):
                         session.saw(saved, t, sequence, caller)
             except Exception as fault:
                 session.fault(fault)

@@ -6,6 +6,7 @@ what it costs in a benchmark of small operations.
 
 from __future__ import annotations
 
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -43,6 +44,7 @@ def _rows(session: Session, plan: Plan, args: Any, kwargs: Any) -> list[tuple[Wr
         return None
     found: list[tuple[Write, int, int]] = []
     site: Any = None
+    module: Any = None
     for t in plan.tensors(args, kwargs):
         storage = _of_no_concern(session, plan, t, args, kwargs)
         if not storage:
@@ -57,6 +59,7 @@ def _rows(session: Session, plan: Plan, args: Any, kwargs: Any) -> list[tuple[Wr
         session.rewritten = session.rewritten or t.requires_grad
         found.append((row, storage, t._version))
     session.order += 1
+    session.written_at = (site, None if module is None else weakref.ref(module))
     return found
 
 
@@ -71,7 +74,8 @@ def enter(session: Session, plan: Plan, found: list[tuple[Write, int, int]], ord
             # What such an operation saves of its running statistics it never reads back.
             written = {storage for _, storage, _ in found}
             for saved in session.index.newer_than(order):
-                saved.never_read = saved.never_read or private.storage_id(saved.tensor) in written
+                if private.storage_id(saved.tensor) in written:
+                    saved.never_read = True
     except Exception as fault:
         session.fault(fault)
 

@@ -67,6 +67,7 @@ class Session:
         # Where the node with number `place_of` saves: its site, and a weak reference to the module that is called there.
         self.place_of = -1
         self.place: tuple[Any, Any] = (None, None)
+        self.written_at: tuple[Any, Any] = (None, None)  # the same of the last write that was like one before it
         # Whether operations have to be looked at that write to nothing: `attend` says so, `look` takes it back.
         self.attentive = False
         self.midway: tuple[int, int, int] | None = None
@@ -226,10 +227,7 @@ class Session:
         Then the mode comes back, in the middle of that operation: what it does inside of itself is its own.
         """
         bare = self.stack.bare
-        if self.exports.asks:
-            self.exports.saw(saved, t)
-        else:
-            self.exports.saw_input(saved, t)
+        self.exports.saw(saved, t)
         if bare and not self.stack.wired:
             self.midway = (sequence, id(frame), frame.f_lasti)
 

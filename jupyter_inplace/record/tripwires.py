@@ -85,6 +85,7 @@ def _kernel(base: str, overload: str) -> Callable[..., Any]:
     tensors: tuple[int, ...] = ()
 
     include, key, excluded, below = private.include_key, private.TRIPWIRE, private.key_excluded, private.BELOW_AUTOGRAD
+    peek = private.peek_sequence_nr
 
     def tripwire(*args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
@@ -93,6 +94,13 @@ def _kernel(base: str, overload: str) -> Callable[..., Any]:
             tensors = _where_numbers_are_refused(base, overload)
             func, plan = _plan(base, overload)
             call = private.operation(base, overload)
+        inside = excluded(below)  # what an operator does inside of itself is its own: a kernel runs below autograd
+        if inside and not tensors:  # most often
+            try:
+                include(key, False)
+                return call(*args, **kwargs)
+            finally:
+                include(key, True)
         session = session_here()
         wired = session is not None and session.stack.wired  # if not, a guard of somebody's put the key back
         try:
@@ -101,15 +109,19 @@ def _kernel(base: str, overload: str) -> Callable[..., Any]:
                 if i < len(args) and not isinstance(args[i], torch.Tensor):
                     args = _numbers_as_tensors(args, tensors)
                     break
-            # What an operator does inside of itself is its own: a kernel runs below autograd.
-            if excluded(below) or not wired or session.muted or private.dispatch_is_off():  # type: ignore[union-attr]
+            if inside or not wired or session.muted or private.dispatch_is_off():  # type: ignore[union-attr]
                 return call(*args, **kwargs)
             session.drop_fresh()  # type: ignore[union-attr]
             if plan is not None:
                 known = repeated(session, plan, args, kwargs)  # type: ignore[arg-type]
                 if known is not None:
                     session.last_op, order = func, session.order  # type: ignore[union-attr]
-                    out = call(*args, **kwargs)
+                    if known:  # the node that is made now saves at the same place
+                        session.place, session.place_of = session.written_at, peek()  # type: ignore[union-attr]
+                    try:
+                        out = call(*args, **kwargs)
+                    finally:
+                        session.place_of = -1  # type: ignore[union-attr]
                     session.packed_by(func)  # type: ignore[union-attr]
                     enter(session, plan, known, order)  # type: ignore[arg-type]
                     return out

@@ -304,6 +304,34 @@ def more_memories_than_rows():
         kept.append(torch.zeros(1).add_(1))
 
 
+def saved_after_a_write_that_makes_no_node():
+    x, w = torch.zeros(2), torch.ones(2, requires_grad=True)
+    for _ in range(5):
+        x.add_(1)
+    h = w.exp()
+    h.mul_(2)
+    h.sum().backward()
+
+
+def saved_after_a_refused_write():
+    x, w = torch.zeros(2), torch.ones(2, requires_grad=True)
+    for size in (2, 2, 2, 3):
+        with contextlib.suppress(RuntimeError):
+            x.add_(torch.ones(size))
+    h = w.exp()
+    h.mul_(2)
+    h.sum().backward()
+
+
+def saved_by_the_write_itself():
+    w = torch.ones(2, requires_grad=True)
+    for _ in range(12):
+        h = w * 2
+        torch.relu_(h)
+    h.data.mul_(-3)
+    h.sum().backward()
+
+
 PROGRAMS = (
     activations,
     activations_of_no_backward,
@@ -336,6 +364,9 @@ PROGRAMS = (
     lists,
     outputs,
     refused,
+    saved_after_a_write_that_makes_no_node,
+    saved_after_a_refused_write,
+    saved_by_the_write_itself,
 )
 
 

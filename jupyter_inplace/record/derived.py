@@ -85,20 +85,20 @@ class Derived:
 
     def __init__(self) -> None:
         self.wanted = False  # whether the source under watch writes through aliases at all
-        self._roots: dict[int, StorageWeakRef] = {}
+        self.roots: dict[int, StorageWeakRef] = {}  # by storage
         self._made: dict[int, tuple[StorageWeakRef, Step]] = {}
 
     @property
     def any(self) -> bool:
-        return bool(self._roots)
+        return bool(self.roots)
 
     def watch(self, t: torch.Tensor) -> bool:
         """`t` is a non-leaf that gets an unconnected alias. Returns whether operations have to be looked at from now on."""
         if not self.wanted or t.numel() < 2 or t.layout is not torch.strided:
             return False
-        self._roots[private.storage_id(t)] = StorageWeakRef(underlying_storage(t))
-        if len(self._roots) > _STORAGES:
-            del self._roots[next(iter(self._roots))]
+        self.roots[private.storage_id(t)] = StorageWeakRef(underlying_storage(t))
+        if len(self.roots) > _STORAGES:
+            del self.roots[next(iter(self.roots))]
         return True
 
     def read(self, func: Any, args: Any, kwargs: Any) -> Step | None:
@@ -117,7 +117,7 @@ class Derived:
     def _knows(self, value: Any) -> bool:
         if isinstance(value, torch.Tensor):
             storage = private.storage_id(value)
-            return not value.requires_grad and (storage in self._roots or storage in self._made)
+            return not value.requires_grad and (storage in self.roots or storage in self._made)
         return isinstance(value, (list, tuple)) and any(self._knows(item) for item in value)
 
     def _keep(self, value: Any, parts: list[Part]) -> Any:
@@ -136,7 +136,7 @@ class Derived:
     def part(self, t: torch.Tensor) -> Part | None:
         """What is known of a tensor's memory."""
         storage, view = private.storage_id(t), view_of(t)
-        root, made = self._roots.get(storage), self._made.get(storage)
+        root, made = self.roots.get(storage), self._made.get(storage)
         if view is None or t.nbytes > _MAX_BYTES:
             return None
         if made is not None and not made[0].expired() and made[1].view == view:
@@ -149,7 +149,7 @@ class Derived:
         """The operation gave `out`."""
         if isinstance(out, torch.Tensor) and not out.requires_grad and out.layout is torch.strided:
             storage = private.storage_id(out)
-            if storage in self._roots:
+            if storage in self.roots:
                 return  # a view of the memory, or a write to it
             step.view = view_of(out)
             step.flat = step.flat or not (out.is_floating_point() or out.is_complex())
@@ -171,7 +171,7 @@ class Derived:
         self._made.pop(storage, None)
 
     def clear(self) -> None:
-        self._roots.clear()
+        self.roots.clear()
         self._made.clear()
 
 

@@ -207,7 +207,10 @@ def _is_late_output(node: Any, sequence: int) -> bool:
     A view whose base was written gets its own node made anew when it is read, after the reader took its number: the newest node is then
     one that the reader leads to.
     """
-    return any(child is not None and child._sequence_nr() == sequence for child, _ in node.next_functions)
+    for child, _ in node.next_functions:  # noqa: SIM110 - a generator would cost each saved tensor of the program
+        if child is not None and child._sequence_nr() == sequence:
+            return True
+    return False
 
 
 def _make_pack(ref: weakref.ref[Session]) -> Any:

@@ -40,7 +40,7 @@ def _rows(session: Session, plan: Plan, args: Any, kwargs: Any) -> list[tuple[Wr
     None where one is the first of its kind, or where it concerns anything that is followed: what was saved or is about to be,
     leaves, what autograd will not record, aliases, gradients that are unread or kept.
     """
-    if session.muted or session.engine.depth or session.unrecorded.derived.any or session.shared_results.known:
+    if session.muted or session.engine.depth or session.unrecorded.derived.roots or session.shared_results.known:
         return None
     found: list[tuple[Write, int, int]] = []
     site: Any = None
@@ -100,7 +100,7 @@ def _of_no_concern(session: Session, plan: Plan, t: Any, args: Any, kwargs: Any)
         or storage in session.leaf_storages
         or storage in session.unread.held
         or storage in session.kept_gradients.known
-        or (session.unrecorded.any and session.unrecorded.knows(storage))
+        or (storage in session.unrecorded.by_storage and session.unrecorded.knows(storage))
         or session.index.bucket(storage) is not None
         # The operation itself may save what it writes, under another name.
         or not (plan.hidden or len(args) == 1 or _apart(t, storage, args))

@@ -228,18 +228,18 @@ class SavedIndex:
         self._sorted: dict[int, list[weakref.ref[Saved]]] = {}  # by storage: to be put into its bucket
         self._buckets: dict[int, Bucket] = {}
         self._prune_at = 512
-        self._pending_prune_at = 65536
+        self.prune_pending_at = 65536
         self.touched: list[weakref.ref[Saved]] = []
 
     def add(self, saved: Saved) -> None:
         self.pending.append(weakref.ref(saved))
-        self.prune()
+        if len(self.pending) > self.prune_pending_at:
+            self.prune()
 
     def prune(self) -> None:
-        """Forget the dead among what no write has sorted yet, once there is much of it."""
-        if len(self.pending) > self._pending_prune_at:
-            self.pending = [ref for ref in self.pending if ref() is not None]
-            self._pending_prune_at = max(65536, 2 * len(self.pending))
+        """Forget the dead among what no write has sorted yet. Worth it once there are more than `prune_pending_at`."""
+        self.pending = [ref for ref in self.pending if ref() is not None]
+        self.prune_pending_at = max(65536, 2 * len(self.pending))
 
     def newer_than(self, order: int) -> Iterator[Saved]:
         """What was packed after a moment of program order, newest first, of what no write has sorted yet."""

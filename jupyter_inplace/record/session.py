@@ -199,7 +199,9 @@ class Session:
 
     def note_place(self, sequence: int) -> tuple[Any, Any]:
         """Where the program stands that is saving a tensor, remembered for the rest of what node `sequence` saves."""
-        self.index.prune()
+        index = self.index
+        if len(index.pending) > index.prune_pending_at:
+            index.prune()
         site, module = sites.find_site_and_module(_CALL_IMPL, 2, self.cell_files)
         self.place = (site, None if module is None else weakref.ref(module))
         self.place_of = -1 if self.engine.depth else sequence

@@ -174,7 +174,7 @@ def _outward(
                     break
         elif code.co_filename in cell_files:
             if not in_cell:
-                key, in_cell = (key[0], key[1], code_ref(code), frame.f_lasti), True
+                key, in_cell = (key[0], key[1], _refs.get(id(code)) or code_ref(code), frame.f_lasti), True
             if module is not None or code.co_name == "<module>":
                 break
         elif code is outermost or (code.co_name == "<module>" and in_cell and is_user_code(code.co_filename)):

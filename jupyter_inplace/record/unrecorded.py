@@ -90,7 +90,7 @@ class UnrecordedWrites:
 
     def __init__(self) -> None:
         # By storage, with a weak reference to it: addresses are given out again.
-        self._by_storage: dict[int, tuple[StorageWeakRef, list[Identity]]] = {}
+        self.by_storage: dict[int, tuple[StorageWeakRef, list[Identity]]] = {}
         self.cuts: list[Cut] = []
         self.derived = Derived()
 
@@ -108,20 +108,20 @@ class UnrecordedWrites:
         storage = private.storage_id(t)
         known = self._known(storage)
         if known is None:
-            if len(self._by_storage) >= _STORAGES:
-                del self._by_storage[next(iter(self._by_storage))]
+            if len(self.by_storage) >= _STORAGES:
+                del self.by_storage[next(iter(self.by_storage))]
             known = []
-            self._by_storage[storage] = (StorageWeakRef(underlying_storage(t)), known)
+            self.by_storage[storage] = (StorageWeakRef(underlying_storage(t)), known)
         if all(other.key != identity.key for other in known):
             known.append(identity)
             del known[:-_PER_STORAGE]
 
     def _known(self, storage: int) -> list[Identity] | None:
-        found = self._by_storage.get(storage)
+        found = self.by_storage.get(storage)
         if found is None:
             return None
         if found[0].expired():
-            del self._by_storage[storage]
+            del self.by_storage[storage]
             return None
         return found[1]
 
@@ -163,7 +163,7 @@ class UnrecordedWrites:
     @property
     def any(self) -> bool:
         """Whether any tensor has an alias that autograd does not connect with it."""
-        return bool(self._by_storage)
+        return bool(self.by_storage)
 
     def enter(self, cuts: Sequence[Cut], write: Any) -> None:
         for cut in cuts:
@@ -178,7 +178,7 @@ class UnrecordedWrites:
 
     def clear(self) -> None:
         self.cuts.clear()
-        self._by_storage.clear()
+        self.by_storage.clear()
         self.derived.clear()
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from jupyter_inplace.record import torch_private as private
 from jupyter_inplace.record.deep_graphs import hold_some
 
 Node = Any  # torch.autograd.graph.Node; each C++ node has a Python type of its own
@@ -50,6 +51,8 @@ VIEW_NODES = frozenset(
 
 _SLACK = 16  # of sequence numbers
 
+_next_functions = attrgetter("next_functions")
+
 
 class Graph:
     """Everything reachable from some root nodes, in an order in which each node stands before those it leads to.
@@ -82,20 +85,21 @@ class Graph:
 
     def _walk(self, roots: list[Node]) -> None:
         seen: set[Node] = set()
+        edges_at = self._edges if self._rewired else _next_functions
         nodes, edges_of = self.nodes, self.next  # what is behind a node comes first: the other way round at the end
         stack: list[tuple[Node, Any, Any]] = []
         for root in reversed(roots):
             if root in seen:
                 continue
             seen.add(root)
-            edges = self._edges(root)
+            edges = edges_at(root)
             stack.append((root, edges, iter(edges)))
             while stack:
                 node, edges, rest = stack[-1]
                 for child, _ in rest:
                     if child is not None and child not in seen:
                         seen.add(child)
-                        child_edges = self._edges(child)
+                        child_edges = edges_at(child)
                         stack.append((child, child_edges, iter(child_edges)))
                         break
                 else:
@@ -109,8 +113,8 @@ class Graph:
         self._inputs = [None] * len(nodes)
 
     def _edges(self, node: Node) -> tuple[tuple[Node, int], ...]:
-        bent = self._rewired.get(node) if self._rewired else None
-        return node.next_functions if bent is None else bent
+        bent = self._rewired.get(node)
+        return _next_functions(node) if bent is None else bent
 
     def inputs(self, position: int) -> tuple[Any, ...]:
         """`inputs_of` a node. Asked once: it is slow."""
@@ -146,7 +150,7 @@ class Graph:
     def recomputes(self) -> bool:
         """Whether some node would run a checkpointed function to get at its saved tensors."""
         if self._recomputes is None:
-            self._recomputes = any(
+            self._recomputes = private.checkpoints_may_wait() and any(
                 _any_fetches_again([self.nodes[i] for i in positions]) for positions in self.kinds.values()
             )
         return self._recomputes

@@ -135,9 +135,12 @@ class Derived:
 
     def part(self, t: torch.Tensor) -> Part | None:
         """What is known of a tensor's memory."""
-        storage, view = private.storage_id(t), view_of(t)
+        storage = private.storage_id(t)
         root, made = self.roots.get(storage), self._made.get(storage)
-        if view is None or t.nbytes > _MAX_BYTES:
+        if (root is None and made is None) or t.nbytes > _MAX_BYTES:
+            return None
+        view = view_of(t)
+        if view is None:
             return None
         if made is not None and not made[0].expired() and made[1].view == view:
             return Part(storage, view, private.copy_of(t), made[1])

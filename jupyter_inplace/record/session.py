@@ -245,28 +245,28 @@ class Session:
         """Whether there is anything to look out for in operations that write to nothing."""
         return (
             self.regions.current is not None
-            or self.kept_gradients.any
-            or self.severed.any
-            or self.unread.any
-            or self.shared_results.any
             or self.unrecorded.derived.any
+            or self._reads_matter
             or self.exports.any
             or self.gradient_written is not None
         )
 
+    @property
+    def _reads_matter(self) -> bool:
+        return self.kept_gradients.any or self.severed.any or self.unread.any or self.shared_results.any
+
     def look(self, args: Any) -> bool:
         """Look at an operation that is about to run; returns whether it has to be dispatched with care."""
-        region = self.regions.current is not None
-        reads = self.kept_gradients.any or self.severed.any or self.unread.any or self.shared_results.any
-        derived = self.unrecorded.derived.any
-        self.attentive = self.has_to_look
-        if not self.muted:
+        careful = self.regions.current is not None or self.unrecorded.derived.any
+        reads, exports = self._reads_matter, self.exports.any
+        self.attentive = careful or reads or exports or self.gradient_written is not None
+        if (reads or exports) and not self.muted:
             with private.Unfollowed():
                 if reads and not self.engine.depth:
                     self.read_kept(args)
-                if self.exports.any:
+                if exports:
                     self.compare_exports()
-        return region or derived or bool(self.carried)
+        return careful or bool(self.carried)
 
     # --- writes -------------------------------------------------------------------------------------------------------
 

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+
+from jupyter_inplace.record.instances import may_have_instances
 
 _C: Any = torch._C
 _autograd: Any = torch._C._autograd
@@ -279,6 +282,17 @@ def version(t: torch.Tensor) -> int | None:
         return t._version
     except RuntimeError:
         return None
+
+
+def checkpoints_may_wait() -> bool:
+    """Whether somewhere in this process a checkpointed function may wait for a backward to run it once more.
+
+    Each of its saved tensors is an instance of a class of torch's own. Where that has another name, the answer is yes.
+    """
+    module = sys.modules.get("torch.utils.checkpoint")
+    if module is None:
+        return False
+    return not isinstance(getattr(module, "_Holder", None), type) or may_have_instances(module, "_Holder")
 
 
 # Sets a version counter back where a write was taken back. Where missing, the counter stays where the write put it.

@@ -216,8 +216,8 @@ def _keep_call(
         if value is t:
             return _TARGET
         if isinstance(value, torch.Tensor):
-            view = view_of(value)
-            if view is not None and private.storage_id(value) == storage:
+            view = view_of(value) if private.storage_id(value) == storage else None
+            if view is not None:
                 return _Place(view)
             part = derived.part(value) if derived.any and not value.requires_grad else None
             if part is not None and part.step is not None:

@@ -118,7 +118,7 @@ def _resnet() -> dict[str, Any]:
 PROGRAMS: dict[str, Callable[[], Program]] = {
     "MLP, 7 layers of 64, Adam": lambda: Program("MLP, 7 layers of 64, Adam", _mlp, 300, 25),
     "transformer encoder, 4 layers, AdamW": lambda: Program(
-        "transformer encoder, 4 layers, AdamW", _transformer, 15, 3
+        "transformer encoder, 4 layers, AdamW", _transformer, 45, 3
     ),
-    "ResNet-18, SGD": lambda: Program("ResNet-18, SGD", _resnet, 15, 3),
+    "ResNet-18, SGD": lambda: Program("ResNet-18, SGD", _resnet, 45, 3),
 }

@@ -126,7 +126,7 @@ def graphs(most: int) -> list[Target]:
     nodes, before = 100, 0.0
     _explained(100, rounds=1)
     while nodes <= most:
-        rounds = 5 if nodes < 100_000 else 2
+        rounds = max(4, min(25, 50_000 // nodes))  # of the short ones the best of more: others disturb those more
         plain = _backward(nodes, rounds)
         whole, gradients = _explained(nodes, rounds)
         rest = whole - gradients

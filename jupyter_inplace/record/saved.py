@@ -142,13 +142,8 @@ class Bucket:
         return alive
 
     def any_alive(self) -> bool:
-        """Whether a saved tensor lives here. Dead ones are forgotten on the way, so that nobody meets them twice."""
-        saved = self.saved
-        while saved:
-            if saved[-1]() is not None:
-                return True
-            saved.pop()
-        return False
+        """Whether a saved tensor lives here."""
+        return _any_alive(self.saved)
 
     def never_touched(self, *, unread: bool) -> list[Saved]:
         """Takes out the saved tensors that are about to be written for the first time."""
@@ -170,6 +165,15 @@ class Bucket:
         hit.last = order
         if lo < hit.lo or hi > hit.hi:
             hit.lo, hit.hi, hit.view = min(lo, hit.lo), max(hi, hit.hi), None
+
+
+def _any_alive(saved: list[weakref.ref[Saved]]) -> bool:
+    """Whether one of them lives. Dead ones are forgotten on the way, so that nobody meets them twice."""
+    while saved:
+        if saved[-1]() is not None:
+            return True
+        saved.pop()
+    return False
 
 
 class Intervals:
@@ -302,21 +306,18 @@ class SavedIndex:
 
     def any_alive(self) -> bool:
         """Whether any saved tensor lives at all. Dead ones that stand in the way are forgotten."""
-        pending = self.pending
-        while pending:
-            if pending[-1]() is not None:
-                return True
-            pending.pop()
+        if _any_alive(self.pending):
+            return True
         while self._sorted:
-            key, refs = next(iter(self._sorted.items()))
-            if any(ref() is not None for ref in refs):
+            storage, refs = self._sorted.popitem()
+            if _any_alive(refs):
+                self._sorted[storage] = refs
                 return True
-            del self._sorted[key]
         while self._buckets:
-            key, bucket = next(iter(self._buckets.items()))
+            storage, bucket = self._buckets.popitem()
             if bucket.any_alive():
+                self._buckets[storage] = bucket
                 return True
-            del self._buckets[key]
         return False
 
     def holds(self, storage: int) -> bool:

@@ -7,10 +7,9 @@ from itertools import chain
 from operator import attrgetter
 from typing import Any
 
-import torch
-
 from jupyter_inplace.record import torch_private as private
 from jupyter_inplace.record.deep_graphs import hold_some
+from jupyter_inplace.record.nodes import is_python_node, slot_names
 
 Node = Any  # torch.autograd.graph.Node; each C++ node has a Python type of its own
 
@@ -244,33 +243,15 @@ def is_leaf_node(node: Node) -> bool:
     return type(node).__name__ == "AccumulateGrad"
 
 
-def is_python_node(node: Node) -> bool:
-    """Whether the node's backward is a custom Function's."""
-    return isinstance(node, torch.autograd.function.BackwardCFunction)
-
-
 def runs_user_code(node: Node) -> bool:
     """Whether the node's backward may be the program's own; the one that carries a module's backward hooks hands on what it gets."""
     return is_python_node(node) and type(node).__name__ != "BackwardHookFunctionBackward"
 
 
-_saved_attributes: dict[type, tuple[str, ...]] = {}
-
-
-def _slot_names(node: Node) -> tuple[str, ...]:
-    kind = type(node)
-    names = _saved_attributes.get(kind)
-    if names is None:
-        names = tuple(name for name in dir(kind) if name.startswith("_raw_saved_"))
-        if not is_python_node(node):
-            _saved_attributes[kind] = names
-    return names
-
-
 def saved_slots(node: Node) -> list[tuple[str, Any]]:
     """The saved variables of a node as (name, SavedTensor), without unpacking any. Empty once freed or where not shown."""
     slots: list[tuple[str, Any]] = []
-    for name in _slot_names(node):
+    for name in slot_names(node):
         try:
             value = getattr(node, name)
         except RuntimeError:
@@ -288,7 +269,7 @@ def _any_fetches_again(nodes: list[Node]) -> bool:
 
     What one node saves, one pair of hooks packed: the first tells.
     """
-    fetch = [(name, attrgetter(f"{name}.data")) for name in _slot_names(nodes[0])]
+    fetch = [(name, attrgetter(f"{name}.data")) for name in slot_names(nodes[0])]
     for node in nodes:
         for name, data_of in fetch:
             try:

@@ -16,12 +16,13 @@ from jupyter_inplace.explain import numbers
 from jupyter_inplace.explain.damage import quiet
 from jupyter_inplace.explain.engine_order import run_order
 from jupyter_inplace.explain.facts import BackwardFacts, CutFact, GradientFact
-from jupyter_inplace.explain.graph import Graph, Node, is_python_node
+from jupyter_inplace.explain.graph import Graph, Node
 from jupyter_inplace.explain.pull import Edge, pull
 from jupyter_inplace.explain.reading import CannotPullError, ReferenceReading
 from jupyter_inplace.explain.split import Part
 from jupyter_inplace.record import torch_private as private
 from jupyter_inplace.record.geometry import View, view_of
+from jupyter_inplace.record.nodes import is_python_node
 from jupyter_inplace.record.session import Session
 from jupyter_inplace.record.torch_private import storage_id
 

@@ -12,12 +12,13 @@ from typing import Any
 
 import torch
 
-from jupyter_inplace.explain.graph import Graph, Node, is_python_node, runs_user_code
+from jupyter_inplace.explain.graph import Graph, Node, runs_user_code
 from jupyter_inplace.explain.graph_task import apart_from_backward
 from jupyter_inplace.explain.held import apart_from
 from jupyter_inplace.explain.reading import BothReadings, CannotPullError, ReferenceReading
 from jupyter_inplace.explain.undo import undoing
 from jupyter_inplace.record import hooks
+from jupyter_inplace.record.nodes import is_python_node
 from jupyter_inplace.record.torch_private import without_grad
 
 Edge = tuple[Node, int]

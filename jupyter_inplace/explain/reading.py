@@ -9,10 +9,11 @@ from typing import Any
 import torch
 
 from jupyter_inplace.explain import numbers
-from jupyter_inplace.explain.graph import Node, is_python_node
+from jupyter_inplace.explain.graph import Node
 from jupyter_inplace.explain.held import holding
 from jupyter_inplace.record import hooks
 from jupyter_inplace.record.freed import is_gone
+from jupyter_inplace.record.nodes import is_python_node
 from jupyter_inplace.record.saved import Saved
 
 

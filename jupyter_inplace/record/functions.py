@@ -16,6 +16,7 @@ import torch
 from jupyter_inplace.record import sites
 from jupyter_inplace.record import torch_private as private
 from jupyter_inplace.record.deep_graphs import hold_some
+from jupyter_inplace.record.nodes import is_python_node
 from jupyter_inplace.record.patching import Replacement, session_here
 from jupyter_inplace.record.reachable import reachable_tensors
 from jupyter_inplace.record.saved import Saved
@@ -94,7 +95,7 @@ class PythonInBackward:
             node = stack.pop()
             if node is not None and node not in seen:
                 seen[node] = None
-                if isinstance(node, torch.autograd.function.BackwardCFunction):
+                if is_python_node(node):
                     self.kept.pop(node, None)
                 stack.extend(child for child, _ in node.next_functions)
         hold_some(seen)
@@ -145,7 +146,7 @@ def _node_of(out: Any) -> Any:
     outputs = out if isinstance(out, (tuple, list)) else (out,)
     first = next((t for t in outputs if isinstance(t, torch.Tensor) and t.requires_grad), None)
     node: Any = first.grad_fn if first is not None else None
-    return node if isinstance(node, torch.autograd.function.BackwardCFunction) else None
+    return node if is_python_node(node) else None
 
 
 def _noting_applications(original: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import weakref
 from collections.abc import Callable
 from sys import _getframe
@@ -16,6 +15,7 @@ from jupyter_inplace.record import deep_graphs
 from jupyter_inplace.record import torch_private as private
 from jupyter_inplace.record.freed import is_own_memory
 from jupyter_inplace.record.message import detached_error, version_error
+from jupyter_inplace.record.nodes import may_save
 from jupyter_inplace.record.patching import Replacement, session_here
 from jupyter_inplace.record.saved import Saved
 
@@ -202,26 +202,13 @@ def _alias(session: Session, t: torch.Tensor) -> torch.Tensor:
         session.muted = before
 
 
-# By type of node, whether it may save what it gives. Torch's own nodes show all that they save: a view's, a sum's save nothing.
-_saving: dict[type, bool] = {}
-_OWN = re.compile(r"Backward\d+")
-
-
-def _may_save(kind: type) -> bool:
-    return _OWN.search(kind.__name__) is None or any(name.startswith("_raw_saved_") for name in dir(kind))
-
-
 def _is_late_output(node: Any, sequence: int) -> bool:
     """Whether `node` is being made right now although a newer one is there.
 
     A view whose base was written gets its own node made anew when it is read, after the reader took its number: the newest node is then
     one that the reader leads to.
     """
-    kind = type(node)
-    saves = _saving.get(kind)
-    if saves is None:
-        saves = _saving[kind] = _may_save(kind)
-    if not saves:
+    if not may_save(node):
         return False
     for child, _ in node.next_functions:  # noqa: SIM110 - a generator would cost each saved tensor of the program
         if child is not None and child._sequence_nr() == sequence:

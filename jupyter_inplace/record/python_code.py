@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from jupyter_inplace.record.deep_graphs import hold_some
+from jupyter_inplace.record.nodes import is_python_node
 from jupyter_inplace.record.torch_private import storage_id
 
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
@@ -54,7 +55,9 @@ def _walk(stack: list[Any], seen: dict[Any, None], held: Callable[[int], bool], 
         kind = type(node)
         what = kinds.get(kind)
         if what is None:
-            what = kinds[kind] = _kind_of(kind)
+            what = _kind_of(node)
+            if what is not _PYTHON:  # the program's types are not kept alive
+                kinds[kind] = what
         if what is _OTHER:
             for child, _ in node.next_functions:
                 if child is not None and child not in seen:
@@ -65,10 +68,10 @@ def _walk(stack: list[Any], seen: dict[Any, None], held: Callable[[int], bool], 
     return False
 
 
-def _kind_of(kind: type) -> int:
-    if issubclass(kind, torch.autograd.function.BackwardCFunction):
+def _kind_of(node: Any) -> int:
+    if is_python_node(node):
         return _PYTHON
-    return _LEAF if kind.__name__ == "AccumulateGrad" else _OTHER
+    return _LEAF if type(node).__name__ == "AccumulateGrad" else _OTHER
 
 
 def _acts(leaf: torch.Tensor, held: Callable[[int], bool], accumulates: bool) -> bool:

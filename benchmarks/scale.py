@@ -23,8 +23,8 @@ import torch
 
 from benchmarks.programs import CELL_FILE, PROGRAMS
 from benchmarks.targets import Target, grid, judge
-from jupyter_inplace.explain import damage
-from jupyter_inplace.explain.analyst import Analyst
+from jupyter_inplace.explain.backward import damage
+from jupyter_inplace.explain.backward.analyst import Analyst
 from jupyter_inplace.magic.warm import warm_up
 from jupyter_inplace.report import Cell, Report
 from jupyter_inplace.watch import watch

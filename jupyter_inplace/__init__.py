@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from jupyter_inplace.watch import watch
 
 if TYPE_CHECKING:
-    from jupyter_inplace.report import InplaceError, Report, load
+    from jupyter_inplace.report.data import InplaceError, Report, load
     from jupyter_inplace.rewrite.preserve import preserve_saved
 
 __version__ = "0.1.0"
@@ -37,9 +37,9 @@ __all__ = [
 ]
 
 _HOMES = {
-    "InplaceError": "jupyter_inplace.report",
-    "Report": "jupyter_inplace.report",
-    "load": "jupyter_inplace.report",
+    "InplaceError": "jupyter_inplace.report.data",
+    "Report": "jupyter_inplace.report.data",
+    "load": "jupyter_inplace.report.data",
     "preserve_saved": "jupyter_inplace.rewrite.preserve",
 }
 

@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass, replace
 from typing import Any
 
-from jupyter_inplace.report import Report
+from jupyter_inplace.report.data import Report
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from jupyter_inplace.report import HARMFUL, VERDICTS, Report, Verdict
+from jupyter_inplace.report.data import HARMFUL, VERDICTS, Report, Verdict
 
 if TYPE_CHECKING:
-    from jupyter_inplace._arrival import WatchOnArrival
+    from jupyter_inplace.frameworks.import_hook import WatchOnArrival
     from jupyter_inplace.watch import watch
 
 NAME = "autograd_watch"
@@ -106,7 +106,7 @@ def _make(item: pytest.Item) -> Watched | None:
         wanted = _wanted(item)
         if wanted is None:
             return None
-        from jupyter_inplace._arrival import WatchOnArrival
+        from jupyter_inplace.frameworks.import_hook import WatchOnArrival
         from jupyter_inplace.watch import watch
 
         names = getattr(getattr(item, "module", None), "__dict__", {})
@@ -220,7 +220,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 
 def _rows(report: Report) -> list[list[Any]]:
-    from jupyter_inplace.show.words import write_expression
+    from jupyter_inplace.report.words import write_expression
 
     return [
         [m.verdict, m.site.file if m.site else "", m.site.line if m.site else None, write_expression(m), m.count]

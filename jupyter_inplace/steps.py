@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from jupyter_inplace.merge import Merger
 from jupyter_inplace.progress import Progress
-from jupyter_inplace.report import Report
+from jupyter_inplace.report.data import Report
+from jupyter_inplace.report.merge import Merger
 
 if TYPE_CHECKING:
     from jupyter_inplace.explain.window import Window

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from jupyter_inplace._interrupts import uninterrupted
 from jupyter_inplace._rank import stamped
-from jupyter_inplace.report import Cell, Report
+from jupyter_inplace.report.data import Cell, Report
 
 if TYPE_CHECKING:
-    from jupyter_inplace.rewrite.rewind import Rewound
+    from jupyter_inplace.rewrite.rewind.rewind import Rewound
     from jupyter_inplace.rewrite.verify import Before, Proofs
     from jupyter_inplace.show.panel import Panel
     from jupyter_inplace.steps import Steps
@@ -256,7 +256,7 @@ class watch:
         :raises RewindError: nothing was; it says why.
         """
         if self._proofs is None:
-            from jupyter_inplace.rewrite.rewind import RewindError
+            from jupyter_inplace.rewrite.rewind.rewind import RewindError
 
             raise RewindError(
                 "no copy of the state from before was kept: the cell is still running"
@@ -320,7 +320,7 @@ class watch:
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         self.stop(error)
         if error is not None:
-            from jupyter_inplace.explain.tracebacks import hide_own_frames
+            from jupyter_inplace.explain.errors.tracebacks import hide_own_frames
 
             hide_own_frames(error)
 

@@ -10,7 +10,7 @@ import ipyparallel
 from IPython.core.interactiveshell import InteractiveShell
 
 from jupyter_inplace import Report
-from jupyter_inplace.merge import merge
+from jupyter_inplace.report.merge import merge
 
 cluster = ipyparallel.Cluster(n=2, log_level=40)
 client = cluster.start_and_connect_sync()

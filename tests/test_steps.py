@@ -64,7 +64,7 @@ def test_a_watched_loop_trains_the_same():
 
 
 def test_between_watched_steps_nothing_is_in_force():
-    from jupyter_inplace.record.torch_private import len_dispatch_stack, top_saved_tensors_hooks
+    from jupyter_inplace.record.base.torch_private import len_dispatch_stack, top_saved_tensors_hooks
 
     seen = []
     with watch(every=3) as report:

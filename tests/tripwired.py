@@ -6,9 +6,9 @@ import importlib
 
 import pytest
 
-from jupyter_inplace.record import tripwires as _tripwires
-from jupyter_inplace.record import wiring
-from jupyter_inplace.record.wiring import Wiring
+from jupyter_inplace.record.dispatch import tripwires as _tripwires
+from jupyter_inplace.record.dispatch import wiring
+from jupyter_inplace.record.dispatch.wiring import Wiring
 
 needed = pytest.mark.skipif(not _tripwires.ready(), reason="this torch has no dispatch key to spare")
 

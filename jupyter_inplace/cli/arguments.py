@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jupyter_inplace.report import VERDICTS, Verdict
+from jupyter_inplace.report.data import VERDICTS, Verdict
 
 #: What `--fail-on` understands; ``harmless`` would fail everything.
 LEVELS: tuple[Verdict, ...] = VERDICTS[:-1]

@@ -11,7 +11,7 @@ from types import CodeType
 from jupyter_inplace.cli.arguments import BadInputError, Options
 from jupyter_inplace.cli.program import Program, conclude, status_of
 from jupyter_inplace.cli.source_file import SourceFile
-from jupyter_inplace.report import HARMFUL, Cell, Fix, Report
+from jupyter_inplace.report.data import HARMFUL, Cell, Fix, Report
 
 TO_DO = 1
 

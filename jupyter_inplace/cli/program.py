@@ -15,7 +15,7 @@ from types import CodeType, ModuleType, TracebackType
 from typing import Any
 
 from jupyter_inplace.cli.arguments import BadInputError
-from jupyter_inplace.explain.tracebacks import without_own_frames
+from jupyter_inplace.explain.errors.tracebacks import without_own_frames
 
 #: What Python's own status is after Ctrl+C, where the operating system has no signals.
 _INTERRUPTED = 130

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jupyter_inplace._rank import Place
 from jupyter_inplace.cli.arguments import BadInputError
-from jupyter_inplace.report import Report
+from jupyter_inplace.report.data import Report
 
 
 def file_name(program: str, place: Place | None) -> str:

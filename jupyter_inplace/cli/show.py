@@ -6,8 +6,8 @@ import os
 import sys
 
 from jupyter_inplace.cli.arguments import BadInputError, Options
-from jupyter_inplace.merge import merge
-from jupyter_inplace.report import Report, load
+from jupyter_inplace.report.data import Report, load
+from jupyter_inplace.report.merge import merge
 
 
 def main(options: Options) -> int:

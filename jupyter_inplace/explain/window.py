@@ -11,18 +11,19 @@ from typing import Any
 import torch
 
 from jupyter_inplace._interrupts import uninterrupted
-from jupyter_inplace.companions import Companions
-from jupyter_inplace.explain.analyst import Analyst
-from jupyter_inplace.explain.assemble import Assembly
-from jupyter_inplace.explain.damage import quiet
-from jupyter_inplace.explain.kept_gradients import mentions_grad
-from jupyter_inplace.explain.names import Names, namespaces, user_frame
-from jupyter_inplace.explain.tracebacks import hide_own_frames
-from jupyter_inplace.explain.wording import ErrorWording
-from jupyter_inplace.record import message, sites
-from jupyter_inplace.record.derived import writes_through_aliases
+from jupyter_inplace.explain.backward.analyst import Analyst
+from jupyter_inplace.explain.backward.damage import quiet
+from jupyter_inplace.explain.channels.grad_aliases import mentions_grad
+from jupyter_inplace.explain.errors.tracebacks import hide_own_frames
+from jupyter_inplace.explain.errors.wording import ErrorWording
+from jupyter_inplace.explain.names.names import Names, namespaces, user_frame
+from jupyter_inplace.explain.report.assemble import Assembly
+from jupyter_inplace.frameworks.companions import Companions
+from jupyter_inplace.record.channels.alias_values import writes_through_aliases
+from jupyter_inplace.record.saved import message
 from jupyter_inplace.record.session import Session
-from jupyter_inplace.report import Cell, Error, Report
+from jupyter_inplace.record.source import sites
+from jupyter_inplace.report.data import Cell, Error, Report
 
 
 class Window:

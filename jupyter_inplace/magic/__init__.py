@@ -39,7 +39,7 @@ def rewind_for_panel(cell_id: str) -> str:
     from IPython.core.getipython import get_ipython
 
     from jupyter_inplace.magic.transform import ENTRANCE
-    from jupyter_inplace.rewrite.rewind import RewindError
+    from jupyter_inplace.rewrite.rewind.rewind import RewindError
 
     watcher = getattr(get_ipython(), ENTRANCE, None)
     if watcher is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from jupyter_inplace._arrival import FRAMEWORKS, OnArrival
+from jupyter_inplace.frameworks.import_hook import FRAMEWORKS, OnArrival
 
 __all__ = ["FRAMEWORKS", "OnArrival", "mentions_framework"]
 

@@ -12,7 +12,7 @@ from typing import Any
 from IPython.core.interactiveshell import InteractiveShell
 
 from jupyter_inplace.magic.output import Output, complain, save
-from jupyter_inplace.report import Report
+from jupyter_inplace.report.data import Report
 from jupyter_inplace.rewrite.verify import Proofs
 
 #: Seconds that a cell lasts longer where somebody waits for the next one; proofs that take longer go on beside it.

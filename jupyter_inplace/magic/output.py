@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from IPython.display import display, update_display
 
-from jupyter_inplace.report import Report
+from jupyter_inplace.report.data import Report
 
 if TYPE_CHECKING:
     from jupyter_inplace.show.panel import Panel

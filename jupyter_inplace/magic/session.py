@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from jupyter_inplace.magic.arrival import FRAMEWORKS, OnArrival
 from jupyter_inplace.magic.options import Options
 from jupyter_inplace.magic.output import complain
-from jupyter_inplace.report import Cell, Report
+from jupyter_inplace.report.data import Cell, Report
 
 if TYPE_CHECKING:
     from jupyter_inplace.rewrite.verify import Before, Proofs
@@ -128,6 +128,6 @@ class Session:
 
 
 def _nothing() -> str:
-    from jupyter_inplace.show.summary import build_summary
+    from jupyter_inplace.report.summary import build_summary
 
     return build_summary((), framework_used=False)

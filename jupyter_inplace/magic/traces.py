@@ -7,7 +7,7 @@ from typing import Any
 
 from IPython.core.interactiveshell import InteractiveShell
 
-from jupyter_inplace.explain.tracebacks import hide_own_frames
+from jupyter_inplace.explain.errors.tracebacks import hide_own_frames
 
 
 class TraceFilter:

@@ -15,12 +15,12 @@ _EVENT = "post_run_cell"
 # What a watch loads when it begins; they import the rest.
 _MODULES = (
     "jupyter_inplace.record.session",
-    "jupyter_inplace.explain.analyst",
-    "jupyter_inplace.explain.assemble",
-    "jupyter_inplace.explain.refused",
+    "jupyter_inplace.explain.backward.analyst",
+    "jupyter_inplace.explain.report.assemble",
+    "jupyter_inplace.explain.errors.refused",
     "jupyter_inplace.explain.window",
     "jupyter_inplace.rewrite.verify",
-    "jupyter_inplace.show.summary",
+    "jupyter_inplace.report.summary",
 )
 
 
@@ -28,8 +28,8 @@ def warm_up() -> None:
     """Import what a watch loads when it begins, and make tripwires. Needs torch."""
     for name in _MODULES:
         import_module(name)
-    import_module("jupyter_inplace.record.dynamo").keep_out()
-    import_module("jupyter_inplace.record.tripwires").ready()
+    import_module("jupyter_inplace.record.base.dynamo").keep_out()
+    import_module("jupyter_inplace.record.dispatch.tripwires").ready()
 
 
 class WarmUp:

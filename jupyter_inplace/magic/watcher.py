@@ -21,10 +21,10 @@ from jupyter_inplace.magic.session import Session
 from jupyter_inplace.magic.traces import TraceFilter
 from jupyter_inplace.magic.transform import ENTRANCE, MagicLine
 from jupyter_inplace.magic.warm import WarmUp
-from jupyter_inplace.report import Cell
+from jupyter_inplace.report.data import Cell
 
 if TYPE_CHECKING:
-    from jupyter_inplace.rewrite.rewind import Rewound
+    from jupyter_inplace.rewrite.rewind.rewind import Rewound
 
 
 @dataclass(eq=False)
@@ -237,7 +237,7 @@ class Watcher:
 
         :raises RewindError: nothing was put back; it says why.
         """
-        from jupyter_inplace.rewrite.rewind import RewindError
+        from jupyter_inplace.rewrite.rewind.rewind import RewindError
 
         kept = self._kept
         if kept is None or kept.proofs is None or kept.cell.id != cell_id:

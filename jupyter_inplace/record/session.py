@@ -14,37 +14,38 @@ from typing import Any
 
 import torch
 
-from jupyter_inplace.record import deep_graphs, sites
-from jupyter_inplace.record import torch_private as private
-from jupyter_inplace.record.attributes import Attributes
-from jupyter_inplace.record.copies import Copies
-from jupyter_inplace.record.dynamo import keep_out
-from jupyter_inplace.record.engine import Backward, EnginePatch
-from jupyter_inplace.record.entry import Entry
-from jupyter_inplace.record.exports import Exports
-from jupyter_inplace.record.freed import FreedMemory
-from jupyter_inplace.record.functions import PythonInBackward
-from jupyter_inplace.record.hooks import SavedTensorHooks
-from jupyter_inplace.record.integers import IntegerWrites
-from jupyter_inplace.record.kept_gradients import KeptGradients
-from jupyter_inplace.record.labels import ProfilerLabels
-from jupyter_inplace.record.mode import WatchMode
-from jupyter_inplace.record.optimizers import OptimizerHooks
-from jupyter_inplace.record.other_modes import OtherModes
-from jupyter_inplace.record.patching import set_session_here
-from jupyter_inplace.record.processes import Processes
-from jupyter_inplace.record.regions import Regions
-from jupyter_inplace.record.saved import SavedIndex
-from jupyter_inplace.record.severed import Severed
-from jupyter_inplace.record.shared_results import SharedResults
-from jupyter_inplace.record.stack import ModeStack
-from jupyter_inplace.record.threads import Threads
-from jupyter_inplace.record.transforms import TransformPatch
-from jupyter_inplace.record.undispatched import Undispatched
-from jupyter_inplace.record.unread import Unread
-from jupyter_inplace.record.unrecorded import UnrecordedWrites
-from jupyter_inplace.record.wiring import Wiring
-from jupyter_inplace.record.writes import Write, WriteTable
+from jupyter_inplace.record.backward.engine import Backward, EnginePatch
+from jupyter_inplace.record.backward.functions import PythonInBackward
+from jupyter_inplace.record.backward.optimizers import OptimizerHooks
+from jupyter_inplace.record.backward.transforms import TransformPatch
+from jupyter_inplace.record.base import deep_graphs
+from jupyter_inplace.record.base import torch_private as private
+from jupyter_inplace.record.base.dynamo import keep_out
+from jupyter_inplace.record.base.labels import ProfilerLabels
+from jupyter_inplace.record.base.patching import set_session_here
+from jupyter_inplace.record.base.processes import Processes
+from jupyter_inplace.record.channels.attributes import Attributes
+from jupyter_inplace.record.channels.data_and_detach import Undispatched
+from jupyter_inplace.record.channels.detached import Severed
+from jupyter_inplace.record.channels.discarded_grads import Unread
+from jupyter_inplace.record.channels.exported_memory import Exports
+from jupyter_inplace.record.channels.grad_aliases import KeptGradients
+from jupyter_inplace.record.channels.grad_results import SharedResults
+from jupyter_inplace.record.channels.integers import IntegerWrites
+from jupyter_inplace.record.channels.untracked_writes import UnrecordedWrites
+from jupyter_inplace.record.dispatch.mode import WatchMode
+from jupyter_inplace.record.dispatch.other_modes import OtherModes
+from jupyter_inplace.record.dispatch.stack import ModeStack
+from jupyter_inplace.record.dispatch.threads import Threads
+from jupyter_inplace.record.dispatch.wiring import Wiring
+from jupyter_inplace.record.saved.checkpoints import Regions
+from jupyter_inplace.record.saved.copies import Copies
+from jupyter_inplace.record.saved.freed import FreedMemory
+from jupyter_inplace.record.saved.hooks import SavedTensorHooks
+from jupyter_inplace.record.saved.saved import SavedIndex
+from jupyter_inplace.record.source import sites
+from jupyter_inplace.record.write_table import Write, WriteTable
+from jupyter_inplace.record.writes.entry import Entry
 
 _CALL_IMPL = torch.nn.Module._call_impl.__code__
 

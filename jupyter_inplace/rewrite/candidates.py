@@ -7,13 +7,14 @@ import warnings
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from jupyter_inplace.report import Reading, Report
-from jupyter_inplace.rewrite.code import Code, RewriteError
-from jupyter_inplace.rewrite.edit import Edit, EditConflictError, apply_edits, edited_lines, unified_diff
-from jupyter_inplace.rewrite.locate import writes_of
-from jupyter_inplace.rewrite.mask import Masked, mask
-from jupyter_inplace.rewrite.rules import RULES, preserve
-from jupyter_inplace.rewrite.write import Kind, Proposal, Write
+from jupyter_inplace.report.data import Reading, Report
+from jupyter_inplace.rewrite.rules.preserve import preserve
+from jupyter_inplace.rewrite.rules.registry import RULES
+from jupyter_inplace.rewrite.syntax.code import Code, RewriteError
+from jupyter_inplace.rewrite.syntax.edit import Edit, EditConflictError, apply_edits, edited_lines, unified_diff
+from jupyter_inplace.rewrite.syntax.locate import writes_of
+from jupyter_inplace.rewrite.syntax.mask import Masked, mask
+from jupyter_inplace.rewrite.syntax.write import Kind, Proposal, Write
 
 __all__ = ["Candidate", "RewriteError", "candidates", "combine", "distinct"]
 

@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from jupyter_inplace.record import torch_private as private
-from jupyter_inplace.record.geometry import byte_range
-from jupyter_inplace.record.schema import Plan, make_plan
-from jupyter_inplace.record.stack import ModeStack
+from jupyter_inplace.record.base import torch_private as private
+from jupyter_inplace.record.base.geometry import byte_range
+from jupyter_inplace.record.base.schema import Plan, make_plan
+from jupyter_inplace.record.dispatch.stack import ModeStack
 
 __all__ = ["preserve_saved"]
 

@@ -12,12 +12,12 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from jupyter_inplace.companions import rewriting
-from jupyter_inplace.report import HARMFUL, Fix, Report, Verification
+from jupyter_inplace.frameworks.companions import rewriting
+from jupyter_inplace.report.data import HARMFUL, Fix, Report, Verification
 
 if TYPE_CHECKING:
     from jupyter_inplace.rewrite.proof.runs import Sandbox
-    from jupyter_inplace.rewrite.rewind import Rewound
+    from jupyter_inplace.rewrite.rewind.rewind import Rewound
     from jupyter_inplace.rewrite.sandbox import Copy, Limits, Outcome, Snapshot
 
 __all__ = ["LIMIT_BYTES", "SECONDS", "Before", "Proofs", "verify"]
@@ -51,8 +51,8 @@ def verify(
     :raises RewriteError: the cell is not Python once its magics are taken out.
     """
     from jupyter_inplace.rewrite.candidates import candidates
-    from jupyter_inplace.rewrite.imports import import_once
     from jupyter_inplace.rewrite.proof import prove
+    from jupyter_inplace.rewrite.proof.imports import import_once
 
     found = candidates(source, report, taken)
     standing = {
@@ -253,12 +253,12 @@ class Proofs:
             self._before.drop()
 
     def rewind(self, namespace: dict[str, Any]) -> Rewound:
-        """Put back what the cell changed; see `jupyter_inplace.rewrite.rewind`. Proofs that are left are cancelled.
+        """Put back what the cell changed; see `jupyter_inplace.rewrite.rewind.rewind`. Proofs that are left are cancelled.
 
         :raises RewindError: nothing was put back; it says why.
         """
-        from jupyter_inplace.rewrite.bound_anew import bound_anew
-        from jupyter_inplace.rewrite.rewind import RewindError, rewind
+        from jupyter_inplace.rewrite.rewind.bound_anew import bound_anew
+        from jupyter_inplace.rewrite.rewind.rewind import RewindError, rewind
         from jupyter_inplace.rewrite.sandbox import Copy
 
         self.cancel()
@@ -295,7 +295,7 @@ class Proofs:
         except _CancelledError:
             fixes = tuple(map(_cancelled, self._report.fixes))
         except Exception as error:  # noqa: BLE001  said in the report: a fault here is not to fail the person's cell
-            from jupyter_inplace.rewrite.code import RewriteError
+            from jupyter_inplace.rewrite.syntax.code import RewriteError
 
             told = str(error) if isinstance(error, RewriteError) else f"{type(error).__name__}: {error}"
             note = f"no rewrite could be made: {told}"
@@ -363,6 +363,6 @@ def _bring() -> None:
     """Do here, once, what every run would do again: the imports, and the marks that keep Dynamo out of them."""
     import jupyter_inplace.explain.window
     import jupyter_inplace.rewrite.proof.trial  # noqa: F401
-    from jupyter_inplace.record.dynamo import keep_out
+    from jupyter_inplace.record.base.dynamo import keep_out
 
     keep_out()

@@ -6,9 +6,11 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from jupyter_inplace._plain import dumps
-from jupyter_inplace.report import HARMFUL, MIME_TYPE, Report
-from jupyter_inplace.show import html, text, words
+from jupyter_inplace.report import words
+from jupyter_inplace.report.data import HARMFUL, MIME_TYPE, Report
+from jupyter_inplace.report.files import dumps
+from jupyter_inplace.show import text
+from jupyter_inplace.show.html import page as html
 
 # Characters of the data. With HTML and text, a quiet cell's output stays below 20 KB and any output below 1 MB.
 QUIET_BUDGET = 7_000

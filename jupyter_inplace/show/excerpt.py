@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from jupyter_inplace.report import HARMFUL, Cell, Mutation, Report, Site
-from jupyter_inplace.show import words
+from jupyter_inplace.report import words
+from jupyter_inplace.report.data import HARMFUL, Cell, Mutation, Report, Site
 
 MAX_SAVERS = 6
 

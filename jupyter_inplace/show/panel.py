@@ -10,9 +10,9 @@ from typing import Any
 import anywidget
 import traitlets
 
-from jupyter_inplace.report import Report
+from jupyter_inplace.report.data import Report
+from jupyter_inplace.report.words import base_name, is_cell
 from jupyter_inplace.show.bundle import data, mimebundle
-from jupyter_inplace.show.words import base_name, is_cell
 
 __all__ = ["Panel", "bundle"]
 

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from jupyter_inplace.report import HARMFUL, Report, TimelineEvent
-from jupyter_inplace.show import words
+from jupyter_inplace.report import words
+from jupyter_inplace.report.data import HARMFUL, Report, TimelineEvent
 
 MAX_COLUMNS = 14
 MAX_LANES = 8

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from jupyter_inplace.report import HARMFUL, Report, TimelineEvent
-from jupyter_inplace.show import words
-from jupyter_inplace.show.markup import Markup, tag
+from jupyter_inplace.report import words
+from jupyter_inplace.report.data import HARMFUL, Report, TimelineEvent
+from jupyter_inplace.show.html.markup import Markup, tag
 from jupyter_inplace.show.picture import Column, Lane, Link, Mark, Picture
 
 AXIS = 24

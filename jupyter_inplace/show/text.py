@@ -11,8 +11,8 @@ import textwrap
 import unicodedata
 from collections.abc import Iterator, Sequence
 
-from jupyter_inplace.report import HARMFUL, Fix, Gradient, Report, TaskCosine
-from jupyter_inplace.show import words
+from jupyter_inplace.report import words
+from jupyter_inplace.report.data import HARMFUL, Fix, Gradient, Report, TaskCosine
 from jupyter_inplace.show.excerpt import Excerpt, Line, excerpt, shown_mutations
 
 WIDTH = 100

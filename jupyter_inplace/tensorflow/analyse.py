@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from jupyter_inplace.explain.names import namespaces
-from jupyter_inplace.record.sites import SiteResolver
-from jupyter_inplace.report import Gradient, VersionNorm
+from jupyter_inplace.explain.names.names import namespaces
+from jupyter_inplace.record.source.sites import SiteResolver
+from jupyter_inplace.report.data import Gradient, VersionNorm
 from jupyter_inplace.tensorflow import asked
 from jupyter_inplace.tensorflow.calls import Request, Suspicion
 from jupyter_inplace.tensorflow.events import Write

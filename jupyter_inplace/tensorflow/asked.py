@@ -5,8 +5,8 @@ from __future__ import annotations
 import ast
 
 from jupyter_inplace._syntax import parse
-from jupyter_inplace.record.expressions import is_path, path_text
-from jupyter_inplace.report import Site
+from jupyter_inplace.record.source.expressions import is_path, path_text
+from jupyter_inplace.report.data import Site
 
 _LONG = 60
 

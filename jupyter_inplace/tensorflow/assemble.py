@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 
-from jupyter_inplace.report import (
+from jupyter_inplace.report.data import (
     VERDICTS,
     Conflict,
     Gradient,

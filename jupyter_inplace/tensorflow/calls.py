@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from jupyter_inplace.record.sites import find_site
+from jupyter_inplace.record.source.sites import find_site
 from jupyter_inplace.tensorflow.events import Read, Write
 from jupyter_inplace.tensorflow.facts import Call
 from jupyter_inplace.tensorflow.memory import Shared

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from jupyter_inplace.report import Report, TimelineEvent, worst
-from jupyter_inplace.show.summary import build_summary
+from jupyter_inplace.report.data import Report, TimelineEvent, worst
+from jupyter_inplace.report.summary import build_summary
 
 
 def combined(torch: Report, own: Report, used: bool) -> Report:

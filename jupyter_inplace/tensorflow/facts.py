@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from jupyter_inplace.report import Gradient
+from jupyter_inplace.report.data import Gradient
 from jupyter_inplace.tensorflow.events import Row
 from jupyter_inplace.tensorflow.memory import Shared
 

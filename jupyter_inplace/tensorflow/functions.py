@@ -10,7 +10,7 @@ import dataclasses
 import linecache
 from typing import TYPE_CHECKING, Any
 
-from jupyter_inplace.record.sites import is_user_code
+from jupyter_inplace.record.source.sites import is_user_code
 from jupyter_inplace.tensorflow import events
 
 if TYPE_CHECKING:

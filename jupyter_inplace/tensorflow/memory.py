@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jupyter_inplace.record.sites import find_site
+from jupyter_inplace.record.source.sites import find_site
 
 if TYPE_CHECKING:
     from jupyter_inplace.tensorflow.session import Session

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 
-from jupyter_inplace.record.patching import Replacement
-from jupyter_inplace.record.sites import find_site
+from jupyter_inplace.record.base.patching import Replacement
+from jupyter_inplace.record.source.sites import find_site
 from jupyter_inplace.tensorflow import private
 from jupyter_inplace.tensorflow.pulls import handle_of
 from jupyter_inplace.tensorflow.session import Step, session_here, tell_missing

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
-from jupyter_inplace.record.sites import find_site
+from jupyter_inplace.record.source.sites import find_site
 from jupyter_inplace.tensorflow import events, private
 from jupyter_inplace.tensorflow.events import Read, Row, Variable, Write
 from jupyter_inplace.tensorflow.memory import SharedMemory

@@ -9,9 +9,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from jupyter_inplace.explain.names import namespaces, user_frame
-from jupyter_inplace.record.sites import SiteResolver
-from jupyter_inplace.report import Cell, Report
+from jupyter_inplace.explain.names.names import namespaces, user_frame
+from jupyter_inplace.record.source.sites import SiteResolver
+from jupyter_inplace.report.data import Cell, Report
 from jupyter_inplace.tensorflow.analyse import Analyst
 from jupyter_inplace.tensorflow.assemble import Assembly
 from jupyter_inplace.tensorflow.combine import combined

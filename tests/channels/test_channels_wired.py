@@ -18,7 +18,7 @@ import test_channel_unrecorded
 import test_channel_unversioned
 from cell_oracle import watched
 
-from jupyter_inplace.record.wiring import Wiring
+from jupyter_inplace.record.dispatch.wiring import Wiring
 
 MODULES = (
     test_channel_aliases,

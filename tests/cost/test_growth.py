@@ -7,7 +7,8 @@ import torch
 from counting import own_calls, session_now
 
 from jupyter_inplace import watch
-from jupyter_inplace.explain import damage, numbers
+from jupyter_inplace.explain.backward import damage
+from jupyter_inplace.explain.graph import numbers
 
 pytestmark = pytest.mark.usefixtures("own_record")
 

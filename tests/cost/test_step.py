@@ -10,7 +10,7 @@ from counting import own_calls, peak_bytes, session_now
 from torch import nn
 
 from jupyter_inplace import watch
-from jupyter_inplace.explain.graph import Graph
+from jupyter_inplace.explain.graph.graph import Graph
 
 LAYERS = 4
 
@@ -178,7 +178,7 @@ def test_an_overwritten_tensor_is_held_once_more():
 
 
 def test_operations_after_a_backward_without_a_step_are_looked_at_for_a_while_only(monkeypatch):
-    monkeypatch.setattr("jupyter_inplace.record.unread._MAX_LOOKS", 50)
+    monkeypatch.setattr("jupyter_inplace.record.channels.discarded_grads._MAX_LOOKS", 50)
     w, x = torch.ones(3, requires_grad=True), torch.ones(3)
     with watch():
         (w * w).sum().backward()

@@ -17,9 +17,9 @@ import pytest
 from code_blocks import blocks
 
 import jupyter_inplace
-from jupyter_inplace import report as contract
 from jupyter_inplace.cli import arguments
 from jupyter_inplace.magic.options import help_text
+from jupyter_inplace.report import data as contract
 
 ROOT = Path(__file__).parents[2]
 TEXTS = {path.relative_to(ROOT).as_posix(): path.read_text("utf-8") for path in sorted((ROOT / "docs").rglob("*.md"))}

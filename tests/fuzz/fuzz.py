@@ -16,7 +16,7 @@ from hypothesis.database import DirectoryBasedExampleDatabase
 from hypothesis.strategies import booleans
 from programs import Outcome, programs, run, run_watched, run_with_copies
 
-from jupyter_inplace.record.wiring import Wiring
+from jupyter_inplace.record.dispatch.wiring import Wiring
 
 _EXAMPLES = os.environ.get("FUZZ_EXAMPLES")
 

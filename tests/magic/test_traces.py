@@ -6,7 +6,7 @@ import traceback
 from pathlib import Path
 
 import jupyter_inplace.report
-from jupyter_inplace.explain.tracebacks import hide_own_frames
+from jupyter_inplace.explain.errors.tracebacks import hide_own_frames
 
 OURS = str(Path(jupyter_inplace.report.__file__).with_name("somewhere.py"))
 

@@ -11,7 +11,7 @@ from IPython.core.interactiveshell import InteractiveShell
 shell = InteractiveShell.instance()
 shell.run_cell("%load_ext jupyter_inplace")
 def loaded():
-    return [name for name in ("jupyter_inplace.record.session", "jupyter_inplace.explain.analyst") if name in sys.modules]
+    return [name for name in ("jupyter_inplace.record.session", "jupyter_inplace.explain.backward.analyst") if name in sys.modules]
 shell.run_cell("x = 1")
 assert not loaded() and "torch" not in sys.modules
 shell.run_cell("import torch")
@@ -20,7 +20,7 @@ assert len(before) == 2
 shell.run_cell("import sys")
 shell.run_cell(
     "%%autograd_watch --no-verify\\nbegan = set(sys.modules)\\n"
-    "from jupyter_inplace.record.patching import session_here; wired = session_here().stack.wired"
+    "from jupyter_inplace.record.base.patching import session_here; wired = session_here().stack.wired"
 )
 assert shell.user_ns["wired"]
 new = [name for name in shell.user_ns["began"] - NAMES if name.startswith("jupyter_inplace")]

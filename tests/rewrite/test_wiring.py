@@ -16,7 +16,7 @@ import torch
 
 from jupyter_inplace import watch
 from jupyter_inplace.report import Fix, Report, Verification
-from jupyter_inplace.rewrite.rewind import RewindError
+from jupyter_inplace.rewrite.rewind.rewind import RewindError
 from jupyter_inplace.rewrite.sandbox import available
 
 BROKEN = """%%autograd_watch -q -r rep
@@ -276,7 +276,7 @@ class TestApplied:
         return Report(fixes=(fix,))
 
     def test_in_a_script_the_diff_is_printed(self, report, capsys, monkeypatch):
-        monkeypatch.setattr("jupyter_inplace.apply._shell", lambda: None)
+        monkeypatch.setattr("jupyter_inplace.show.apply._shell", lambda: None)
         assert report.apply(3) == "new"
         assert capsys.readouterr().out == "-old\n+new\n"
 
@@ -398,7 +398,7 @@ def resident():
 
 def test_a_run_has_nothing_left_to_mark_for_dynamo():
     """Marking is work for every function of ours: done before the copy is made, no run pays for it again."""
-    from jupyter_inplace.record import dynamo
+    from jupyter_inplace.record.base import dynamo
     from jupyter_inplace.rewrite.verify import Before
 
     dynamo._marked.clear()

@@ -27,7 +27,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import jupyter_inplace
 from jupyter_inplace import watch
-from jupyter_inplace.record import hooks, message
+from jupyter_inplace.record.saved import hooks, message
 
 PACKAGE = str(Path(jupyter_inplace.__file__).parent)
 SEED = 20

@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from jupyter_inplace import watch
-from jupyter_inplace.record import entry
 from jupyter_inplace.record import session as session_module
+from jupyter_inplace.record.writes import entry
 
 
 def net():

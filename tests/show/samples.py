@@ -21,7 +21,7 @@ from jupyter_inplace.report import (
     VersionNorm,
     worst,
 )
-from jupyter_inplace.show.summary import build_summary
+from jupyter_inplace.report.summary import build_summary
 
 TOOL = {"tool": "0.1.0", "framework": "torch", "framework_version": "2.13.0"}
 

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jupyter_inplace.report import Conflict, Fix, Gradient, Mutation, Report, TimelineEvent
-from jupyter_inplace.show import html
+from jupyter_inplace.show.html import page as html
 
 ALL = list(samples.SAMPLES)
 VOID = {"br", "wbr", "meta"}

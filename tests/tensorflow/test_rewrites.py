@@ -7,8 +7,8 @@ import tensorflow as tf
 
 from jupyter_inplace import watch
 from jupyter_inplace.report import Cell, Report
-from jupyter_inplace.rewrite.code import Code
-from jupyter_inplace.rewrite.mask import mask
+from jupyter_inplace.rewrite.syntax.code import Code
+from jupyter_inplace.rewrite.syntax.mask import mask
 from jupyter_inplace.tensorflow.rewrite import fixes, wanted
 from jupyter_inplace.tensorflow.rewrite.rules import asked_twice, proposals
 

@@ -23,9 +23,9 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from jupyter_inplace.record import torch_private as private
-from jupyter_inplace.record.schema import Plan
-from jupyter_inplace.record.torch_private import storage_id
+from jupyter_inplace.record.base import torch_private as private
+from jupyter_inplace.record.base.schema import Plan
+from jupyter_inplace.record.base.torch_private import storage_id
 from jupyter_inplace.rewrite.preserve import write_plan
 from jupyter_inplace.rewrite.proof.difference import (
     Moving,

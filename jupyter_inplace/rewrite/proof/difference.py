@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from jupyter_inplace.record.schema import Plan
-from jupyter_inplace.record.torch_private import storage_id
+from jupyter_inplace.record.base.schema import Plan
+from jupyter_inplace.record.base.torch_private import storage_id
 
 _STEP = 1e-6
 

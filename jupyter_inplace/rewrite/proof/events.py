@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from jupyter_inplace.report import Report
+from jupyter_inplace.report.data import Report
 from jupyter_inplace.rewrite.proof.values import Value
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from jupyter_inplace.record import torch_private as private
+from jupyter_inplace.record.base import torch_private as private
 from jupyter_inplace.rewrite.proof.derivative import DerivativeMode, direction
 from jupyter_inplace.rewrite.proof.events import Event
 from jupyter_inplace.rewrite.proof.memory import LiveBytes

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from jupyter_inplace.record import torch_private as private
+from jupyter_inplace.record.base import torch_private as private
 
 
 class LiveBytes(TorchDispatchMode):

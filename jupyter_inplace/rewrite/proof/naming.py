@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from jupyter_inplace.explain.names import Names, namespaces
+from jupyter_inplace.explain.names.names import Names, namespaces
 
 
 class LeafNames:

@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from jupyter_inplace.report import Fix, Reading, Report, Verification
-from jupyter_inplace.report import FixKind as Kind
+from jupyter_inplace.report.data import Fix, Reading, Report, Verification
+from jupyter_inplace.report.data import FixKind as Kind
 from jupyter_inplace.rewrite.proof.reference import NoReferenceError, Reference, find_reference
 from jupyter_inplace.rewrite.proof.runs import Run, Runner, Sandbox
 from jupyter_inplace.rewrite.proof.trial import Trial

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from jupyter_inplace.explain.rejected import reason_of
-from jupyter_inplace.report import HARMFUL, UNSEEN, Reading, Report
+from jupyter_inplace.explain.errors.rejected import reason_of
+from jupyter_inplace.report.data import HARMFUL, UNSEEN, Reading, Report
 from jupyter_inplace.rewrite.proof import agreement
 from jupyter_inplace.rewrite.proof.runs import Run, Runner
 from jupyter_inplace.rewrite.proof.trial import Trial

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from jupyter_inplace.report import Report
+from jupyter_inplace.report.data import Report
 from jupyter_inplace.rewrite.proof.events import Ending, Event
 from jupyter_inplace.rewrite.proof.trial import Trial
 from jupyter_inplace.rewrite.sandbox.outcome import Limits, Outcome

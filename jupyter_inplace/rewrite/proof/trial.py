@@ -14,8 +14,8 @@ from typing import Any, Literal, NoReturn
 
 import torch
 
-from jupyter_inplace.record import torch_private as private
-from jupyter_inplace.report import Cell as ReportCell
+from jupyter_inplace.record.base import torch_private as private
+from jupyter_inplace.report.data import Cell as ReportCell
 from jupyter_inplace.rewrite.preserve import preserve_saved
 from jupyter_inplace.rewrite.proof.derivative import DerivativeMode
 from jupyter_inplace.rewrite.proof.events import Ending, Kept

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from jupyter_inplace.report import HARMFUL, Gradient, Mutation, ProofStatus, Report, Verification
+from jupyter_inplace.report.data import HARMFUL, Gradient, Mutation, ProofStatus, Report, Verification
 from jupyter_inplace.rewrite.proof import agreement
 from jupyter_inplace.rewrite.proof.agreement import Mismatch
 from jupyter_inplace.rewrite.proof.events import Event

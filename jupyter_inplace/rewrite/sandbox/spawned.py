@@ -11,7 +11,7 @@ import sys
 import traceback
 from typing import Any, BinaryIO, NoReturn
 
-from jupyter_inplace.record import torch_private as private
+from jupyter_inplace.record.base import torch_private as private
 from jupyter_inplace.rewrite.sandbox.channel import frame
 from jupyter_inplace.rewrite.sandbox.guard import Guard
 from jupyter_inplace.rewrite.sandbox.outcome import Limits

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from jupyter_inplace.report import HARMFUL, Fix, Mutation, Report, Verification
+from jupyter_inplace.report.data import HARMFUL, Fix, Mutation, Report, Verification
 from jupyter_inplace.rewrite.candidates import distinct
-from jupyter_inplace.rewrite.code import Code
-from jupyter_inplace.rewrite.mask import mask
 from jupyter_inplace.rewrite.proof.runs import Sandbox
 from jupyter_inplace.rewrite.sandbox.outcome import Limits
-from jupyter_inplace.rewrite.write import Proposal
+from jupyter_inplace.rewrite.syntax.code import Code
+from jupyter_inplace.rewrite.syntax.mask import mask
+from jupyter_inplace.rewrite.syntax.write import Proposal
 from jupyter_inplace.tensorflow.rewrite.rules import asked_twice, proposals
 
 _TARGET = "jupyter_inplace.tensorflow.rewrite.trial:run"

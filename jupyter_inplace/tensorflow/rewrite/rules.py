@@ -6,14 +6,14 @@ from collections.abc import Iterator
 
 import libcst as cst
 
-from jupyter_inplace.report import Conflict, Mutation, Report
-from jupyter_inplace.rewrite.code import Code, Item
-from jupyter_inplace.rewrite.edit import Edit
-from jupyter_inplace.rewrite.locate import find
-from jupyter_inplace.rewrite.move import moved_below
-from jupyter_inplace.rewrite.scope import Use
-from jupyter_inplace.rewrite.tensors import dotted, last_name
-from jupyter_inplace.rewrite.write import Proposal
+from jupyter_inplace.report.data import Conflict, Mutation, Report
+from jupyter_inplace.rewrite.syntax.code import Code, Item
+from jupyter_inplace.rewrite.syntax.edit import Edit
+from jupyter_inplace.rewrite.syntax.locate import find
+from jupyter_inplace.rewrite.syntax.move import moved_below
+from jupyter_inplace.rewrite.syntax.scope import Use
+from jupyter_inplace.rewrite.syntax.tensors import dotted, last_name
+from jupyter_inplace.rewrite.syntax.write import Proposal
 
 _ASSIGNS = {"assign": "", "assign_add": " + ", "assign_sub": " - "}
 _ASKS = ("gradient", "jacobian", "batch_jacobian")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from jupyter_inplace.report import Cell as ReportCell
+from jupyter_inplace.report.data import Cell as ReportCell
 from jupyter_inplace.rewrite.proof.execute import Cell
 
 

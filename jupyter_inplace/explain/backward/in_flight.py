@@ -1,0 +1,260 @@
+"""Gradients that the engine hands to several nodes at once, and writes to them by hooks and custom backwards.
+
+`a + b` hands one gradient tensor to both branches. A hook on one of them that changes it in place changes what the other
+branch is still to get. Before the engine runs, a walk finds which tensors wait at several edges; when one of those is written,
+the edges where it still waits for others get the difference, followed to the leaves by a second walk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import torch
+
+from jupyter_inplace.explain.backward.damage import quiet
+from jupyter_inplace.explain.backward.facts import BackwardFacts, CutFact, GradientFact
+from jupyter_inplace.explain.graph import numbers
+from jupyter_inplace.explain.graph.engine_order import run_order
+from jupyter_inplace.explain.graph.graph import Graph, Node
+from jupyter_inplace.explain.graph.pull import Edge, pull
+from jupyter_inplace.explain.graph.reading import CannotPullError, ReferenceReading
+from jupyter_inplace.explain.graph.split import Part
+from jupyter_inplace.record.base import torch_private as private
+from jupyter_inplace.record.base.geometry import View, view_of
+from jupyter_inplace.record.base.nodes import is_python_node
+from jupyter_inplace.record.base.torch_private import storage_id
+from jupyter_inplace.record.session import Session
+
+Deposit = tuple[Edge, Node]  # where a gradient waits, and the node that sent it (None: a root's own)
+
+
+class _Shared:
+    """One gradient tensor that waits at several edges, and its value per task."""
+
+    def __init__(self, deposits: list[Deposit], values: dict[str, torch.Tensor]) -> None:
+        self.deposits, self.values = deposits, values
+
+    def at(self, node: Node) -> bool:
+        """Whether the tensor comes to or from a node."""
+        return any(edge[0] is node or sender is node for edge, sender in self.deposits)
+
+    def total(self) -> torch.Tensor:
+        parts = list(self.values.values())
+        total = parts[0]
+        for part in parts[1:]:
+            total = total + part
+        return total
+
+
+class InFlight:
+    """The shared gradients of one backward call, which starts from the edges `starts` with the given gradients."""
+
+    def __init__(
+        self,
+        session: Session,
+        graph: Graph,
+        starts: list[tuple[Edge, torch.Tensor | None]],
+        parts: list[tuple[str, Part]],
+        targets: dict[Edge, str],
+        facts: BackwardFacts,
+    ) -> None:
+        self._session, self._graph, self._targets, self._facts = session, graph, targets, facts
+        self._shared: list[_Shared] = []
+        self._senders: dict[Edge, list[Node]] = {}
+        self._turns: dict[Node, int] = {}
+        self._reference: dict[tuple[str, str], torch.Tensor | None] = {}
+        self._as_run: dict[tuple[str, str], torch.Tensor | None] = {}
+        self._reading = ReferenceReading(session.python.kept)
+        self._as_before = private.dispatch_as_now()
+        try:
+            self._find(starts, parts)
+        except CannotPullError as reason:
+            self._facts.notes.append(f"writes to gradients in flight were not followed: {reason}")
+            self._shared = []
+        # What the damage to saved tensors made of the rows is where this starts from.
+        self._reference.update(facts.reference)
+        self._as_run.update(facts.as_run)
+
+    @property
+    def any(self) -> bool:
+        return bool(self._shared)
+
+    def _find(self, starts: list[tuple[Edge, torch.Tensor | None]], parts: list[tuple[str, Part]]) -> None:
+        whole = self._deposits(starts)[0]
+        memory: dict[Any, list[Deposit]] = {}
+        for deposit, grad in whole:
+            self._senders.setdefault(deposit[0], []).append(deposit[1])
+            if grad.layout is torch.strided:
+                memory.setdefault((storage_id(grad), grad.storage_offset(), tuple(grad.shape)), []).append(deposit)
+        groups = [deposits for deposits in memory.values() if len(deposits) > 1]
+        if not groups:
+            return
+        self._turns = run_order(self._graph, [edge[0] for edge, _ in starts], [node for node, _ in self._targets])
+        values: list[dict[str, torch.Tensor]] = [{} for _ in groups]
+        for task, part in parts:
+            handed, found = self._deposits([(part.edge, part.grad)])
+            own = dict(handed)
+            for key in self._targets.values():
+                self._add(self._reference, (task, key), found.get(key))
+            for i, deposits in enumerate(groups):
+                for deposit in deposits:
+                    # The start of a part has no sender; in the whole walk it has one.
+                    mine = own.get(deposit, own.get((deposit[0], None)))
+                    if mine is not None:
+                        values[i][task] = values[i][task] + mine if task in values[i] else mine
+                        break
+        self._shared = [_Shared(deposits, v) for deposits, v in zip(groups, values, strict=True) if v]
+
+    def _deposits(
+        self, starts: list[tuple[Edge, torch.Tensor | None]]
+    ) -> tuple[list[tuple[Deposit, torch.Tensor]], dict[Any, Any]]:
+        """Every gradient that a walk hands from one node to another, and those of the targets."""
+        seen: list[tuple[Deposit, torch.Tensor]] = []
+
+        def received(edge: Edge, grad: torch.Tensor, sender: Node | None) -> None:
+            seen.append(((edge, sender), grad))
+
+        found = pull(self._graph, starts, self._targets, self._reading, received=received, python=False)
+        return seen, found
+
+    @staticmethod
+    def _add(table: dict[tuple[str, str], torch.Tensor | None], key: tuple[str, str], value: Any) -> None:
+        if value is not None:
+            old = table.get(key)
+            table[key] = value if old is None else old + value
+
+    def wrote(self, write: Any, t: torch.Tensor, before: torch.Tensor, func: Any, args: Any, kwargs: Any) -> None:
+        """A hook or a custom backward changed `t`, whose whole storage held `before` (flat)."""
+        self._session.python.wrote = True
+        known = len(self._facts.cuts)
+        # Seen is the write below autograd. A checkpointed function that is recomputed on the way has to be recorded as ever.
+        with quiet(self._session), self._as_before():
+            self._wrote(write, t, before, func, args, kwargs)
+            if len(self._facts.cuts) > known:
+                self._rows_for_all()
+
+    def _wrote(self, write: Any, t: torch.Tensor, before: torch.Tensor, func: Any, args: Any, kwargs: Any) -> None:
+        view = view_of(t)
+        current = private.current_autograd_node()
+        if view is None or current not in self._turns or self._session.python.made_here(t):
+            return
+        variable = getattr(current, "variable", None)
+        if variable is not None and variable.grad is not None and storage_id(variable.grad) == storage_id(t):
+            return  # already accumulated: torch copies a gradient that somebody else waits for
+        for shared in sorted(self._shared, key=lambda shared: not shared.at(current)):
+            total = shared.total()
+            if total.numel() != before.numel() or total.dtype != before.dtype:
+                continue
+            if not torch.allclose(total.reshape(-1), before, rtol=1e-4, atol=1e-12, equal_nan=True):
+                continue
+            if not shared.at(current) and bool((before == before[0]).all()):
+                continue  # a hook may hold on to a gradient from earlier; ones and zeros look like many another tensor
+            changes = self._changes(shared, t, view, func, args, kwargs)
+            own = [edge for edge, _ in shared.deposits if edge[0] is current]
+            victims = self._victims(shared, current)
+            for task, change in changes.items():
+                if bool(change.any()):
+                    if own and not is_python_node(current):
+                        self._follow_own(task, own, change)
+                    if victims:
+                        self._follow(write, task, victims, change)
+            return
+
+    @staticmethod
+    def _changes(
+        shared: _Shared, t: torch.Tensor, view: View, func: Any, args: Any, kwargs: Any
+    ) -> dict[str, torch.Tensor]:
+        """What the write does to each task's part of the gradient."""
+        changes: dict[str, torch.Tensor] = {}
+        for task, value in shared.values.items():
+            memory = value.contiguous().clone()
+            target = memory.view(-1).as_strided(view.shape, view.stride, view.offset)
+            try:
+                func(
+                    *(target if a is t else a for a in args),
+                    **{k: target if a is t else a for k, a in kwargs.items()},
+                )
+            except (RuntimeError, TypeError):
+                continue
+            changes[task] = memory - value
+            shared.values[task] = memory
+        return changes
+
+    def _victims(self, shared: _Shared, current: Node) -> list[Edge]:
+        """Where the very tensor waits for somebody else while `current` runs: handed on before, alone there, and not taken yet."""
+        now = self._turns[current]
+        found: list[Edge] = []
+        for edge, sender in shared.deposits:
+            if self._turns.get(edge[0], -1) <= now or self._sent(sender) >= now:
+                continue
+            if sum(self._sent(other) < now for other in self._senders[edge]) == 1:
+                found.append(edge)
+        return found
+
+    def _sent(self, sender: Node) -> int:
+        return -1 if sender is None else self._turns.get(sender, -1)
+
+    def _follow_own(self, task: str, own: list[Edge], change: torch.Tensor) -> None:
+        """What the write does where it was meant to: the run's gradients and those meant both have it."""
+        with contextlib.suppress(CannotPullError):
+            found = pull(self._graph, [(edge, change) for edge in own], self._targets, self._reading, python=False)
+            for leaf, difference in found.items():
+                key = (task, leaf)
+                if difference is not None and key in self._reference:
+                    if key in self._as_run:
+                        self._add(self._as_run, key, difference)
+                    self._add(self._reference, key, difference)
+                    if self._row(key) is not None:
+                        self._mark(key)
+
+    def _follow(self, write: Any, task: str, victims: list[Edge], change: torch.Tensor) -> None:
+        try:
+            found = pull(self._graph, [(edge, change) for edge in victims], self._targets, self._reading)
+        except CannotPullError as reason:
+            self._facts.notes.append(f"a write to a gradient in flight was not followed: {reason}")
+            return
+        hit: list[str] = []
+        for leaf, difference in found.items():
+            if difference is None or not bool(difference.any()):
+                continue
+            key = (task, leaf)
+            reference = self._reference.get(key)
+            old = self._as_run.get(key, reference)
+            self._as_run[key] = difference if old is None else old + difference
+            self._mark(key)
+            hit.append(leaf)
+        if hit:
+            self._facts.cuts.append(CutFact(write, [task], sorted(hit), verdict="corrupts"))
+
+    def _row(self, key: tuple[str, str]) -> GradientFact | None:
+        return next((row for row in self._facts.gradients if (row.task, row.leaf) == key), None)
+
+    def _mark(self, key: tuple[str, str]) -> None:
+        """Work out the row of a task and a leaf anew."""
+        row = self._row(key)
+        if row is None:
+            row = GradientFact(*key)
+            self._facts.gradients.append(row)
+        if row.status == "raises":
+            return
+        reference = self._reference.get(key)
+        as_run = self._as_run.get(key, reference)
+        row.status, row.relative_difference, row.cosine = numbers.compare(as_run, reference)
+        row.norm_as_run, row.norm_reference = numbers.norm(as_run), numbers.norm(reference)
+        if reference is not None:
+            self._facts.reference[key] = reference
+        if as_run is not None:
+            self._facts.as_run[key] = as_run
+
+    def _rows_for_all(self) -> None:
+        """Rows for every task and leaf, once one of them is hit: a table with gaps says less."""
+        known = {(row.task, row.leaf) for row in self._facts.gradients}
+        if not known:
+            return
+        for (task, leaf), reference in self._reference.items():
+            if (task, leaf) not in known:
+                size = numbers.norm(reference)
+                self._facts.gradients.append(GradientFact(task, leaf, "ok", size, size, 0.0, 1.0 if size else None))
+            if reference is not None:
+                self._facts.reference.setdefault((task, leaf), reference)

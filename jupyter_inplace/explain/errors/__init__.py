@@ -1,0 +1,1 @@
+"""Errors of torch that a write caused: refusals, failed version checks, and their tracebacks."""

@@ -1,0 +1,59 @@
+"""What is added to torch's own message when a backward fails: the write, its line, and what it destroyed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from jupyter_inplace.record.session import Session
+from jupyter_inplace.record.source.sites import SiteResolver
+
+if TYPE_CHECKING:
+    from jupyter_inplace.explain.backward.analyst import Analyst
+    from jupyter_inplace.report.data import Site
+
+
+class ErrorWording:
+    """Knows the sources of the watch that is open."""
+
+    def __init__(self, session: Session, analyst: Analyst, cell_file: str | None, cell_source: str | None) -> None:
+        self._session, self._analyst = session, analyst
+        self.resolver = SiteResolver(analyst.labels, cell_file, cell_source)
+
+    def sentence(self, writes: list[Any], node: str, saved_as: str, saved_site: Any) -> str:
+        """`jupyter_inplace: z.mul_(2) (In[3], line 7) overwrote the result that TanhBackward0 saved at torch.tanh(x) (In[3], line 5).`"""
+        done = [self._place(self.resolver.resolve(row.site), row.op) for row in writes[:3]]
+        if not done:
+            return ""
+        first = " and ".join(dict.fromkeys(done))
+        saved = self.resolver.resolve(saved_site) if saved_site is not None else None
+        where = f" saved at {self._place(saved, '')}" if saved is not None else " saved before the watch began"
+        return f"jupyter_inplace: {first} overwrote the {saved_as} that {node}{where}."
+
+    @staticmethod
+    def _place(site: Site | None, fallback: str) -> str:
+        if site is None:
+            return fallback or "code without a source"
+        return f"{site.text or site.line_text} ({site.file}, line {site.line})"
+
+
+_REFUSED = {
+    "leaf": "{} is a leaf that requires grad",
+    "view_of_leaf": "it is a view of {leaf}, a leaf that requires grad",
+    "multi_view": "{} is one of several views that one function made",
+    "custom_view": "{} is a view that a custom Function was given or made",
+    "no_grad_view": "{} is a view made under no_grad",
+    "inference_view": "{} is a view made in inference mode",
+    "inference": "{} is an inference tensor, and inference mode is over",
+    "expanded": "several elements of {} are one place in memory",
+    "overlap": "what is read and what is written are the same memory",
+    "out_grad": "autograd does not follow writes to out=",
+    "detach_view": "{} is a view",
+    "resize_grad": "{} requires grad",
+    "untracked": "{} requires grad, and autograd does not follow this function",
+    "captured": "{} comes from outside of the transformed function",
+}
+
+
+def why_refused(reason: str, tensor: str, leaf: str | None = None) -> str:
+    """Why torch refused a write to `tensor`, in words; `reason` is one of `rejected.reason_of`, `leaf` what lies behind it."""
+    return _REFUSED[reason].format(tensor, leaf=leaf or "what stands for a parameter")

@@ -1,0 +1,1 @@
+"""The autograd graph: walked, read with reference values, split into tasks."""

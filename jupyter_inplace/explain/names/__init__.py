@@ -1,0 +1,1 @@
+"""What people call things: tensors, leaves, roots, places in the source."""

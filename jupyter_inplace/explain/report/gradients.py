@@ -1,0 +1,107 @@
+"""The gradient table: rows of all backward calls folded to one per task and leaf, and the angles between tasks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+import torch
+
+from jupyter_inplace.explain.backward.facts import BackwardFacts, GradientFact
+from jupyter_inplace.explain.graph import numbers
+from jupyter_inplace.report.data import Gradient, GradientStatus, TaskCosine, VersionNorm
+
+if TYPE_CHECKING:
+    from jupyter_inplace.explain.errors.refused import Refusal
+
+_SEVERITY = {"raises": 3, "wrong": 2, "lost": 2, "ok": 0}
+_MAX_COSINES = 4000
+
+
+class GradientTable:
+    """Folds the rows of a window. Where a task ran several times a row keeps its worst occurrence."""
+
+    def __init__(self, facts: list[BackwardFacts]) -> None:
+        best: dict[tuple[str, str], GradientFact] = {}
+        badness: dict[tuple[str, str], tuple[int, int, float]] = {}
+        seen: dict[str, int] = {}
+        folded: dict[str, bool] = {}
+        self._reference: dict[tuple[str, str], torch.Tensor] = {}
+        self._as_run: dict[tuple[str, str], torch.Tensor | None] = {}
+        for fact in facts:
+            for task in fact.tasks:
+                seen[task] = seen.get(task, -1) + 1
+                folded[task] = seen[task] > 0
+            harm: dict[str, int] = {}  # by task, of the worst of its rows
+            for row in fact.gradients:
+                harm[row.task] = max(harm.get(row.task, 0), _SEVERITY.get(row.status, 0))
+            for row in fact.gradients:
+                row.occurrence = seen.get(row.task, 0)
+                key = (row.task, row.leaf)
+                bad = _badness(row, harm[row.task])
+                if key not in best or bad > badness[key]:
+                    best[key], badness[key] = row, bad
+                    reference = fact.reference.get(key)
+                    if reference is not None:
+                        self._reference[key] = reference
+                    self._as_run[key] = None if row.status == "raises" else fact.as_run.get(key, reference)
+        self._facts = best
+        self._folded = folded
+        self.rows: tuple[Gradient, ...] = tuple(self._row(row) for row in best.values())
+
+    def _row(self, row: GradientFact) -> Gradient:
+        return Gradient(
+            task=row.task,
+            leaf=row.leaf,
+            status=cast("GradientStatus", row.status),
+            norm_as_run=row.norm_as_run,
+            norm_reference=row.norm_reference,
+            relative_difference=row.relative_difference,
+            cosine=row.cosine,
+            occurrence=row.occurrence if self._folded.get(row.task) else None,
+            by_version=tuple(VersionNorm(version=v, norm=n) for v, n in row.by_version),
+        )
+
+    def status(self, task: str) -> str:
+        """The worst status of a task's rows."""
+        rows = [row.status for row in self.rows if row.task == task]
+        for status in ("raises", "wrong", "lost"):
+            if status in rows:
+                return status
+        return "ok"
+
+    def refused(self, refusal: Refusal) -> None:
+        """Rows of the tasks that a refused write keeps from being computed: they raise for the leaves behind the tensor."""
+        keep = [row for row in self.rows if row.task not in refusal.tasks or row.leaf not in refusal.leaves]
+        new = [Gradient(task=task, leaf=leaf, status="raises") for task in refusal.tasks for leaf in refusal.leaves]
+        self.rows = (*keep, *new)
+
+    def cosines(self) -> tuple[TaskCosine, ...]:
+        """For each leaf that several tasks share, the cosine between their gradients, as run and as meant."""
+        leaves: dict[str, list[str]] = {}
+        for task, leaf in self._reference:
+            leaves.setdefault(leaf, []).append(task)
+        out: list[TaskCosine] = []
+        for leaf, tasks in leaves.items():
+            for i, first in enumerate(tasks):
+                for second in tasks[i + 1 :]:
+                    if len(out) >= _MAX_COSINES:
+                        return tuple(out)
+                    a, b = (first, leaf), (second, leaf)
+                    run_a, run_b = self._as_run.get(a), self._as_run.get(b)
+                    as_run = numbers.cosine(run_a, run_b) if run_a is not None and run_b is not None else None
+                    out.append(
+                        TaskCosine(
+                            leaf=leaf,
+                            tasks=(first, second),
+                            as_run=as_run,
+                            reference=numbers.cosine(self._reference[a], self._reference[b]),
+                        )
+                    )
+        return tuple(out)
+
+
+def _badness(row: GradientFact, task: int) -> tuple[int, int, float]:
+    severity = _SEVERITY.get(row.status, 0)
+    # Right ones differ by rounding only, and which iterations were looked at is chance: of them the one is shown in which the task
+    # came to harm, else the first.
+    return (severity, task, (row.relative_difference or 0.0) if severity else 0.0)

@@ -1,0 +1,110 @@
+"""Other frameworks that take part in a watch: each adds its own rows to the report of the cell.
+
+A companion is started where its framework is imported already, else in the moment that the program imports it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from jupyter_inplace.report.data import Report
+
+#: By the module whose import tells that a framework is in use: where its companion's `begin` stands.
+COMPANIONS: Mapping[str, str] = {"tensorflow": "jupyter_inplace.tensorflow.window"}
+
+
+#: By framework, as the report's mutations name it: the module that has its rewrites.
+REWRITES: Mapping[str, str] = {"tensorflow": "jupyter_inplace.tensorflow.rewrite"}
+
+
+def rewriting(report: Report) -> list[Any]:
+    """The modules that may have a rewrite for a report; each has `wanted` and `fixes`."""
+    found = [importlib.import_module(module) for name, module in REWRITES.items() if name in report.framework]
+    return [module for module in found if module.wanted(report)]
+
+
+class Companion(Protocol):
+    """The watch of one framework."""
+
+    def stop(self) -> None:
+        """Take it out of force."""
+
+    def add_to(self, report: Report, error: BaseException | None) -> Report:
+        """The report with what was seen added. Raises nothing."""
+
+    def go_on_in(self, cell_file: str, label: str) -> None:
+        """From here on the watched cell's code is that of another file."""
+
+
+class Companions:
+    """The companions of one watch. `options` are what the watch was given, handed on as they are."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        self._options = options
+        self._begun: list[Companion] = []
+        self._waiting: list[Any] = []
+
+    def begin(self) -> None:
+        """Start those whose framework is there, wait for the others."""
+        from jupyter_inplace.frameworks.import_hook import OnArrival
+
+        for name, module in COMPANIONS.items():
+            if name in sys.modules:
+                self._start(module)
+            else:
+                waiting = OnArrival(name, lambda module=module: self._start(module))  # type: ignore[misc]
+                waiting.install()
+                self._waiting.append(waiting)
+
+    def go_on_in(self, cell_file: str, label: str) -> None:
+        self._options["cell_file"] = cell_file
+        for companion in self._begun:
+            companion.go_on_in(cell_file, label)
+
+    def stop(self) -> None:
+        """Take all of them out of force."""
+        waiting, self._waiting = self._waiting, []
+        for one in waiting:
+            one.remove()
+        for companion in self._begun:
+            companion.stop()
+
+    @property
+    def seen(self) -> tuple[Companion, ...]:
+        """Those that took part."""
+        return tuple(self._begun)
+
+    def add_to(self, report: Report, error: BaseException | None) -> Report:
+        """The report with what each of them saw."""
+        for companion in self._begun:
+            report = companion.add_to(report, error)
+        return report
+
+    def _start(self, module: str) -> None:
+        try:
+            self._begun.append(importlib.import_module(module).begin(**self._options))
+        except Exception as fault:  # noqa: BLE001 (the program goes on; its report says what is missing)
+            self._begun.append(_Failed(module, fault))
+
+
+class _Failed:
+    """Stands for a companion that could not start, to say so."""
+
+    def __init__(self, module: str, fault: Exception) -> None:
+        self._module, self._fault = module, fault
+
+    def stop(self) -> None:
+        pass
+
+    def add_to(self, report: Report, _error: BaseException | None) -> Report:
+        from dataclasses import replace
+
+        note = f"{self._module} could not watch: {type(self._fault).__name__}: {self._fault}"
+        return replace(report, blind_spots=(*report.blind_spots, note))
+
+    def go_on_in(self, cell_file: str, label: str) -> None:
+        pass

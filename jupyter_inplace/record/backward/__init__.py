@@ -1,0 +1,1 @@
+"""Backward calls, optimizers, custom Functions and transforms, seen while they run."""

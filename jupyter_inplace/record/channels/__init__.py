@@ -1,0 +1,1 @@
+"""The silent ways of writing, one a file."""

@@ -1,0 +1,51 @@
+"""`x.detach()` while tripwires stand in for the mode: an alias that autograd does not connect with `x`, made without a kernel of ours.
+
+Where the mode is on it sees the operation itself; `x.data` is seen with the writes that torch does not dispatch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from jupyter_inplace.record.base import torch_private as private
+from jupyter_inplace.record.base.patching import Replacement, StandIn, session_here
+
+
+class Aliases:
+    """Replaces `Tensor.detach` and `torch.detach`, once tripwires come into force."""
+
+    def __init__(self) -> None:
+        self._held: list[Replacement] = []
+
+    def see(self) -> None:
+        """Take note of aliases from now on."""
+        if not self._held:
+            self._held = [replacement for replacement in _REPLACEMENTS if replacement.acquire()]
+
+    def leave(self) -> None:
+        """The mode sees them, or nobody has to."""
+        for replacement in self._held:
+            replacement.release()
+        self._held.clear()
+
+
+def note_alias(t: Any) -> None:
+    """Somebody is about to make an alias of `t` that autograd does not know of."""
+    session = session_here()
+    if session is not None and session.stack.wired and not private.dispatch_is_off():
+        with private.Unfollowed():
+            session.note_alias((t,))
+
+
+def _noting(original: Any) -> Any:
+    def detach(_: Any, original: Any, *args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        note_alias(args[0] if args else kwargs.get("input"))
+        return original(*args, **kwargs)
+
+    return StandIn(original, detach)
+
+
+_REPLACEMENTS = (Replacement(torch.Tensor, "detach", _noting), Replacement(torch, "detach", _noting))

@@ -1,0 +1,216 @@
+"""The dispatch-mode tracker: sees every operation below autograd, and acts on the few that write."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from jupyter_inplace.record.base import torch_private as private
+from jupyter_inplace.record.base.schema import ALIAS, Plan, make_plan
+from jupyter_inplace.record.writes.repeated import enter, repeated
+
+if TYPE_CHECKING:
+    from jupyter_inplace.record.session import Session
+
+_UNKNOWN: Any = object()
+CUSTOM: Any = object()  # the plan of an operator that is not torch's own and writes to nothing it is given
+_NOBODY: Any = TorchDispatchMode()
+
+
+class WatchMode(TorchDispatchMode):
+    """Looks each operator up in a table of plans: no plan, no work beyond the call itself."""
+
+    # Higher-order operators (cond, flex_attention ...) are called through, not refused.
+    supports_higher_order_operators = True
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # Else torch wraps the handler such that the first operation imports torch._dynamo (over a second) and every
+        # operation costs half as much again.
+        return False
+
+    @classmethod
+    def is_infra_mode(cls) -> bool:
+        # Else torch.compile gives up on frames that run under the watch.
+        return True
+
+    @classmethod
+    def ignore_compile_internals(cls) -> bool:
+        return True
+
+    def __init__(self, session: Session) -> None:
+        super().__init__()
+        self._session = session
+        self._plans: dict[Any, Plan | None] = {}
+        # What to call for operators that write to nothing, by identity (their own hash is Python code): `_plans` holds them.
+        self._by_identity: dict[int, Plan | None] = {}
+        self._plain: dict[int, Any] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        session = self._session
+        if session.fresh:  # inputs are packed right before their operation is dispatched: now it is known which
+            session.cell[0] = func
+            session.cell = [None]
+            session.fresh = False
+        session.last_op = func
+        if private.function_modes():  # torch calls this one from C++: function modes would not be told of it
+            with private.Unfollowed():
+                return self._by_plan(func, args, kwargs or {})
+        call = self._plain.get(id(func))
+        if call is None or session.attentive:
+            return self._by_plan(func, args, kwargs or {})
+        return call(*args, **kwargs) if kwargs else call(*args)
+
+    def _by_plan(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """An operator that may write, or any while something is to be looked out for."""
+        session = self._session
+        if session.midway is not None and session.is_midway(sys._getframe(2)):
+            return func(*args, **kwargs)
+        plan = self._by_identity.get(id(func), _UNKNOWN)
+        if plan is _UNKNOWN:
+            plan = self._by_identity[id(func)] = self._plans[func] = plan_of(func)
+            if plan is None:
+                # What the call of an operator comes down to, without the frame in between.
+                self._plain[id(func)] = func._op if type(func) is torch._ops.OpOverload else func
+        if session.attentive and session.look(args):
+            return self._with_care(plan, func, args, kwargs)
+        if plan is None:
+            out = func(*args, **kwargs)
+            if session.gradient_written is not None:
+                session.python.made(out, args)
+            return out
+        if plan is CUSTOM:
+            return self._call_custom(func, args, kwargs)
+        if plan is ALIAS:
+            session.note_alias(args)
+            return func(*args, **kwargs)
+        return self._write(plan, func, args, kwargs)
+
+    def _with_care(self, plan: Any, func: Any, args: Any, kwargs: Any) -> Any:
+        """What comes into a checkpointed region from outside is read again in backward; what reads a severed tensor carries it on."""
+        session, region = self._session, self._session.regions.current
+        carried, session.carried = session.carried, ()
+        derived = session.unrecorded.derived
+        step = None
+        if derived.any and not session.muted and not isinstance(plan, Plan):
+            try:
+                step = derived.read(func, args, kwargs)
+            except Exception as fault:
+                session.fault(fault)
+        if region is not None:
+            try:
+                own = _not_read(plan, args, kwargs)
+                region.take(session, args, own)
+                if kwargs:
+                    region.take(session, kwargs.values(), own)
+            except Exception as fault:
+                session.fault(fault)
+        if isinstance(plan, Plan):
+            out = self._write(plan, func, args, kwargs)
+        elif plan is CUSTOM:
+            out = self._call_custom(func, args, kwargs)
+        else:
+            if plan is ALIAS:
+                session.note_alias(args)
+            out = func(*args, **kwargs)
+        try:
+            if region is not None:
+                region.gave(out)
+            if step is not None:
+                derived.gave(out, step)
+            if carried:
+                session.severed.gave(out, carried)
+        except Exception as fault:
+            session.fault(fault)
+        return out
+
+    def _write(self, plan: Plan, func: Any, args: Any, kwargs: Any) -> Any:
+        session = self._session
+        if plan.ordinary:
+            known = repeated(session, plan, args, kwargs)
+            if known is not None:
+                order = session.order
+                out = func._op(*args, **kwargs)
+                enter(session, plan, known, order)
+                return out
+        targets: list[torch.Tensor] = []
+        pending = None
+        if not session.muted:
+            try:
+                targets = plan.tensors(args, kwargs)
+                pending = session.entry.before(plan, targets, func, args, kwargs)
+            except Exception as fault:  # nothing of ours may surface inside of the user's operation
+                session.fault(fault)
+        lists: list[torch.Tensor] = []
+        if plan.foreach:
+            lists = targets or plan.tensors(args, kwargs)
+            shapes = [t.shape for t in lists]
+        # A write that the kernel refuses (expanded memory) raises here and is never recorded.
+        out = self._call_custom(func, args, kwargs) if plan.custom else func._op(*args, **kwargs)
+        if pending is not None:
+            try:
+                session.entry.after(plan, targets, pending, func, args, kwargs)
+            except Exception as fault:
+                session.fault(fault)
+        # Last of all: a view that is asked for its node between this and the end of the operation keeps a node from before it.
+        if lists:
+            private.increment_version(lists)
+            resized = [t for t, shape in zip(lists, shapes, strict=True) if t.shape != shape]  # an `out=` made to fit
+            if resized:
+                private.increment_version(resized)
+        return out
+
+    @staticmethod
+    def _call_custom(func: Any, args: Any, kwargs: Any) -> Any:
+        """Run a custom operator's body in the dispatch state it has unwatched, so that its own writes bump versions."""
+        restore, below = private.RestorePythonTLSSnapshot, private.AutoDispatchBelowAutograd
+        tensors = _tensors(args) + _tensors(kwargs.values())
+        # Where other modes are in force they come next, and see the operator as they do unwatched.
+        if (
+            restore is None
+            or below is None
+            or private.dispatch_keys is None
+            or not tensors
+            or private.len_dispatch_stack()
+        ):
+            return func(*args, **kwargs)
+        keys = private.dispatch_keys(tensors[0])
+        for t in tensors[1:]:
+            keys = keys | private.dispatch_keys(t)
+        with restore(), below():
+            # The snapshot is of a thread that has a mode. One on and off again tells torch that there is none any more: else it would
+            # look for it at the body's first operation that takes no tensor.
+            private.push_dispatch_mode(_NOBODY)
+            private.pop_dispatch_mode(None)
+            return func.redispatch(keys & private.after_ADInplaceOrView_keyset, *args, **kwargs)
+
+
+def plan_of(func: Any) -> Any:
+    """The plan of an operator, `CUSTOM` for one that is not torch's own and writes to nothing it is given."""
+    plan = make_plan(func)
+    return CUSTOM if plan is None and _is_custom(func) else plan
+
+
+def _tensors(values: Any) -> list[torch.Tensor]:
+    found: list[torch.Tensor] = []
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            found.append(value)
+        elif isinstance(value, (list, tuple)):
+            found.extend(_tensors(value))
+    return found
+
+
+def _not_read(plan: Any, args: Any, kwargs: Any) -> list[torch.Tensor]:
+    """What an operator updates without its result coming from it: running statistics, counters."""
+    if not isinstance(plan, Plan):
+        return []
+    return [t for t in plan.tensors(args, kwargs) if plan.hidden or not (t.is_floating_point() or t.is_complex())]
+
+
+def _is_custom(func: Any) -> bool:
+    """Whether an operator is not torch's own: its body may be Python, and write to what it makes."""
+    return isinstance(func, torch._ops.OpOverload) and func.namespace not in ("aten", "prims", "prim", "profiler")

@@ -1,0 +1,166 @@
+"""Tripwires: what stands in for the dispatch mode where plain operations have nothing to tell.
+
+A dispatch mode is Python code for each operation of the program, most of which write to nothing. Of the keys by which
+torch dispatches, one belongs to nobody but tests of the dispatcher. Operators that write, and those that make an alias
+which autograd does not connect (but `detach`), get a kernel at that key; all others fall through it without a cost. While the key is
+switched on for a thread, those kernels put the mode on for the one operation that they are called for, so that what the
+mode sees of it is what it sees without them. A write like the one before it needs no mode, see `repeated`.
+
+Kernels are registered once for the process, and stay: without the key nobody calls them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from jupyter_inplace.record.base import torch_private as private
+from jupyter_inplace.record.base.patching import session_here
+from jupyter_inplace.record.base.schema import Plan, make_plan, may_need_a_plan
+from jupyter_inplace.record.writes.repeated import enter, repeated
+
+_libraries: dict[str, Any] = {}  # by namespace: a registration lasts as long as its library
+_seen: set[str] = set()  # the operators that were asked for
+_packets: set[str] = set()  # and their names without the overload
+
+
+def ready() -> bool:
+    """Whether this torch can have tripwires; gives them to the operators that have come since the last call.
+
+    The first call takes about 30 ms, each later one 3 ms.
+    """
+    if private.TRIPWIRE is None:
+        return False
+    if not _libraries:
+        _library("_").fallback(private.tripwire_name, torch.library.fallthrough_kernel, False)
+    new = set(private.operator_names()) - _seen
+    _seen.update(new)
+    _packets.update(full.partition(".")[0] for full in new)
+    for full in new:
+        _register(full)
+    return True
+
+
+def made() -> bool:
+    """Whether operators have their tripwires."""
+    return bool(_libraries)
+
+
+def knows(packet: str) -> bool:
+    """Whether an operator (`aten::add_`) was there when tripwires were given out last."""
+    return packet in _packets
+
+
+def switch(*, on: bool) -> None:
+    """Put the tripwires of this thread in force, or out of it."""
+    private.include_key(private.TRIPWIRE, on)
+
+
+def _library(namespace: str) -> Any:
+    library = _libraries.get(namespace)
+    if library is None:
+        library = _libraries[namespace] = private.dispatch_library("IMPL", namespace, "", __file__, 0)
+    return library
+
+
+def _register(full: str) -> None:
+    # A composite operator comes here once more by what it is made of.
+    if private.has_kernel(full, "CompositeImplicitAutograd"):
+        return
+    namespace, _, name = full.partition("::")
+    base, _, overload = full.partition(".")
+    # What `detach` makes would get a Python object on its way through Python, and C++ code that asks for an alias to
+    # turn it into a parameter refuses one that has: see `aliases`.
+    if base == "aten::detach" or not may_need_a_plan(private.schema_of(base, overload)):
+        return
+    _library(namespace).impl(name, private.tripwire_name, _kernel(base, overload), False)
+
+
+def _kernel(base: str, overload: str) -> Callable[..., Any]:
+    call: Any = None
+    func: Any = None
+    plan: Any = None
+    tensors: tuple[int, ...] = ()
+
+    include, key, excluded, below = private.include_key, private.TRIPWIRE, private.key_excluded, private.BELOW_AUTOGRAD
+    peek = private.peek_sequence_nr
+
+    def tripwire(*args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        nonlocal call, func, plan, tensors
+        if call is None:
+            tensors = _where_numbers_are_refused(base, overload)
+            func, plan = _plan(base, overload)
+            call = private.operation(base, overload)
+        inside = excluded(below)  # what an operator does inside of itself is its own: a kernel runs below autograd
+        if inside and not tensors:  # most often
+            try:
+                include(key, False)
+                return call(*args, **kwargs)
+            finally:
+                include(key, True)
+        session = session_here()
+        wired = session is not None and session.stack.wired  # if not, a guard of somebody's put the key back
+        try:
+            include(key, False)
+            for i in tensors:
+                if i < len(args) and not isinstance(args[i], torch.Tensor):
+                    args = _numbers_as_tensors(args, tensors)
+                    break
+            if inside or not wired or session.muted or private.dispatch_is_off():  # type: ignore[union-attr]
+                return call(*args, **kwargs)
+            session.drop_fresh()  # type: ignore[union-attr]
+            if plan is not None:
+                known = repeated(session, plan, args, kwargs)  # type: ignore[arg-type]
+                if known is not None:
+                    session.last_op, order = func, session.order  # type: ignore[union-attr]
+                    if known:  # the node that is made now saves at the same place
+                        session.place, session.place_of = session.written_at, peek()  # type: ignore[union-attr]
+                    try:
+                        out = call(*args, **kwargs)
+                    finally:
+                        session.place_of = -1  # type: ignore[union-attr]
+                    session.packed_by(func)  # type: ignore[union-attr]
+                    enter(session, plan, known, order)  # type: ignore[arg-type]
+                    return out
+            return session.stack.with_mode(call, args, kwargs)  # type: ignore[union-attr]
+        finally:
+            if wired and session.stack.wired:  # type: ignore[union-attr]
+                include(key, True)
+
+    return tripwire
+
+
+def _plan(base: str, overload: str) -> tuple[Any, Plan | None]:
+    """The operator, and what to do around it where that can be done without the mode."""
+    namespace, _, name = base.partition("::")
+    func = getattr(getattr(getattr(torch.ops, namespace), name), overload or "default")
+    plan = make_plan(func)
+    return func, plan if isinstance(plan, Plan) and plan.ordinary else None
+
+
+def _where_numbers_are_refused(base: str, overload: str) -> tuple[int, ...]:
+    """The positions of an operator's tensors, where torch does not take numbers in their place from Python.
+
+    A kernel that has a number for an operand makes a tensor of it and calls the operator for tensors (`2 ** x` does). On
+    its way through Python such a tensor becomes a number again.
+    """
+    if private.takes_numbers(base.partition("::")[2]):
+        return ()
+    arguments = private.schema_of(base, overload).arguments
+    places = tuple(i for i, a in enumerate(arguments) if str(a.type) == "Tensor" and not a.kwarg_only)
+    return places if len(places) > 1 else ()
+
+
+def _numbers_as_tensors(args: tuple[Any, ...], places: tuple[int, ...]) -> tuple[Any, ...]:
+    others = [args[i] for i in places if i < len(args) and isinstance(args[i], torch.Tensor)]
+    numbers = [i for i in places if i < len(args) and isinstance(args[i], (bool, int, float, complex))]
+    changed = list(args)
+    with torch.utils._python_dispatch._disable_current_modes():
+        for i in numbers:
+            # A number counts less than any tensor where the type of the result is found: its own must not be seen.
+            dtype = torch.result_type(others[0], args[i]) if others else None
+            changed[i] = torch.scalar_tensor(args[i], dtype=dtype)
+    return tuple(changed)

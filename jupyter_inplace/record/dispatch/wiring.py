@@ -1,0 +1,174 @@
+"""When tripwires may stand in for the dispatch mode of a session, and what ends that.
+
+They do from the start of a watch, where they were made before (making them takes longer than most cells), else from the second
+backward call on that needed no look at its operations. Both are places where no guard of torch's is open that would put
+the dispatch keys back behind us. Whatever makes plain operations worth a look, or asks torch what keys are in force,
+brings the mode back, until the next such backward call.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from jupyter_inplace.record.base import torch_private as private
+from jupyter_inplace.record.base.patching import Replacement, session_here
+from jupyter_inplace.record.dispatch import tripwires
+
+if TYPE_CHECKING:
+    from jupyter_inplace.record.session import Session
+
+# Whose operators `torch.library` may hold without any of the program's own among them.
+_TORCH_NAMESPACES = """
+aten prims prim profiler rngprims debugprims _native export debug_mode_ops inductor inductor_prims quantized _quantized
+quantized_decomposed quantization static_runtime c10d c10d_functional _c10d_functional _c10d_functional_autograd _dtensor
+mkldnn mkl mkldnn_prepacked onednn sparse symm_mem fsdp streams onnx onnx_symbolic flex_lib _inductor_test _test
+"""
+_TORCH = frozenset(_TORCH_NAMESPACES.split())
+
+
+class Wiring:
+    """Decides for one session; replaces the few functions of torch's that tripwires cannot live with by ones that say so first."""
+
+    #: How many backward calls see the mode before tripwires may stand in for it.
+    backwards = 1
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._held: list[Replacement] = []
+        self._loaded: tuple[int, ...] = ()  # how much there was when operators were looked through last
+        self._known = False
+        self._guards = 0  # how many guards are open that put all keys back when they end
+        self._calls = 0
+
+    def install(self) -> None:
+        """Begin to see what would end the tripwires. A watch that begins in inference mode has none."""
+        if private.TRIPWIRE is not None and not torch.is_inference_mode_enabled():
+            self._held = [replacement for replacement in _REPLACEMENTS if replacement.acquire()]
+        self._calls = self._guards = 0
+
+    def remove(self) -> None:
+        """See it no more."""
+        for replacement in self._held:
+            replacement.release()
+        self._held.clear()
+
+    @property
+    def at_once(self) -> bool:
+        """Whether tripwires may be in force as soon as the watch is: not where they would have to be made first."""
+        return tripwires.made()
+
+    def guard(self, by: int) -> None:
+        """A guard that keeps all keys in force, to put them back, is about to open or was closed."""
+        self._session.stack.attend()
+        self._guards = max(0, self._guards + by)
+
+    def looked_up(self, packet: str) -> None:
+        """The program asks torch for an operator. One that came since the last look has no tripwire yet."""
+        if not tripwires.knows(packet):
+            self._loaded = ()
+            self._session.stack.attend()
+
+    def counted(self) -> bool:
+        """One more backward call ran without the mode; whether that is enough."""
+        self._calls += 1
+        return self._calls > self.backwards
+
+    def allowed(self) -> bool:
+        """Whether nothing in this program needs the mode to see plain operations."""
+        session = self._session
+        return (
+            len(self._held) == len(_REPLACEMENTS)
+            and not session.has_to_look
+            and not session.engine.depth
+            and not session.other_modes.count
+            and not session.hooks.suspended
+            and not private.in_transform()
+            and not self._guards
+            and not _compiled()
+            and self._knows_operators()
+        )
+
+    def _knows_operators(self) -> bool:
+        """Whether each operator that writes has its tripwire, and none is the program's own.
+
+        Bodies of operators that are defined in Python run in a state of the dispatcher that the mode takes care of.
+        """
+        defined = getattr(torch.library, "_defs", None)
+        if defined is None:
+            return False
+        loaded = (len(defined), len(sys.modules), len(torch.ops.loaded_libraries))
+        if loaded != self._loaded:
+            self._loaded = loaded
+            self._known = tripwires.ready() and all(name.partition("::")[0] in _TORCH for name in defined)
+        return self._known
+
+
+def _compiled() -> bool:
+    """Whether anything was handed to torch.compile: its guards look at the dispatch keys that are in force."""
+    dynamo = sys.modules.get("torch._dynamo.eval_frame")
+    backends = getattr(dynamo, "cached_backends", None) if dynamo is not None else {}
+    return backends is None or any(backend is not None for backend in backends.values())
+
+
+def _announcing(original: Any) -> Any:
+    @functools.wraps(original)
+    def announced(*args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        session = session_here()
+        if session is not None:
+            session.stack.attend()
+        return original(*args, **kwargs)
+
+    return announced
+
+
+def _opening(original: Any) -> Any:
+    @functools.wraps(original)
+    def __enter__(guard: Any) -> Any:  # noqa: N807  (torch's own name)
+        session = session_here()
+        if session is not None:
+            session.wiring.guard(1)
+        return original(guard)
+
+    return __enter__
+
+
+def _closing(original: Any) -> Any:
+    @functools.wraps(original)
+    def __exit__(guard: Any, *error: Any) -> Any:  # noqa: N807
+        try:
+            return original(guard, *error)
+        finally:
+            session = session_here()
+            if session is not None:
+                session.wiring.guard(-1)
+
+    return __exit__
+
+
+def _looking_up(original: Any) -> Any:
+    @functools.wraps(original)
+    def __getattr__(namespace: Any, name: str) -> Any:  # noqa: N807
+        found = original(namespace, name)
+        session = session_here()
+        if session is not None and session.stack.wired:
+            session.wiring.looked_up(f"{namespace.name}::{name}")
+        return found
+
+    return __getattr__
+
+
+# A guard that keeps all keys and puts them back when it ends; the compiler; new operators; operators of operators, which
+# know the keys for which they have a rule; operators of a library of C++ that was just loaded.
+_REPLACEMENTS = (
+    Replacement(torch.inference_mode, "__enter__", _opening),
+    Replacement(torch.inference_mode, "__exit__", _closing),
+    Replacement(torch, "compile", _announcing),
+    Replacement(torch.library.Library, "define", _announcing),
+    Replacement(torch._ops.HigherOrderOperator, "__call__", _announcing),
+    Replacement(torch._ops._OpNamespace, "__getattr__", _looking_up),
+)

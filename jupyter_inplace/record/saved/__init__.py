@@ -1,0 +1,1 @@
+"""Saved tensors: the hooks that see them, the copies made before they are overwritten, torch's own errors."""

@@ -1,0 +1,276 @@
+"""The pair of saved-tensor hooks: what is saved, and torch's own version check, which hooks switch off, made again."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from sys import _getframe
+from threading import get_ident
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.overrides import has_torch_function_unary as _followed
+
+from jupyter_inplace.record.base import deep_graphs
+from jupyter_inplace.record.base import torch_private as private
+from jupyter_inplace.record.base.nodes import may_save
+from jupyter_inplace.record.base.patching import Replacement, session_here
+from jupyter_inplace.record.saved.freed import is_own_memory
+from jupyter_inplace.record.saved.message import detached_error, version_error
+from jupyter_inplace.record.saved.saved import Saved
+
+if TYPE_CHECKING:
+    from jupyter_inplace.record.session import Session
+
+# A custom Function saves from within a frame of this code.
+_APPLY = torch.autograd.Function.__dict__["apply"].__func__.__code__
+_weak = weakref.ref
+_peek = private.peek_sequence_nr
+_DisableTorchDispatch = private.DisableTorchDispatch
+_detach: Callable[[torch.Tensor], torch.Tensor] = torch._C.TensorBase.detach
+
+
+class Reading:
+    """Set while a gradient walk of ours reads saved tensors: it decides which value a node sees, and notes the reader."""
+
+    def value(self, saved: Saved) -> torch.Tensor:
+        raise NotImplementedError
+
+
+# One for each thread: watched threads work their gradients out at the same time.
+_readings: dict[int, Reading] = {}
+
+
+def set_reading(reading: Reading | None) -> Reading | None:
+    """Have this thread's unpacking decided by `reading` from now on; returns what decided it before."""
+    thread = get_ident()
+    before = _readings.pop(thread, None)
+    if reading is not None:
+        _readings[thread] = reading
+    return before
+
+
+def current_reading() -> Reading | None:
+    """What decides this thread's unpacking, None outside of a walk of ours."""
+    return _readings.get(get_ident())
+
+
+def unpack(saved: Saved) -> torch.Tensor:
+    """What a node reads back. Makes the check that torch makes without hooks, and raises torch's own error.
+
+    Also in force for graphs that outlive the watch.
+    """
+    if _readings and (reading := _readings.get(get_ident())) is not None:
+        return reading.value(saved)
+    t = saved.tensor
+    if saved.interior and t.is_leaf:
+        __tracebackhide__ = True
+        raise detached_error()
+    if saved.version is not None and t._version != saved.version:
+        __tracebackhide__ = True
+        raise version_error(saved)
+    return t
+
+
+class SavedTensorHooks:
+    """Installs `pack` and `unpack` as the default hooks of this thread."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._on = False
+        self._announced = False
+        self._off: set[str] = set()  # why the pair is out of force for a while
+        self._depth = 0  # how many pairs lie under ours
+        self._hold: Any = None
+        self.others = False  # whether the program has put hooks of its own in force since
+        # The session must not live as long as a graph does: graphs keep the hooks, and those only a weak way back.
+        ref = weakref.ref(session)
+        self._pack = _make_pack(ref)
+
+    def install(self) -> None:
+        if private.top_saved_tensors_hooks() is not None:
+            # Hooks of the user's are in force already (save_on_cpu, allow_mutation_on_saved_tensors): torch makes no check
+            # there and calls only the innermost pair, so ours would change the program.
+            self._session.blind_spots.setdefault(
+                "saved-tensor hooks of the program were in force when the watch began: saved tensors could not be watched"
+            )
+            return
+        try:
+            private.push_saved_tensors_hooks(self._pack, unpack)
+        except RuntimeError:  # hooks are disabled (torch.func, export)
+            self._session.blind_spots.setdefault(
+                "saved-tensor hooks were disabled when the watch began: saved tensors could not be watched"
+            )
+            return
+        self._on = True
+        self._announced = _REPLACEMENT.acquire()
+        self.others = False
+
+    def remove(self) -> None:
+        """Take the pair off, from under others that the program left in force if need be."""
+        if not self._on:
+            return
+        self._on = False
+        self._hold = None
+        if self._announced:
+            _REPLACEMENT.release()
+        if not self._off:
+            self._take_off()
+        self._off.clear()
+
+    def suspend(self, reason: str) -> None:
+        """Take the pair out of force, from under others if need be, until `resume` was called for every reason."""
+        if self._on and not self._off:
+            self._depth = self._take_off()
+        if self._on:
+            self._off.add(reason)
+
+    def resume(self, reason: str) -> None:
+        """Put the pair back where it was, once no reason is left."""
+        if reason not in self._off:
+            return
+        self._off.remove(reason)
+        if self._on and not self._off:
+            above = self._pop_all()
+            pairs = above[: len(above) - self._depth] if self._depth <= len(above) else []
+            for pair in reversed(above[len(pairs) :]):
+                private.push_saved_tensors_hooks(*pair)
+            private.push_saved_tensors_hooks(self._pack, unpack)
+            for pair in reversed(pairs):
+                private.push_saved_tensors_hooks(*pair)
+
+    @property
+    def suspended(self) -> bool:
+        """Whether the pair is out of force for a while."""
+        return bool(self._off)
+
+    def suspended_for(self, reason: str) -> bool:
+        return reason in self._off
+
+    def _take_off(self) -> int:
+        """Take the pair from the stack; returns how many pairs lay under it."""
+        pairs = self._pop_all()
+        mine = next((i for i, pair in enumerate(pairs) if pair[0] is self._pack), len(pairs))
+        kept = pairs[:mine] + pairs[mine + 1 :]
+        for pair in reversed(kept):
+            private.push_saved_tensors_hooks(*pair)
+        return len(kept) - mine
+
+    @staticmethod
+    def _pop_all() -> list[Any]:
+        """Empty the stack; the pairs come innermost first."""
+        pairs = []
+        while (top := private.top_saved_tensors_hooks()) is not None:
+            private.pop_saved_tensors_hooks()
+            pairs.append(top)
+        return pairs
+
+    def hold(self) -> Any:
+        """Have custom Functions get back the very objects that they save, from now on."""
+        if self._hold is None:
+            from jupyter_inplace.record.saved.saved_objects import Hold
+
+            self._hold = Hold()
+        return self._hold
+
+
+def _announcing(original: Any) -> Any:
+    def _push_saved_tensors_default_hooks(*args: Any, **kwargs: Any) -> Any:
+        session = session_here()
+        if session is not None:
+            session.hooks.others = True
+        return original(*args, **kwargs)
+
+    return _push_saved_tensors_default_hooks
+
+
+_REPLACEMENT = Replacement(private.autograd_bindings, "_push_saved_tensors_default_hooks", _announcing)
+
+
+def _alias(session: Session, t: torch.Tensor) -> torch.Tensor:
+    """What torch keeps of an output: an alias without its node."""
+    if type(t) is torch.Tensor or not private.is_python_tensor(t):
+        if session.stack.bare:  # nobody sees it
+            return _detach(t)
+        with _DisableTorchDispatch():
+            return _detach(t)
+    # A tensor class makes its own aliases, and is asked for one unwatched too.
+    before, session.muted = session.muted, True
+    try:
+        return t.detach()
+    finally:
+        session.muted = before
+
+
+def _is_late_output(node: Any, sequence: int) -> bool:
+    """Whether `node` is being made right now although a newer one is there.
+
+    A view whose base was written gets its own node made anew when it is read, after the reader took its number: the newest node is then
+    one that the reader leads to.
+    """
+    if not may_save(node):
+        return False
+    for child, _ in node.next_functions:  # noqa: SIM110 - a generator would cost each saved tensor of the program
+        if child is not None and child._sequence_nr() == sequence:
+            return True
+    return False
+
+
+def _make_pack(ref: weakref.ref[Session]) -> Any:
+    def pack(t: torch.Tensor) -> Saved:
+        saved = Saved()
+        saved.tensor = t
+        guard = None
+        try:
+            if _followed(t):  # nobody who follows functions is to see what is read here
+                guard = private.Unfollowed()
+                guard.__enter__()
+            saved.sequence = sequence = _peek() - 1
+            try:
+                saved.version = t._version
+            except RuntimeError:  # an inference tensor has none
+                saved.version = None
+            session = ref()
+            if session is None:
+                return saved
+            try:
+                if session.optimizers.place is not None:  # a step that raised, or one whose closure nobody announced
+                    session.optimizers.end_step()
+                caller = _getframe(1)
+                custom = caller.f_code is _APPLY
+                node = t.grad_fn
+                if node is None or (
+                    node._sequence_nr() < sequence and not (session.rewritten and _is_late_output(node, sequence))
+                ):
+                    saved.interior = node is not None
+                    saved.cell = session.cell
+                    session.fresh = True
+                    if custom:
+                        saved.hold = session.hooks.hold()
+                else:
+                    saved.interior = False
+                    saved.made_by = type(node)
+                    saved.output_nr = t.output_nr
+                    saved.cell = [session.last_op]
+                    saved.tensor = _alias(session, t)
+                if node is not None and sequence > session.deep_from:
+                    deep_graphs.note(node)
+                session.order = saved.order = session.order + 1
+                if not session.muted:
+                    # What one node saves, one expression saves: the frames are looked at once. Functions and the engine run
+                    # others meanwhile. The index takes its share of the work with each node.
+                    if session.place_of == sequence and not custom:
+                        saved.site, saved.module = session.place
+                    else:
+                        saved.site, saved.module = session.note_place(sequence if not custom else -1)
+                    session.index.pending.append(_weak(saved))
+                    if session.exports.asks or (node is None and not t.requires_grad and not is_own_memory(t)):
+                        session.saw(saved, t, sequence, caller)
+            except Exception as fault:
+                session.fault(fault)
+            return saved
+        finally:
+            if guard is not None:
+                guard.__exit__(None, None, None)
+
+    return pack

@@ -1,0 +1,1 @@
+"""How a write enters the record."""

@@ -1,0 +1,464 @@
+"""What one watched cell or block did, as plain data.
+
+A `Report` is frozen, knows no torch and no notebook, and reads and writes itself as JSON: format
+``jupyter-inplace/report``, version 1. The names of the JSON fields are the names of the attributes, JSON lists
+are tuples. Numbers that could not be had are ``None``; numbers that JSON cannot hold (NaN and the infinities) are
+written as the strings ``"NaN"``, ``"Infinity"`` and ``"-Infinity"`` (JavaScript's ``Number`` reads them back).
+"""
+
+from __future__ import annotations
+
+import os
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from jupyter_inplace.show.panel import Panel
+
+__all__ = [
+    "HARMFUL",
+    "MIME_TYPE",
+    "VERDICTS",
+    "Cell",
+    "Conflict",
+    "Error",
+    "Fix",
+    "Gradient",
+    "InplaceError",
+    "Mutation",
+    "RankCount",
+    "Report",
+    "Site",
+    "Task",
+    "TaskCosine",
+    "TimelineEvent",
+    "Verdict",
+    "Verification",
+    "VersionNorm",
+    "load",
+    "worst",
+]
+
+FORMAT = "jupyter-inplace/report"
+VERSION = 1
+MIME_TYPE = "application/vnd.jupyter-inplace.v1+json"
+
+Verdict = Literal["rejected", "breaks", "corrupts", "cuts", "mixes", "harmless"]
+TaskStatus = Literal["ok", "raises", "wrong", "lost", "not_run"]
+GradientStatus = Literal["ok", "raises", "wrong", "lost"]
+EventKind = Literal["save", "write", "backward", "read"]
+FixKind = Literal["clone", "out_of_place", "no_grad", "reorder", "preserve"]
+Reading = Literal["update", "copy"]
+ProofStatus = Literal["passed", "failed", "unverified"]
+
+#: Every verdict, the worst one first.
+VERDICTS: tuple[Verdict, ...] = typing.get_args(Verdict)
+#: The verdicts of a program whose gradients are not what it wrote down.
+HARMFUL: tuple[Verdict, ...] = VERDICTS[:4]
+#: The note of a write that threw a task's gradient away. What it wrote to is right: it is the order of the program that is not.
+CLEARED_UNREAD = "cleared before anything read it"
+
+#: In the note of a write that breaks or corrupts a backward, and is a cut for what read the tensor after it.
+UNSEEN = "what reads it later gets a gradient that does not see the write"
+
+
+def worst(verdicts: Iterable[str]) -> Verdict:
+    """The worst of some verdicts, ``"harmless"`` where there are none.
+
+    :raises ValueError: a verdict is none of `VERDICTS`.
+    """
+    return VERDICTS[min(map(_rank_of, verdicts), default=len(VERDICTS) - 1)]
+
+
+def _rank_of(verdict: str) -> int:
+    try:
+        return VERDICTS.index(typing.cast("Verdict", verdict))
+    except ValueError:
+        raise ValueError(f"`{verdict}` is no verdict; the verdicts are {', '.join(VERDICTS)}.") from None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """A place in the user's source: lines count from 1, columns from 0 in characters."""
+
+    file: str
+    line: int
+    column: int | None = None
+    end_line: int | None = None
+    end_column: int | None = None
+    #: The exact expression.
+    text: str = ""
+    #: Its whole source line, stripped.
+    line_text: str = ""
+    function: str | None = None
+    #: Where the cell itself stands (line 1 is the magic line); None outside a cell.
+    cell_line: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """The watched notebook cell."""
+
+    source: str
+    id: str | None = None
+    execution_count: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Error:
+    """The exception that ended the watched cell."""
+
+    type: str
+    message: str
+    site: Site | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RankCount:
+    """How many writes one rank made."""
+
+    rank: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mutation:
+    """An in-place write, or `count` writes of one place in a loop.
+
+    :param shape: of the tensor written (the view, where it is a view) before the op.
+    :param versions: of the version counter that the tensor shares, before and after; equal where torch did not
+        bump it, None for inference tensors.
+    :param time: seconds from the beginning of the watch to the first write of this row.
+    :param tensors: the names of all tensors that one optimizer step wrote.
+    :param note: what else a person should know, in a few words without a full stop.
+    :param ranks: in a merged report, how many of the writes each rank made; ranks that made none are left out.
+    :param steps: in a report of watched steps, in how many of them the write was made.
+    """
+
+    id: int
+    op: str
+    tensor: str
+    shape: tuple[int, ...] = ()
+    dtype: str | None = None
+    device: str | None = None
+    storage: int | None = None
+    versions: tuple[int, int] | None = None
+    time: float | None = None
+    count: int = 1
+    site: Site | None = None
+    verdict: Verdict = "harmless"
+    pending: bool = False
+    value_changed: bool | None = None
+    tasks: tuple[str, ...] = ()
+    leaves: tuple[str, ...] = ()
+    tensors: tuple[str, ...] = ()
+    module: str | None = None
+    note: str | None = None
+    framework: str | None = None
+    ranks: tuple[RankCount, ...] = field(default=(), metadata={"absent_if_empty": True})
+    steps: int | None = field(default=None, metadata={"absent_if_empty": True})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conflict:
+    """A tensor that an autograd node had saved and a write changed.
+
+    :param mutation: the `id` of the write.
+    :param saved_before_watch: the saving expression ran before the watch began.
+    :param pending: no backward has read the saved tensor yet.
+    """
+
+    mutation: int
+    node: str
+    saved_as: str | None = None
+    tensor: str
+    saved_version: int | None = None
+    found_version: int | None = None
+    bytes_overlapping: int | None = None
+    saved_site: Site | None = None
+    module: str | None = None
+    tasks: tuple[str, ...] = ()
+    leaves: tuple[str, ...] = ()
+    value_changed: bool | None = None
+    saved_before_watch: bool = False
+    pending: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """A root that was, or would be, differentiated."""
+
+    name: str
+    status: TaskStatus = "ok"
+    site: Site | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class VersionNorm:
+    """The norm of the part of a gradient that belongs to one version of its leaf."""
+
+    version: int
+    norm: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gradient:
+    """The gradient of one task at one leaf: what the program gets, and the reference.
+
+    :param relative_difference: ``|as_run - reference| / |reference|``, Euclidean norms.
+    :param occurrence: for folded loops, the iteration that these numbers are of (the worst one).
+    :param by_version: where the leaf was read at several versions; absent from the JSON where it is empty.
+    """
+
+    task: str
+    leaf: str
+    status: GradientStatus = "ok"
+    norm_as_run: float | None = None
+    norm_reference: float | None = None
+    relative_difference: float | None = None
+    cosine: float | None = None
+    occurrence: int | None = None
+    by_version: tuple[VersionNorm, ...] = field(default=(), metadata={"absent_if_empty": True})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskCosine:
+    """The cosine between two tasks' gradients at one shared leaf."""
+
+    leaf: str
+    tasks: tuple[str, ...]
+    as_run: float | None = None
+    reference: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimelineEvent:
+    """A write, save or backward read, in program order; `count` of them where a loop was folded."""
+
+    seq: int
+    kind: EventKind
+    time: float | None = None
+    tensor: str | None = None
+    version: int | None = None
+    site: Site | None = None
+    task: str | None = None
+    mutation: int | None = None
+    conflict: int | None = None
+    count: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """What came of running a rewrite on a copy of the state from before the cell.
+
+    :param covered: rounds (backward to step) proved, where the cell was not run to its end.
+    :param pending: the proof is still under way.
+    """
+
+    status: ProofStatus = "unverified"
+    covered: int | None = None
+    runs: bool | None = None
+    verdict: Verdict | None = None
+    losses_equal: bool | None = None
+    gradients_equal: bool | None = None
+    reason: str | None = None
+    gradients: tuple[Gradient, ...] = ()
+    pending: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fix:
+    """A rewrite of the cell and its proof.
+
+    :param mutations: the `id` of each write that it cures.
+    :param source: the whole new cell.
+    :param diff: from the cell to `source`, a unified diff.
+    :param reading: for rejected writes, whether the leaf itself changes (``"update"``) or a new tensor goes on.
+    """
+
+    id: int
+    kind: FixKind
+    title: str
+    source: str
+    mutations: tuple[int, ...] = ()
+    diff: str = ""
+    extra_bytes: int | None = None
+    reading: Reading | None = None
+    verification: Verification = Verification()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Report:
+    """What a watch found. `print` it, show it in a notebook, save it, or assert on it.
+
+    ```python
+    with watch("loss1", "loss2") as report:
+        ...
+    report.raise_for_verdict("cuts")  # InplaceError where a gradient was harmed
+    ```
+
+    :param rank: which process of a job it is of; `world` is how many there are.
+    :param ranks: of a merged report, the ranks that it is of.
+    :param watched_steps: of a report of watched steps, how many were watched, and how many there were.
+    """
+
+    format: str = FORMAT
+    version: int = VERSION
+    tool: str = ""
+    framework: str = "torch"
+    framework_version: str | None = None
+    rank: int | None = None
+    verdict: Verdict = "harmless"
+    summary: str = ""
+    cell: Cell | None = None
+    error: Error | None = None
+    mutations: tuple[Mutation, ...] = ()
+    conflicts: tuple[Conflict, ...] = ()
+    tasks: tuple[Task, ...] = ()
+    gradients: tuple[Gradient, ...] = ()
+    task_cosines: tuple[TaskCosine, ...] = ()
+    timeline: tuple[TimelineEvent, ...] = ()
+    fixes: tuple[Fix, ...] = ()
+    blind_spots: tuple[str, ...] = ()
+    world: int | None = field(default=None, metadata={"absent_if_empty": True})
+    ranks: tuple[int, ...] = field(default=(), metadata={"absent_if_empty": True})
+    watched_steps: tuple[int, ...] = field(default=(), metadata={"absent_if_empty": True})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain JSON data."""
+        from jupyter_inplace.report.files import encode
+
+        data: dict[str, Any] = encode(self)
+        return data
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Report:
+        """Read back what `to_dict` gave. Fields of later tools that this one does not know are skipped.
+
+        :raises ValueError: `data` is no report, or one of another format version.
+        """
+        if not isinstance(data, Mapping) or data.get("format") != FORMAT:
+            raise ValueError(f"not a report of jupyter_inplace: its `format` should say {FORMAT!r}.")
+        if data.get("version") != VERSION:
+            raise ValueError(f"a report of version {data.get('version')!r}; this tool reads version {VERSION}.")
+        from jupyter_inplace.report.files import decode
+
+        report: Report = decode(cls, data, "report")
+        return report
+
+    def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
+        """The report as JSON text; written to `path` too where one is given, whole or not at all."""
+        from jupyter_inplace.report.files import dumps, write_whole
+
+        text = dumps(self.to_dict())
+        if path is not None:
+            write_whole(path, text + "\n")
+        return text
+
+    def to_html(self, path: str | os.PathLike[str] | None = None) -> str:
+        """The report as one self-contained HTML fragment without script.
+
+        Where `path` is given, a page around the fragment is written there, whole or not at all.
+        """
+        from jupyter_inplace.report.files import write_whole
+        from jupyter_inplace.show.html import page as html
+
+        fragment = html.render(self)
+        if path is not None:
+            write_whole(path, html.page(fragment, title=f"In-place writes: {self.verdict}"))
+        return fragment
+
+    def portable(self) -> Report:
+        """The same report without absolute paths, and without source text from files outside of the cell.
+
+        This is what a notebook may keep: the display bundle is made from it.
+        """
+        from jupyter_inplace.report.portable import portable
+
+        return portable(self)
+
+    def apply(self, fix_id: int) -> str:
+        """Put the fix of that `id` in place of the cell that asks for it; in a script, print what it changes.
+
+        :return: the new source of the watched cell.
+        :raises ValueError: there is no such fix, or the watched cell was edited since.
+        """
+        from jupyter_inplace.show.apply import apply
+
+        return apply(self, fix_id)
+
+    def panel(self) -> Panel:
+        """The panel as a widget, to show by itself or to compose with other ipywidgets.
+
+        :raises ImportError: ipywidgets and anywidget are not installed.
+        """
+        from jupyter_inplace.show.panel import Panel
+
+        return Panel(self)
+
+    def raise_for_verdict(self, at: Verdict = "corrupts") -> None:
+        """Do nothing where the verdict is better than `at`.
+
+        :param at: ``"cuts"`` is the mildest verdict that harms a gradient.
+        :raises InplaceError: the verdict is `at` or worse.
+        :raises ValueError: `at` is no verdict.
+        """
+        if _rank_of(self.verdict) <= _rank_of(at):
+            raise InplaceError(self)
+
+    def __str__(self) -> str:
+        from jupyter_inplace.show import text
+
+        return text.render(self)
+
+    def __repr__(self) -> str:
+        return f"<Report {self.verdict}: {self.summary}>"
+
+    def _repr_mimebundle_(self, **_wanted: Any) -> dict[str, Any]:
+        from jupyter_inplace.show.bundle import mimebundle
+
+        return mimebundle(self)
+
+
+class InplaceError(Exception):
+    """In-place writes broke gradients. Its text is the report's; `report` is the report."""
+
+    def __init__(self, report: Report) -> None:
+        super().__init__(report)  # as an argument: exceptions are pickled by their arguments
+        self.report = report
+
+    def __str__(self) -> str:
+        return str(self.report)
+
+
+def load(path: str | os.PathLike[str]) -> Report:
+    """Read a report that `Report.to_json` wrote, or several as one (see `jupyter_inplace.report.merge`).
+
+    :param path: a file, a folder of reports, or a pattern such as ``"reports/*.json"``.
+    :raises FileNotFoundError: nothing is there.
+    :raises ValueError: a file is truncated, no report, or of another version; or they do not belong together.
+    """
+    from jupyter_inplace.report.files import find_files
+
+    found = [_load_one(file) for file in find_files(path)]
+    if len(found) == 1:
+        return found[0]
+    from jupyter_inplace.report.merge import merge
+
+    try:
+        return merge(found)
+    except ValueError as error:
+        raise ValueError(f"`{os.fspath(path)}` matches {error}") from None
+
+
+def _load_one(file: Path) -> Report:
+    from jupyter_inplace.report.files import read_file
+
+    data = read_file(file)
+    try:
+        return Report.from_dict(data)
+    except ValueError as error:
+        raise ValueError(f"`{file}` is {error}") from None

@@ -1,0 +1,394 @@
+"""Several reports as one: of the ranks of a job, of watched steps, of runs of the same program.
+
+The same write is one row, found by its place in the source: the counts add up, the worst verdict wins, and the
+numbers shown are the worst ones. A `Merger` holds one row for each place however many reports it is given, so that a
+loop of any length is merged in flat memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+from jupyter_inplace.report.data import (
+    HARMFUL,
+    VERDICTS,
+    Conflict,
+    Error,
+    Fix,
+    Gradient,
+    Mutation,
+    RankCount,
+    Report,
+    Site,
+    Task,
+    TaskCosine,
+    TimelineEvent,
+    worst,
+)
+
+__all__ = ["Merger", "merge"]
+
+_TASK_ORDER = ("raises", "wrong", "lost", "not_run", "ok")
+_ROWS = 4000  # of one kind; a program that names its tasks after the step may not fill the memory
+_SPOTS = 100
+_FIXES = 40
+
+
+def merge(reports: Iterable[Report]) -> Report:
+    """One report of several.
+
+    :param reports: of the ranks of one job (told apart by their `rank`), or of several runs or steps.
+    :raises ValueError: there are none, or they are of jobs of different size; the text begins with how many there are.
+    """
+    given = list(reports)
+    if not given:
+        raise ValueError("no report; there is nothing to merge.")
+    if len(given) == 1:
+        return given[0]
+    worlds = sorted({r.world for r in given if r.world is not None})
+    if len(worlds) > 1:
+        sizes = " and ".join(str(w) for w in worlds)
+        raise ValueError(f"{len(given)} reports of jobs with {sizes} ranks; name those of one job.")
+    merger = Merger()
+    for report in given:
+        merger.add(report)
+    return merger.report()
+
+
+class Merger:
+    """Takes in reports one by one; `report` gives the merged one at any time."""
+
+    def __init__(self) -> None:
+        self._first: Report | None = None
+        self._worst: Report | None = None  # whose timeline is shown: program order cannot be merged
+        self._worst_ids: dict[int, int] = {}
+        self._rows: dict[Any, Mutation] = {}
+        self._ids: dict[Any, int] = {}
+        self._conflicts: dict[Any, Conflict] = {}
+        self._tasks: dict[str, Task] = {}
+        self._gradients: dict[tuple[str, str], Gradient] = {}
+        self._cosines: dict[Any, TaskCosine] = {}
+        self._fixes: dict[str, Fix] = {}
+        self._spots: dict[str, set[int | None]] = {}
+        self._errors: dict[Error, set[int | None]] = {}
+        self._error_verdicts: dict[Error, int] = {}
+        self._ranks: set[int | None] = set()
+        self._watched = self._steps = 0
+        self._full = self._used = False
+        #: The first watched step with a harmful write.
+        self.first_harm: int | None = None
+
+    def add(self, report: Report, step: int | None = None) -> None:
+        """Take in one more.
+
+        :param step: the number of the watched step that it is of.
+        """
+        rank = report.rank
+        self._ranks.update(report.ranks or (rank,))
+        self._used |= not report.summary.startswith("nothing to watch")
+        if step is not None:
+            self._watched += 1
+            if self.first_harm is None and report.verdict in HARMFUL:
+                self.first_harm = step
+        elif report.watched_steps:
+            self._watched, self._steps = self._watched + report.watched_steps[0], self._steps + report.watched_steps[1]
+        if self._first is None:
+            self._first = replace(report, mutations=(), conflicts=(), timeline=(), fixes=(), gradients=())
+        ids = self._add_mutations(report, step)
+        if self._worst is None or _order(report.verdict) < _order(self._worst.verdict):
+            self._worst, self._worst_ids = report, ids
+        self._add_conflicts(report, ids)
+        self._add_rows(report, step)
+        for fix in report.fixes:
+            if len(self._fixes) < _FIXES and fix.source not in self._fixes:
+                self._fixes[fix.source] = replace(
+                    fix, id=len(self._fixes), mutations=tuple(ids[m] for m in fix.mutations if m in ids)
+                )
+        for spot in report.blind_spots:
+            if spot in self._spots or len(self._spots) < _SPOTS:
+                self._spots.setdefault(spot, set()).add(rank)
+        if report.error is not None and (report.error in self._errors or len(self._errors) < _SPOTS):
+            self._errors.setdefault(report.error, set()).add(rank)
+            known = self._error_verdicts.get(report.error, len(VERDICTS))
+            self._error_verdicts[report.error] = min(known, _order(report.verdict))
+
+    # --- rows -------------------------------------------------------------------------------------------------------
+
+    def _add_mutations(self, report: Report, step: int | None) -> dict[int, int]:
+        """Take in the writes; returns what each one's `id` is in the merged report."""
+        ids: dict[int, int] = {}
+        met: set[int] = set()
+        for m in report.mutations:
+            m = replace(m, note=_own_note(m, report))
+            # A report keeps rows of one place apart by their storage, which is another one in each process and step; the
+            # name of the tensor may go with the step (`losses[17]`), and is the same on all ranks.
+            name = m.tensor if step is None or m.site is None else None
+            key = (m.op, _key(m.site), m.module, m.framework, name)
+            found = self._rows.get(key)
+            if found is None:
+                if len(self._rows) >= _ROWS:
+                    self._full = True
+                    continue
+                self._ids[key] = len(self._ids)
+            ids[m.id] = self._ids[key]
+            counts = m.ranks or (() if report.rank is None else (RankCount(report.rank, m.count),))
+            steps = m.steps if step is None else int(ids[m.id] not in met)
+            met.add(ids[m.id])
+            if found is None:
+                self._rows[key] = replace(m, id=ids[m.id], ranks=counts, steps=steps)
+            else:
+                self._rows[key] = _both(found, m, counts, steps)
+        return ids
+
+    def _add_conflicts(self, report: Report, ids: dict[int, int]) -> None:
+        for c in report.conflicts:
+            if c.mutation not in ids:
+                continue
+            c = replace(c, mutation=ids[c.mutation])
+            key = (c.mutation, c.node, c.saved_as, _key(c.saved_site), c.module)
+            found = self._conflicts.get(key)
+            if found is None:
+                if len(self._conflicts) < _ROWS:
+                    self._conflicts[key] = c
+                continue
+            base = found if not found.pending or c.pending else c
+            self._conflicts[key] = replace(
+                base,
+                tasks=_union(found.tasks, c.tasks),
+                leaves=_union(found.leaves, c.leaves),
+                value_changed=found.value_changed or c.value_changed,
+            )
+
+    def _add_rows(self, report: Report, step: int | None) -> None:
+        for task in report.tasks:
+            old = self._tasks.get(task.name)
+            if old is None and len(self._tasks) >= _ROWS:
+                self._full = True
+            elif old is None or _TASK_ORDER.index(task.status) < _TASK_ORDER.index(old.status):
+                self._tasks[task.name] = task
+        for g in report.gradients:
+            row = self._gradients.get((g.task, g.leaf))
+            if row is None and len(self._gradients) >= _ROWS:
+                self._full = True
+            elif row is None or _badness(g) > _badness(row):
+                at = step if step is not None and g.occurrence is None and g.status != "ok" else g.occurrence
+                self._gradients[g.task, g.leaf] = replace(g, occurrence=at)
+        for cosine in report.task_cosines:
+            before = self._cosines.get((cosine.leaf, cosine.tasks))
+            if before is None and len(self._cosines) >= _ROWS:
+                continue
+            if before is None or _opposed(cosine) < _opposed(before):
+                self._cosines[cosine.leaf, cosine.tasks] = cosine
+
+    # --- the merged report --------------------------------------------------------------------------------------------
+
+    @property
+    def verdict(self) -> str:
+        """The worst until now."""
+        return "harmless" if self._worst is None else self._worst.verdict
+
+    def report(self, steps: int | None = None, error_unseen: str | None = None) -> Report:
+        """The merged report.
+
+        :param steps: how many steps there were, watched or not.
+        :param error_unseen: that the error came where nobody watched, as a clause.
+        """
+        first = self._first
+        if first is None:
+            raise ValueError("no report; there is nothing to merge.")
+        counted: tuple[int, ...] = ()
+        if steps is not None or self._watched:
+            counted = (self._watched, self._steps if steps is None else steps)
+        ranks = tuple(sorted(r for r in self._ranks if r is not None))
+        several = len(ranks) > 1
+        mutations = tuple(self._noted(m, ranks if several else (), counted) for m in self._rows.values())
+        error, spots = self._error(several), list(self._blind_spots(several, first.world, ranks))
+        from jupyter_inplace.report.summary import build_summary
+
+        conflicts, tasks = tuple(self._conflicts.values()), tuple(self._tasks.values())
+        gradients = tuple(self._gradients.values())
+        summary = build_summary(
+            mutations, conflicts, tasks, gradients, cell=first.cell, error=None if error_unseen else error,
+            framework_used=self._used,
+        )  # fmt: skip
+        if error_unseen is not None:
+            spots.append(error_unseen)
+        return Report(
+            tool=first.tool,
+            framework=first.framework,
+            framework_version=first.framework_version,
+            rank=None if several else first.rank,
+            world=first.world,
+            ranks=ranks if several else (),
+            watched_steps=counted,
+            verdict=worst(m.verdict for m in mutations),
+            summary=" ".join((summary, *self._scope(several, ranks, counted, error_unseen))),
+            cell=first.cell,
+            error=error,
+            mutations=mutations,
+            conflicts=conflicts,
+            tasks=tasks,
+            gradients=gradients,
+            task_cosines=tuple(self._cosines.values()),
+            timeline=self._timeline(),
+            fixes=tuple(self._fixes.values()),
+            blind_spots=tuple(spots),
+        )
+
+    def _noted(self, m: Mutation, ranks: tuple[int, ...], counted: tuple[int, ...]) -> Mutation:
+        notes = [m.note, _rank_note(m, ranks), _step_note(m, counted)]
+        note = ", ".join(n for n in notes if n) or None
+        return replace(m, note=note, ranks=m.ranks if ranks else ())
+
+    def _error(self, several: bool) -> Error | None:
+        if not self._errors:
+            return None
+        error = self._first_error()
+        where = f" ({_ranks_named(self._errors[error])})" if several else ""
+        return replace(error, message=f"{error.message}{where}")
+
+    def _first_error(self) -> Error:
+        """That of the worst report: where one rank dies, the others die of a connection that was closed."""
+        return min(self._errors, key=lambda error: self._error_verdicts[error])
+
+    def _blind_spots(self, several: bool, world: int | None, ranks: tuple[int, ...]) -> Iterable[str]:
+        for spot, seen in self._spots.items():
+            yield spot if not several or seen >= self._ranks else f"{_ranks_named(seen)}: {spot}"
+        told = self._first_error() if self._errors else None
+        for error, seen in self._errors.items():
+            if error is told:
+                continue
+            where = f", {_ranks_named(seen)}" if several else ""
+            yield f"another error{where}: {error.type}: {error.message.partition(chr(10))[0]}"
+        if several and None in self._ranks:
+            yield "a report without a rank was merged with those of ranks: it is of another run"
+        if several and world is not None and (missing := sorted(set(range(world)) - set(ranks))):
+            yield f"no report of {_ranks_named(set(missing))} of {world}"
+        if self._full:
+            yield f"more than {_ROWS:,} different rows: the later ones are left out"
+
+    def _scope(
+        self, several: bool, ranks: tuple[int, ...], counted: tuple[int, ...], error_unseen: str | None
+    ) -> Iterable[str]:
+        if several:
+            bad = [m for m in self._rows.values() if m.verdict in HARMFUL]
+            hit = sorted({c.rank for m in bad for c in m.ranks})
+            if not bad:
+                yield f"Ranks {_numbers(ranks)}."
+            elif len(hit) < len(ranks):
+                yield f"Only on {_ranks_named(set(hit))}, of {len(ranks)} ranks."
+            else:
+                yield f"On {_all(ranks)}."
+        if counted:
+            yield f"{counted[0]:,} of {counted[1]:,} steps were watched."
+            if self.first_harm is not None:
+                yield f"The first that harms is step {self.first_harm:,}."
+        if error_unseen is not None:
+            yield f"{error_unseen[:1].upper()}{error_unseen[1:]}."
+
+    def _timeline(self) -> tuple[TimelineEvent, ...]:
+        """That of the worst report. Its conflicts are found again by their place in the merged list."""
+        report, ids = self._worst, self._worst_ids
+        if report is None:
+            return ()
+        places = {key: place for place, key in enumerate(self._conflicts)}
+        moved: dict[int, int] = {}
+        for place, c in enumerate(report.conflicts):
+            key = (ids.get(c.mutation), c.node, c.saved_as, _key(c.saved_site), c.module)
+            if key in places:
+                moved[place] = places[key]
+        return tuple(
+            replace(
+                event,
+                mutation=None if event.mutation is None else ids.get(event.mutation),
+                conflict=None if event.conflict is None else moved.get(event.conflict),
+            )
+            for event in report.timeline
+        )
+
+
+def _both(a: Mutation, b: Mutation, counts: tuple[RankCount, ...], steps: int | None) -> Mutation:
+    """Two rows of one place as one: the worse one's particulars, the counts of both."""
+    worse = b if (_order(b.verdict), b.pending) < (_order(a.verdict), a.pending) else a
+    per_rank = {c.rank: c.count for c in a.ranks}
+    for c in counts:
+        per_rank[c.rank] = per_rank.get(c.rank, 0) + c.count
+    times = [m.time for m in (a, b) if m.time is not None]
+    changed = [m.value_changed for m in (a, b) if m.value_changed is not None]
+    return replace(
+        worse,
+        id=a.id,
+        count=a.count + b.count,
+        time=min(times, default=None),
+        value_changed=any(changed) if changed else None,
+        tasks=_union(a.tasks, b.tasks),
+        leaves=_union(a.leaves, b.leaves),
+        tensors=_union(a.tensors, b.tensors),
+        ranks=tuple(RankCount(rank, count) for rank, count in sorted(per_rank.items())),
+        steps=None if a.steps is None and steps is None else (a.steps or 0) + (steps or 0),
+    )
+
+
+def _key(site: Site | None) -> Any:
+    return None if site is None else (site.file, site.line, site.column, site.end_line, site.end_column, site.cell_line)
+
+
+def _union(a: tuple[str, ...], b: tuple[str, ...]) -> tuple[str, ...]:
+    return a if a == b else tuple(dict.fromkeys((*a, *b)))[:_ROWS]
+
+
+def _order(verdict: Any) -> int:
+    return VERDICTS.index(verdict)  # a word of a later tool raises, as it must
+
+
+def _badness(g: Gradient) -> tuple[int, float]:
+    return (("ok", "lost", "wrong", "raises").index(g.status), g.relative_difference or 0.0)
+
+
+def _opposed(c: TaskCosine) -> float:
+    found = c.reference if c.as_run is None else c.as_run
+    return 2.0 if found is None or found != found else found  # noqa: PLR0124  NaN
+
+
+def _own_note(m: Mutation, report: Report) -> str | None:
+    """The note without what an earlier merge has added to it."""
+    note = m.note
+    for added in (_step_note(m, report.watched_steps), _rank_note(m, report.ranks)):
+        if note is not None and added is not None:
+            note = note.removesuffix(added).removesuffix(", ") or None
+    return note
+
+
+def _rank_note(m: Mutation, ranks: tuple[int, ...]) -> str | None:
+    """``on all 4 ranks``, ``on rank 1 only``, ``3 on rank 0, 4 on rank 1``."""
+    if not ranks:
+        return None
+    counts = {c.rank: c.count for c in m.ranks}
+    if set(counts) != set(ranks):
+        return f"on {_ranks_named(set(counts))} only" if counts else None
+    if len(set(counts.values())) == 1 or len(ranks) > 8:
+        return f"on {_all(ranks)}"
+    return ", ".join(f"{count:,} on rank {rank}" for rank, count in counts.items())
+
+
+def _step_note(m: Mutation, counted: tuple[int, ...]) -> str | None:
+    return None if not counted or m.steps is None else f"in {m.steps:,} of {counted[0]:,} watched steps"
+
+
+def _all(ranks: tuple[int, ...]) -> str:
+    return "both ranks" if len(ranks) == 2 else f"all {len(ranks)} ranks"
+
+
+def _ranks_named(ranks: set[int | None] | set[int]) -> str:
+    numbers = sorted(r for r in ranks if r is not None)
+    return f"rank{'' if len(numbers) == 1 else 's'} {_numbers(tuple(numbers))}" if numbers else "no rank"
+
+
+def _numbers(ranks: tuple[int, ...]) -> str:
+    """``0``, ``0 and 1``, ``0 to 7``, ``0, 2 and 5``."""
+    if len(ranks) > 2 and ranks[-1] - ranks[0] == len(ranks) - 1:
+        return f"{ranks[0]} to {ranks[-1]}"
+    texts = [str(r) for r in ranks]
+    return " and ".join([", ".join(texts[:-1]), texts[-1]]) if len(texts) > 1 else "".join(texts)

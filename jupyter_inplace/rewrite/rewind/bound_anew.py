@@ -1,0 +1,59 @@
+"""Names that a cell binds before anything in it reads them: what they held before it does not matter to a next run."""
+
+from __future__ import annotations
+
+import ast
+import warnings
+
+from jupyter_inplace.rewrite.syntax.mask import mask
+
+_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+
+
+def bound_anew(source: str) -> frozenset[str]:
+    """The names that the top level of a cell surely binds before it reads them; none where it is no Python.
+
+    Only what runs whatever happens counts: an assignment, a definition or an import that stands at the margin. A name that a
+    function of the cell mentions counts as read where the function is defined.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the cell's own warnings came when it ran
+            tree = ast.parse(mask(source).text)
+    except SyntaxError:
+        return frozenset()
+    bound: set[str] = set()
+    read: set[str] = set()
+    for statement in tree.body:
+        read |= _read(statement) - bound
+        bound |= _bound(statement) - read
+    return frozenset(bound)
+
+
+def _read(statement: ast.stmt) -> set[str]:
+    names = {
+        node.id for node in ast.walk(statement) if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Store)
+    }
+    if isinstance(statement, ast.AugAssign) and isinstance(statement.target, ast.Name):
+        names.add(statement.target.id)
+    return names
+
+
+def _bound(statement: ast.stmt) -> set[str]:
+    if isinstance(statement, _DEFINITIONS):
+        return {statement.name}
+    if isinstance(statement, ast.Import | ast.ImportFrom):
+        return {alias.asname or alias.name.partition(".")[0] for alias in statement.names}
+    targets: list[ast.expr] = []
+    if isinstance(statement, ast.Assign):
+        targets = statement.targets
+    elif isinstance(statement, ast.AnnAssign) and statement.value is not None:
+        targets = [statement.target]
+    elif isinstance(statement, ast.With):
+        targets = [item.optional_vars for item in statement.items if item.optional_vars is not None]
+    return {
+        node.id
+        for target in targets
+        for node in ast.walk(target)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+    }

@@ -1,0 +1,1 @@
+"""Rules that make a new tensor in place of a write."""

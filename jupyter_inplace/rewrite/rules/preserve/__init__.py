@@ -1,0 +1,1 @@
+"""Rules that put statements under `preserve_saved`."""

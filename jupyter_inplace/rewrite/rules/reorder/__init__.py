@@ -1,0 +1,1 @@
+"""Rules that move a statement."""

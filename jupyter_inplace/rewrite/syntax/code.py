@@ -1,0 +1,377 @@
+"""A parsed cell: LibCST nodes, each with its place in the text, and the edits that can be made there."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import re
+import warnings
+from bisect import bisect_right
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from functools import cache, cached_property
+from typing import TypeVar
+
+import libcst as cst
+from libcst.metadata import ByteSpanPositionProvider, CodeSpan, MetadataWrapper
+
+from jupyter_inplace.rewrite.syntax.edit import Edit
+from jupyter_inplace.rewrite.syntax.scope import Scopes
+
+__all__ = ["Code", "Item", "RewriteError", "enclosed"]
+
+#: What a block is made of: a line of small statements, or a compound statement.
+Item = cst.SimpleStatementLine | cst.BaseCompoundStatement
+_COMMON = (cst.BaseExpression, cst.BaseSmallStatement, cst.BaseStatement, cst.Arg)
+_UNIMPORTANT = (cst.BaseParenthesizableWhitespace, cst.TrailingWhitespace, cst.EmptyLine, cst.Comma, cst.Semicolon)
+_Node = TypeVar("_Node", bound=cst.CSTNode)
+_ATOMS = (cst.Name, cst.Attribute, cst.Call, cst.Subscript, cst.Integer, cst.Float, cst.List, cst.Dict, cst.Set)
+
+
+class RewriteError(ValueError):
+    """A cell cannot be rewritten; the text says why in one sentence."""
+
+
+class Code:
+    """A cell without its magics, parsed.
+
+    :param text: Python source, top-level ``await`` allowed.
+    :param taken: names that new variables must not have, beside those in `text`.
+    :param typed: the cell as the person typed it, magics included; line by line the same as `text`.
+    :raises RewriteError: `text` is not Python.
+
+    `nodes` are its expressions and statements, in the order of the text.
+    """
+
+    def __init__(self, text: str, taken: Collection[str] = (), typed: str | None = None) -> None:
+        self.text = text
+        self.typed = (typed or text).split("\n")
+        self.known = frozenset(taken)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the cell's own warnings came when it ran
+                self._syntax = ast.parse(text)
+            self.module = cst.parse_module(text)
+            self._spans = MetadataWrapper(self.module, unsafe_skip_copy=True).resolve(ByteSpanPositionProvider)
+            self.nodes = tuple(node for node in self._tree[0] if isinstance(node, _COMMON))
+        except SyntaxError as error:
+            line = text.split("\n")[(error.lineno or 1) - 1].strip() if text else ""
+            raise RewriteError(f"Line {error.lineno} of the cell is no Python ({error.msg}): {line}") from None
+        except (ValueError, RecursionError, cst.ParserSyntaxError) as error:
+            reason = str(error).split("\n", maxsplit=1)[0]
+            raise RewriteError(f"The cell cannot be parsed: {reason}.") from None
+        self._starts = [0]
+        for line in text.split("\n"):
+            self._starts.append(self._starts[-1] + len(line) + 1)
+        self._taken = set(taken) | set(re.findall(r"\w+", text))
+
+    # Places
+
+    def span(self, node: cst.CSTNode) -> tuple[int, int]:
+        """Where `node` stands, without the parentheses around it."""
+        found = self._spans[node]
+        assert isinstance(found, CodeSpan)
+        start, end = found.start, found.start + found.length
+        return (start, end) if self._characters is None else (self._characters[start], self._characters[end])
+
+    @cached_property
+    def _characters(self) -> list[int] | None:
+        """For each byte of the text the character that it belongs to; None where bytes are characters."""
+        if self.text.isascii():
+            return None
+        found = [at for at, character in enumerate(self.text) for _ in character.encode()]
+        return [*found, len(self.text)]
+
+    def whole(self, node: cst.CSTNode) -> tuple[int, int]:
+        """Where `node` stands, with the parentheses around it."""
+        start, end = self.span(node)
+        if isinstance(node, cst.BaseExpression) and node.lpar:
+            return self.span(node.lpar[0])[0], self.span(node.rpar[-1])[1]
+        return start, end
+
+    def offset(self, line: int, column: int) -> int:
+        """The character at which `column` (from 0) of `line` (from 1) stands."""
+        return self._starts[line - 1] + column
+
+    def line(self, node: cst.CSTNode) -> int:
+        """The line on which `node` begins, from 1."""
+        return bisect_right(self._starts, self.span(node)[0])
+
+    def get(self, node: cst.CSTNode) -> str:
+        """The text of `node` with the parentheses around it, to be used where it stands alone."""
+        start, end = self.whole(node)
+        return self.text[start:end]
+
+    def operand(self, node: cst.BaseExpression) -> str:
+        """The text of `node`, in parentheses where it needs them beside an operator."""
+        alone = bool(node.lpar) or isinstance(node, _ATOMS)
+        return self.get(node) if alone else f"({self.get(node)})"
+
+    def receiver(self, node: cst.BaseExpression) -> str:
+        """The text of `node`, in parentheses where it needs them in front of a dot."""
+        return f"({self.get(node)})" if isinstance(node, cst.Integer) else self.operand(node)
+
+    def alone(self, node: cst.BaseExpression) -> str:
+        """The text of `node`, in parentheses where it would not survive a line break outside of its brackets."""
+        return enclosed(self.get(node))
+
+    # Relations
+
+    def parent(self, node: cst.CSTNode) -> cst.CSTNode | None:
+        """The node around `node`."""
+        return self._tree[2].get(node)
+
+    def ancestors(self, node: cst.CSTNode) -> Iterator[cst.CSTNode]:
+        """The nodes around `node`, the nearest first."""
+        above = self.parent(node)
+        while above is not None:
+            yield above
+            above = self.parent(above)
+
+    def above(self, node: cst.CSTNode, kind: type[_Node] | tuple[type[_Node], ...]) -> _Node | None:
+        """The nearest node of a kind around `node`."""
+        return next((found for found in self.ancestors(node) if isinstance(found, kind)), None)
+
+    def within(self, outer: cst.CSTNode, kind: type[_Node]) -> Iterator[_Node]:
+        """The nodes of a kind at or below `outer`, in the order of the text."""
+        order, parts, _ = self._tree
+        first, last = parts[outer]
+        for node in order[first:last]:
+            if isinstance(node, kind):
+                yield node
+
+    @cached_property
+    def _tree(self) -> tuple[list[cst.CSTNode], dict[cst.CSTNode, tuple[int, int]], dict[cst.CSTNode, cst.CSTNode]]:
+        """All nodes in the order of the text, the part of that list at and below each node, and each node's parent.
+
+        LibCST's own `children` and parent provider build new trees on the way; this only looks.
+        """
+        order: list[cst.CSTNode] = []
+        parts: dict[cst.CSTNode, tuple[int, int]] = {}
+        parents: dict[cst.CSTNode, cst.CSTNode] = {}
+
+        def walk(node: cst.CSTNode) -> None:
+            first = len(order)
+            order.append(node)
+            for child in sorted(_children(node), key=lambda child: self._spans[child].start):
+                parents[child] = node
+                walk(child)
+            parts[node] = (first, len(order))
+
+        walk(self.module)
+        return order, parts, parents
+
+    @cached_property
+    def scopes(self) -> Scopes:
+        """Which name is bound where."""
+        return Scopes(self._syntax, self.text)
+
+    def small(self, node: cst.CSTNode) -> cst.BaseSmallStatement | None:
+        """The small statement that `node` is or stands in; None in the head of a compound one."""
+        for found in (node, *self.ancestors(node)):
+            if isinstance(found, cst.BaseSmallStatement):
+                return found
+            if isinstance(found, cst.BaseCompoundStatement | cst.BaseSuite):
+                return None
+        return None
+
+    def item(self, node: cst.CSTNode) -> Item:
+        """The nearest item of a block that `node` is or stands in."""
+        for found in (node, *self.ancestors(node)):
+            if isinstance(found, cst.SimpleStatementLine | cst.BaseCompoundStatement):
+                return found
+        raise ValueError("this node stands in no statement")
+
+    def items(self, node: cst.CSTNode) -> list[Item]:
+        """The items around `node` from the innermost outward, up to the function (or cell) that it stands in."""
+        found: list[Item] = []
+        for step in (node, *self.ancestors(node)):
+            if isinstance(step, cst.FunctionDef | cst.ClassDef) and step is not node:
+                break
+            if isinstance(step, cst.SimpleStatementLine | cst.BaseCompoundStatement):
+                found.append(step)
+        return found
+
+    def block(self, item: Item) -> Sequence[cst.BaseStatement]:
+        """The items of the block that `item` is in."""
+        owner = self.parent(item)
+        return owner.body if isinstance(owner, cst.Module | cst.IndentedBlock) else [item]
+
+    def after(self, item: Item) -> list[Item]:
+        """The items below `item` in its block."""
+        block = list(self.block(item))
+        rest = block[next(i for i, found in enumerate(block) if found is item) + 1 :]
+        return [found for found in rest if isinstance(found, cst.SimpleStatementLine | cst.BaseCompoundStatement)]
+
+    def before(self, item: Item) -> list[Item]:
+        """The items above `item` in its block, the nearest first."""
+        block = list(self.block(item))
+        rest = block[: next(i for i, found in enumerate(block) if found is item)]
+        return [
+            found for found in reversed(rest) if isinstance(found, cst.SimpleStatementLine | cst.BaseCompoundStatement)
+        ]
+
+    def function(self, node: cst.CSTNode) -> cst.FunctionDef | None:
+        """The nearest ``def`` around `node`."""
+        return self.above(node, cst.FunctionDef)
+
+    # New text
+
+    def indent(self, item: cst.CSTNode) -> str:
+        """The white space in front of an item's first line."""
+        start = self._starts[self.line(item) - 1]
+        found = re.match(r"[ \t]*", self.text[start:])
+        return found[0] if found else ""
+
+    def fresh(self, wish: str) -> str:
+        """A name like `wish` that nothing has yet."""
+        name, count = wish, 2
+        while name in self._taken:
+            name, count = f"{wish}{count}", count + 1
+        return name
+
+    def first_line(self, item: Item) -> int:
+        """The character at which the first line of `item` (its first decorator) begins."""
+        top: cst.CSTNode = item
+        if isinstance(item, cst.FunctionDef | cst.ClassDef) and item.decorators:
+            top = item.decorators[0]
+        return self._starts[self.line(top) - 1]
+
+    def last_line(self, item: cst.CSTNode) -> int:
+        """The character just after the last line of `item`, its comment and line break included."""
+        end = self.text.find("\n", self.span(item)[1])
+        return len(self.text) if end < 0 else end + 1
+
+    def replace(self, node: cst.CSTNode, text: str) -> Edit:
+        """`text` in place of `node`; parentheses around it stay."""
+        return Edit(*self.span(node), text)
+
+    def append(self, node: cst.BaseExpression, suffix: str) -> list[Edit]:
+        """Insertions that put `suffix` (``.clone()``) behind an expression, with parentheses where it needs them."""
+        start, end = self.whole(node)
+        if self.receiver(node) == self.get(node):
+            return [Edit(end, end, suffix)]
+        return [Edit(start, start, "("), Edit(end, end, f"){suffix}")]
+
+    def insert_before(self, item: Item, *lines: str) -> Edit:
+        """New lines above `item`, indented like it."""
+        at = self.first_line(item)
+        return Edit(at, at, "".join(f"{self.indent(item)}{line}\n" for line in lines))
+
+    def insert_after(self, item: Item, *lines: str) -> Edit:
+        """New lines below `item`, indented like it."""
+        at = self.last_line(item)
+        new = "".join(f"{self.indent(item)}{line}\n" for line in lines)
+        if self.text[at - 1 : at] != "\n":
+            new = "\n" + new.removesuffix("\n")
+        return Edit(at, at, new)
+
+    def replace_small(self, small: cst.BaseSmallStatement, *statements: str) -> Edit:
+        """New statements in place of one; on one line where it shares its line with others."""
+        owner = self.parent(small)
+        shares = not isinstance(owner, cst.SimpleStatementLine) or len(owner.body) > 1
+        joint = "; " if shares else "\n" + self.indent(small)
+        return self.replace(small, joint.join(statements))
+
+    def nest(self, small: cst.BaseSmallStatement, header: str, statement: str | None = None) -> Edit:
+        """One small statement (or `statement` in its place) under a ``with`` header of its own."""
+        owner = self.parent(small)
+        assert isinstance(owner, cst.SimpleStatementLine | cst.SimpleStatementSuite)
+        unit = self.module.default_indent
+        indent = self.indent(owner) + (unit if isinstance(owner, cst.SimpleStatementSuite) else "")
+        at = next(i for i, found in enumerate(owner.body) if found is small)
+        start, end = self.span(small)
+        rest = self.text.find("\n", start, end) + 1 or end
+        text = statement or self.text[start:rest] + self.reindent(rest, end, self.indent(owner), indent + unit)
+        parts = [
+            "; ".join(self.get(other) for other in owner.body[:at]),
+            f"{header}\n{indent}{unit}{text}",
+            "; ".join(self.get(other) for other in owner.body[at + 1 :]),
+        ]
+        start, end = self.span(owner.body[0])[0], self.span(owner.body[-1])[1]
+        new = f"\n{indent}".join(part for part in parts if part)
+        if isinstance(owner, cst.SimpleStatementSuite):
+            start = len(self.text[:start].rstrip(" \t"))
+            new = f"\n{indent}{new}"
+        return Edit(start, end, new)
+
+    def top(self, *lines: str) -> Edit:
+        """New lines at the top of the cell, below its magics, docstring and ``from __future__`` imports."""
+        magics = [number for number, line in enumerate(self.typed, 1) if line.startswith("%%")]
+        at = min(self._starts[magics[-1]], len(self.text)) if magics else 0
+        for item in self.module.body:
+            if not _stays_first(item):
+                break
+            at = self.last_line(item)
+        if at and self.text[at - 1] != "\n":
+            return Edit(at, at, "".join(f"\n{line}" for line in lines))
+        return Edit(at, at, "".join(f"{line}\n" for line in lines))
+
+    @cached_property
+    def torch(self) -> str:
+        """What the cell calls torch."""
+        return self.scopes.imported("torch") or "torch"
+
+    def imports(self, edits: Iterable[Edit]) -> list[Edit]:
+        """The edit that imports torch, where `edits` use it and neither the cell nor its namespace knows it."""
+        known = self.scopes.imported("torch") or "torch" in self.known or re.search(r"\btorch\.", self.text)
+        used = any(re.search(rf"\b{self.torch}\.", edit.text) for edit in edits)
+        return [self.top("import torch")] if used and not known else []
+
+    def lines(self, first: Item, last: Item) -> tuple[int, int]:
+        """The characters of the whole lines from `first` to `last`."""
+        return self.first_line(first), self.last_line(last)
+
+    def string_lines(self, start: int, end: int) -> set[int]:
+        """Starts of those lines between two characters that begin inside a string: they must not be indented."""
+        inside: set[int] = set()
+        for node in self.nodes:
+            if isinstance(node, cst.SimpleString | cst.FormattedString):
+                s, e = self.span(node)
+                inside.update(at for at in self._starts if s < at <= e and start <= at < end)
+        return inside
+
+    def reindent(self, start: int, end: int, old: str, new: str) -> str:
+        """The lines from `start` to `end` with indentation `new` in place of `old`; lines inside strings stay."""
+        inside = self.string_lines(start, end)
+        out: list[str] = []
+        at = start
+        for line in re.findall(r"[^\n]*\n|[^\n]+", self.text[start:end]):
+            movable = at not in inside and line.strip() and line.startswith(old)
+            out.append(new + line[len(old) :] if movable else line)
+            at += len(line)
+        return "".join(out)
+
+
+@cache
+def _fields(kind: type[cst.CSTNode]) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(kind))
+
+
+def _children(node: cst.CSTNode) -> Iterator[cst.CSTNode]:
+    """The nodes right below one, white space and punctuation left out."""
+    for name in _fields(type(node)):
+        value = getattr(node, name)
+        for child in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(child, cst.CSTNode) and not isinstance(child, _UNIMPORTANT):
+                yield child
+
+
+def enclosed(text: str) -> str:
+    """An expression, in parentheses where its line breaks would end it."""
+    if "\n" not in text:
+        return text
+    try:
+        ast.parse(text.strip(), mode="eval")
+    except SyntaxError:
+        return f"({text})"
+    return text
+
+
+def _stays_first(item: cst.CSTNode) -> bool:
+    """A docstring or a ``__future__`` import."""
+    if not isinstance(item, cst.SimpleStatementLine) or len(item.body) != 1:
+        return False
+    only = item.body[0]
+    if isinstance(only, cst.Expr):
+        return isinstance(only.value, cst.SimpleString)
+    return isinstance(only, cst.ImportFrom) and isinstance(only.module, cst.Name) and only.module.value == "__future__"

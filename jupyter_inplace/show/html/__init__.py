@@ -1,0 +1,1 @@
+"""The static page: one self-contained fragment without scripts."""

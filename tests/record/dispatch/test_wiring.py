@@ -1,0 +1,223 @@
+"""When tripwires stand in for the mode, and what brings it back."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+import tripwired
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from jupyter_inplace import watch
+from jupyter_inplace.record.base import torch_private as private
+from jupyter_inplace.record.base.patching import session_here
+from jupyter_inplace.record.dispatch import tripwires
+
+pytestmark = [tripwired.needed, pytest.mark.usefixtures("nothing_compiled", "own_record")]
+
+
+def step(w):
+    """One step of training; whether tripwires are in force after it."""
+    optimizer = torch.optim.SGD([w], lr=0.01)
+    loss = (w * w).exp().sum()
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    return session_here().stack.wired
+
+
+def wired():
+    return session_here().stack.wired
+
+
+def test_from_the_start_of_a_watch():
+    w = torch.ones(3, requires_grad=True)
+    with watch():
+        assert wired()
+        assert private.len_dispatch_stack() == 0
+        torch.zeros(3).add_((w * w).exp().sum())
+        assert wired()
+    assert not private.key_included(private.TRIPWIRE)
+
+
+def test_in_a_training_loop_where_they_are_still_to_be_made(monkeypatch):
+    monkeypatch.setattr(tripwires, "made", lambda: False)
+    w = torch.ones(3, requires_grad=True)
+    with watch():
+        assert [step(w) for _ in range(4)] == [False, True, True, True]
+        assert private.len_dispatch_stack() == 0
+    with watch():
+        assert private.len_dispatch_stack() == 1
+
+
+def test_writes_afterwards_are_seen_as_ever():
+    w = torch.ones(3, requires_grad=True)
+    with watch() as report:
+        for i in range(6):
+            h = (w * 2).exp()
+            loss = h.sum()
+            if i == 5:
+                h.data.mul_(2)
+            loss.backward()
+    assert report.verdict == "corrupts"
+    (bad,) = [m for m in report.mutations if m.verdict == "corrupts"]
+    assert bad.site.text == "h.data.mul_(2)"
+
+
+def test_a_hook_keeps_the_mode():
+    w = torch.ones(3, requires_grad=True)
+    with watch():
+        w.register_hook(lambda g: g * 2)
+        assert not any(step(w) for _ in range(4))
+
+
+class Counting(TorchDispatchMode):
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        return func(*args, **(kwargs or {}))
+
+
+def enter_a_mode():
+    with Counting():
+        assert not wired()
+
+
+def enter_inference_mode():
+    with torch.inference_mode():
+        assert not wired()
+        torch.zeros(3).add_(1)
+
+
+def train_inside_of_inference_mode():
+    w = torch.ones(3, requires_grad=True)
+    with torch.inference_mode(), torch.inference_mode(False):
+        assert not any(step(w) for _ in range(4))
+
+
+def transform():
+    torch.func.grad(lambda x: (x * x).sum())(torch.ones(3))
+
+
+def compile_something():
+    assert torch.compile(lambda x: x * 2, backend="eager")(torch.ones(2)).tolist() == [2, 2]
+
+
+def define_an_operator():
+    library = torch.library.Library("jupyter_inplace_wiring", "FRAGMENT")
+    library.define("twice(Tensor(a!) x) -> ()")
+    library._destroy()
+
+
+def checkpoint():
+    w = torch.ones(3, requires_grad=True)
+    torch.utils.checkpoint.checkpoint(torch.exp, w, use_reentrant=False)
+
+
+def look_at_memory():
+    x = (torch.ones(3, requires_grad=True) * 2).detach()
+    y = torch.ones(3, requires_grad=True) * x
+    x.numpy()
+    return y
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        enter_a_mode,
+        enter_inference_mode,
+        train_inside_of_inference_mode,
+        transform,
+        compile_something,
+        define_an_operator,
+        checkpoint,
+        look_at_memory,
+    ],
+)
+def test_what_brings_the_mode_back(event):
+    w = torch.ones(3, requires_grad=True)
+    included = str(torch._C._dispatch_tls_local_include_set())
+    with watch():
+        assert [step(w) for _ in range(5)][-1]
+        kept = event()
+        assert not wired()
+        assert private.len_dispatch_stack() == 1
+        del kept
+    assert str(torch._C._dispatch_tls_local_include_set()) == included
+    assert private.len_dispatch_stack() == 0
+
+
+_libraries = []  # what is defined lasts as long: an operator that went would leave its tripwire behind
+
+
+def load(name):
+    """An operator that doubles what it is given. Torch's Python does not know of it, as of those of C++."""
+    library = private.dispatch_library("FRAGMENT", "jupyter_inplace_late", "", __file__, 0)
+    library.define(f"{name}(Tensor(a!) x) -> ()", "")
+
+    def double(x):
+        x.mul_(2)
+
+    library.impl(name, "CPU", double, False)
+    _libraries.append(library)
+
+
+def test_an_operator_that_a_cell_loads_is_seen_to_write():
+    w = torch.ones(3, requires_grad=True)
+    with watch() as report:
+        assert wired()
+        load("twice")
+        h = w.exp()
+        with torch.no_grad():
+            torch.ops.jupyter_inplace_late.twice(h)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            h.sum().backward()
+    assert [m.op for m in report.mutations if m.verdict == "breaks"] == ["jupyter_inplace_late.twice.default"]
+
+
+def test_an_operator_that_came_between_watches_is_seen_to_write(monkeypatch):
+    with watch():
+        assert wired()
+    load("double")
+    packet = torch.ops.jupyter_inplace_late.double  # found before the watch: torch is not asked again
+    monkeypatch.setitem(sys.modules, "jupyter_inplace_late", sys)  # as the module that loaded it
+    w = torch.ones(3, requires_grad=True)
+    with watch() as report:
+        assert wired()
+        h = w.exp()
+        with torch.no_grad():
+            packet(h)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            h.sum().backward()
+    assert [m.op for m in report.mutations if m.verdict == "breaks"] == ["jupyter_inplace_late.double.default"]
+
+
+def test_a_watch_in_inference_mode_has_none():
+    with torch.inference_mode(), watch():
+        assert not session_here().wiring.allowed()
+
+
+def test_a_mode_that_is_put_on_while_an_optimizer_steps():
+    w = torch.ones(3, requires_grad=True)
+    optimizer = torch.optim.SGD([w], lr=0.1)
+    mode = Counting()
+    with watch():
+        assert [step(w) for _ in range(5)][-1]
+        handle = optimizer.register_step_pre_hook(lambda *_: mode.__enter__() and None)
+        optimizer.step()
+        assert not wired()
+        handle.remove()
+        mode.__exit__(None, None, None)
+        assert private.len_dispatch_stack() == 1
+    assert private.len_dispatch_stack() == 0
+
+
+def test_torch_s_own_operators_are_known():
+    """In a process of its own: in this one, tests have made operators."""
+    source = (
+        "import torch, torch._dynamo, torch._inductor.compile_fx, torch.distributed, torch.nn.attention.flex_attention\n"
+        "from jupyter_inplace.record.dispatch.wiring import _TORCH\n"
+        "print(sorted({name.partition('::')[0] for name in torch.library._defs} - _TORCH))"
+    )
+    ran = subprocess.run([sys.executable, "-W", "ignore", "-c", source], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"

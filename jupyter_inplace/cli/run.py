@@ -31,10 +31,10 @@ def main(options: Options) -> int:
         options = replace(options, save=options.save.absolute())  # the program may change the folder it is in
     program.prepare()
     program.find()
-    return Run(program, options).run()
+    return ScriptRun(program, options).run()
 
 
-class Run:
+class ScriptRun:
     """One run of a program under a watch."""
 
     def __init__(self, program: Program, options: Options) -> None:

@@ -82,7 +82,7 @@ class Window:
         analyst.wanted = tasks
         analyst.found_wanted = set()
         analyst.namespace = look_up
-        session.exports.policy = fingerprint
+        session.exported_memory.policy = fingerprint
         analyst.always, analyst.never = gradients is True, gradients is False
         if cell_file is not None:
             session.cell_files = frozenset((cell_file,))
@@ -92,8 +92,8 @@ class Window:
         session.after_backward = analyst.after_backward
         session.gradient_overwritten = functools.partial(analyst.gradient_overwritten, session)
         source = cell.source if cell is not None else _file_source(frame)
-        session.kept_gradients.wanted = mentions_grad(source)
-        session.unrecorded.derived.wanted = writes_through_aliases(source)
+        session.grad_aliases.wanted = mentions_grad(source)
+        session.untracked_writes.alias_values.wanted = writes_through_aliases(source)
         message.explain = analyst.word
         window.start = session.open_window()
         window.started = session.seconds()
@@ -153,10 +153,10 @@ class Window:
 
     def _compare_exports(self) -> None:
         session = self.session
-        if session.exports.any:
+        if session.exported_memory.any:
             try:
                 with quiet(session):
-                    session.exports.compare(None)
+                    session.exported_memory.compare(None)
             except Exception as fault:
                 session.fault(fault)
 

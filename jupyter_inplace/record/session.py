@@ -25,27 +25,27 @@ from jupyter_inplace.record.base.labels import ProfilerLabels
 from jupyter_inplace.record.base.patching import set_session_here
 from jupyter_inplace.record.base.processes import Processes
 from jupyter_inplace.record.channels.attributes import Attributes
-from jupyter_inplace.record.channels.data_and_detach import Undispatched
-from jupyter_inplace.record.channels.detached import Severed
-from jupyter_inplace.record.channels.discarded_grads import Unread
-from jupyter_inplace.record.channels.exported_memory import Exports
-from jupyter_inplace.record.channels.grad_aliases import KeptGradients
-from jupyter_inplace.record.channels.grad_results import SharedResults
+from jupyter_inplace.record.channels.data_and_detach import DataAndDetach
+from jupyter_inplace.record.channels.detached import DetachedTensors
+from jupyter_inplace.record.channels.discarded_grads import DiscardedGrads
+from jupyter_inplace.record.channels.exported_memory import ExportedMemory
+from jupyter_inplace.record.channels.grad_aliases import GradAliases
+from jupyter_inplace.record.channels.grad_results import GradResults
 from jupyter_inplace.record.channels.integers import IntegerWrites
-from jupyter_inplace.record.channels.untracked_writes import UnrecordedWrites
+from jupyter_inplace.record.channels.untracked_writes import UntrackedWrites
 from jupyter_inplace.record.dispatch.mode import WatchMode
 from jupyter_inplace.record.dispatch.other_modes import OtherModes
 from jupyter_inplace.record.dispatch.stack import ModeStack
 from jupyter_inplace.record.dispatch.threads import Threads
 from jupyter_inplace.record.dispatch.wiring import Wiring
-from jupyter_inplace.record.saved.checkpoints import Regions
+from jupyter_inplace.record.saved.checkpoints import Checkpoints
 from jupyter_inplace.record.saved.copies import Copies
 from jupyter_inplace.record.saved.freed import FreedMemory
 from jupyter_inplace.record.saved.hooks import SavedTensorHooks
 from jupyter_inplace.record.saved.saved import SavedIndex
 from jupyter_inplace.record.source import sites
-from jupyter_inplace.record.write_table import Write, WriteTable
-from jupyter_inplace.record.writes.entry import Entry
+from jupyter_inplace.record.write_table import WriteRow, WriteTable
+from jupyter_inplace.record.writes.write_entry import WriteEntry
 
 _CALL_IMPL = torch.nn.Module._call_impl.__code__
 
@@ -56,7 +56,7 @@ class Session:
     def __init__(self) -> None:
         self.index = SavedIndex()
         self.table = WriteTable()
-        self.unrecorded = UnrecordedWrites()
+        self.untracked_writes = UntrackedWrites()
         self.backwards: list[Backward] = []
         self.last_backward = -1  # place in program order of the newest call
         self.blind_spots: dict[str, None] = {}
@@ -87,20 +87,20 @@ class Session:
         # Called with (session, backward, error) where the engine raised, while the graph is still there.
         self.after_failure: Callable[[Session, Backward, BaseException], None] | None = None
         self.analyst: Any = None  # explain's, kept with the record that it explains
-        self.exports = Exports(self)
-        self.regions = Regions(self)
-        self.undispatched = Undispatched(self)
+        self.exported_memory = ExportedMemory(self)
+        self.checkpoints = Checkpoints(self)
+        self.data_and_detach = DataAndDetach(self)
         self.attributes = Attributes(self)
-        self.severed = Severed()
+        self.detached = DetachedTensors()
         self.rewritten = (
             False  # whether a tensor that needs a gradient was ever written: its views get their nodes made anew
         )
         self.carried: tuple[Any, ...] = ()  # the severed tensors whose values the operation under way hands on
-        self.kept_gradients = KeptGradients(self)
-        self.unread = Unread(self)
-        self.shared_results = SharedResults(self)
+        self.grad_aliases = GradAliases(self)
+        self.discarded_grads = DiscardedGrads(self)
+        self.grad_results = GradResults(self)
         # Called with (tensor, write, value before) for a dispatched write to a tensor known to be some leaf's `.grad`.
-        self.gradient_overwritten: Callable[[torch.Tensor, Write, torch.Tensor], None] | None = None
+        self.gradient_overwritten: Callable[[torch.Tensor, WriteRow, torch.Tensor], None] | None = None
         self.after_backward: Callable[[Session, Backward], None] | None = None
         self.python = PythonInBackward(self)
         # Called with (write, tensor, flat storage before, func, args, kwargs) for a write by Python that the engine runs.
@@ -117,7 +117,7 @@ class Session:
         self.threads = Threads(self)
         self.freed = FreedMemory(self)
         self.copies = Copies(self)
-        self.entry = Entry(self)
+        self.write_entry = WriteEntry(self)
         self.labels = ProfilerLabels()
         self.processes = Processes(self)
 
@@ -140,11 +140,11 @@ class Session:
                 self.threads,
                 self.optimizers,
                 self.transforms,
-                self.exports,
+                self.exported_memory,
                 self.python,
-                self.undispatched,
+                self.data_and_detach,
                 self.attributes,
-                self.regions,
+                self.checkpoints,
                 self.hooks,
                 self.other_modes,
                 self.wiring,
@@ -173,11 +173,11 @@ class Session:
             self.wiring,
             self.other_modes,
             self.hooks,
-            self.regions,
+            self.checkpoints,
             self.attributes,
-            self.undispatched,
+            self.data_and_detach,
             self.python,
-            self.exports,
+            self.exported_memory,
             self.transforms,
             self.optimizers,
             self.engine,
@@ -230,7 +230,7 @@ class Session:
         Then the mode comes back, in the middle of that operation: what it does inside of itself is its own.
         """
         bare = self.stack.bare
-        self.exports.saw(saved, t)
+        self.exported_memory.saw(saved, t)
         if bare and not self.stack.wired:
             self.midway = (sequence, id(frame), frame.f_lasti)
 
@@ -245,21 +245,21 @@ class Session:
     def has_to_look(self) -> bool:
         """Whether there is anything to look out for in operations that write to nothing."""
         return (
-            self.regions.current is not None
-            or self.unrecorded.derived.any
+            self.checkpoints.current is not None
+            or self.untracked_writes.alias_values.any
             or self._reads_matter
-            or self.exports.any
+            or self.exported_memory.any
             or self.gradient_written is not None
         )
 
     @property
     def _reads_matter(self) -> bool:
-        return self.kept_gradients.any or self.severed.any or self.unread.any or self.shared_results.any
+        return self.grad_aliases.any or self.detached.any or self.discarded_grads.any or self.grad_results.any
 
     def look(self, args: Any) -> bool:
         """Look at an operation that is about to run; returns whether it has to be dispatched with care."""
-        careful = self.regions.current is not None or self.unrecorded.derived.any
-        reads, exports = self._reads_matter, self.exports.any
+        careful = self.checkpoints.current is not None or self.untracked_writes.alias_values.any
+        reads, exports = self._reads_matter, self.exported_memory.any
         self.attentive = careful or reads or exports or self.gradient_written is not None
         if (reads or exports) and not self.muted:
             with private.Unfollowed():
@@ -273,20 +273,20 @@ class Session:
 
     def compare_exports(self) -> None:
         try:
-            self.exports.at_operation()
+            self.exported_memory.at_operation()
         except Exception as fault:
             self.fault(fault)
 
     def read_kept(self, args: Any) -> None:
         try:
-            if self.severed.any:
-                self.carried = self.severed.read(args)
-            if self.kept_gradients.any:
-                self.kept_gradients.read(args)
-            if self.unread.any:
-                self.unread.read(args)
-            if self.shared_results.any:
-                self.shared_results.read(args)
+            if self.detached.any:
+                self.carried = self.detached.read(args)
+            if self.grad_aliases.any:
+                self.grad_aliases.read(args)
+            if self.discarded_grads.any:
+                self.discarded_grads.read(args)
+            if self.grad_results.any:
+                self.grad_results.read(args)
         except Exception as fault:
             self.fault(fault)
 
@@ -294,7 +294,7 @@ class Session:
         if self.muted:
             return
         try:
-            if self.unrecorded.note_alias(args[0]):
+            if self.untracked_writes.note_alias(args[0]):
                 self.attend()
         except Exception as fault:
             self.fault(fault)
@@ -310,7 +310,7 @@ class Session:
 
     def tidy(self) -> None:
         """Between watches: forget everything but the saved tensors still alive and the rows of writes to their storages."""
-        keep: set[Write] = set()
+        keep: set[WriteRow] = set()
         for saved in self.index:
             bucket = self.index.bucket_of(saved)
             if bucket is not None:
@@ -320,12 +320,12 @@ class Session:
         self.last_backward = -1
         self.blind_spots.clear()
         self.last_op = None
-        self.unrecorded.clear()
+        self.untracked_writes.clear()
         self.integers.by_storage.clear()
-        self.kept_gradients.clear()
-        self.unread.clear()
-        self.shared_results.clear()
-        self.severed.clear()
+        self.grad_aliases.clear()
+        self.discarded_grads.clear()
+        self.grad_results.clear()
+        self.detached.clear()
 
     def close_window(self) -> int:
         self.windows -= 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 
-class Write:
+class WriteRow:
     """One row: an operation that wrote to a tensor, at one place of the source, once or many times.
 
     Plain values only, no tensor: a row must not keep anything of the user's alive. `first` and `last` are places in
@@ -76,21 +76,21 @@ class WriteTable:
     _TEMPORARIES = (8, 3)
 
     def __init__(self) -> None:
-        self.rows: list[Write] = []
-        self._by_key: dict[Any, Write] = {}
+        self.rows: list[WriteRow] = []
+        self._by_key: dict[Any, WriteRow] = {}
         self._per_site: dict[Any, int] = {}
-        self._shared: dict[Any, Write] = {}
+        self._shared: dict[Any, WriteRow] = {}
         self._full = False  # whether any site has so many storages that further ones share a row
-        self.by_storage: dict[int, list[Write]] = {}
+        self.by_storage: dict[int, list[WriteRow]] = {}
 
-    def find(self, op: str, site: Any, module_key: int, storage: int) -> Write | None:
+    def find(self, op: str, site: Any, module_key: int, storage: int) -> WriteRow | None:
         """The row that a write has already; None where it is the first of its kind."""
         row = self._by_key.get((op, site, module_key, storage))
         if row is None and self._full:
             row = self._by_key.get((op, site, module_key, -1))
         return row
 
-    def row(self, op: str, site: Any, module: Any, module_key: int, storage: int, time: float, order: int) -> Write:
+    def row(self, op: str, site: Any, module: Any, module_key: int, storage: int, time: float, order: int) -> WriteRow:
         """The row for this write, made where there is none. Past 256 storages a site's further ones share a row."""
         key = (op, site, module_key, storage)
         row = self._by_key.get(key)
@@ -106,13 +106,13 @@ class WriteTable:
                 return row
             storage = -1
         self._per_site[place] = seen + 1
-        row = self._by_key[key] = Write(op, site, module, storage, time, order)
+        row = self._by_key[key] = WriteRow(op, site, module, storage, time, order)
         row.number = len(self.rows)
         self.rows.append(row)
         self.by_storage.setdefault(storage, []).append(row)
         return row
 
-    def share(self, row: Write, op: str, site: Any, module_key: int) -> None:
+    def share(self, row: WriteRow, op: str, site: Any, module_key: int) -> None:
         """Have writes to other memory at the same place entered in this row, as long as they concern nothing that is followed.
 
         Activations lie elsewhere in each round of a loop, and so do the masks of a dropout. Of what needs no gradient a few
@@ -123,7 +123,7 @@ class WriteTable:
         if row.requires_grad or self._per_site.get(place, 0) >= alone:
             self._shared[place] = row
 
-    def shared(self, op: str, site: Any, module_key: int, storage: int) -> Write | None:
+    def shared(self, op: str, site: Any, module_key: int, storage: int) -> WriteRow | None:
         """The row for a write to memory of which this place has none yet, if there is a shared one."""
         row = self._shared.get((op, site, module_key))
         if row is not None:
@@ -134,7 +134,7 @@ class WriteTable:
                 self.by_storage[storage] = [*rows, row]
         return row
 
-    def own(self, storage: int) -> list[Write]:
+    def own(self, storage: int) -> list[WriteRow]:
         """The rows of this memory; those of other memories are entered in them no more. The last is of places with too many memories."""
         rows = [row for row in self.by_storage.get(storage, ()) if row.storage == storage]
         if any(row in rows for row in self._shared.values()):
@@ -148,7 +148,7 @@ class WriteTable:
         self._shared.clear()
         self._full = False
 
-    def keep(self, rows: set[Write]) -> None:
+    def keep(self, rows: set[WriteRow]) -> None:
         """Forget all other rows."""
         self.rows = [row for row in self.rows if row in rows]
         self.by_storage = {}

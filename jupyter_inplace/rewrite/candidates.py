@@ -14,7 +14,7 @@ from jupyter_inplace.rewrite.syntax.code import Code, RewriteError
 from jupyter_inplace.rewrite.syntax.edit import Edit, EditConflictError, apply_edits, edited_lines, unified_diff
 from jupyter_inplace.rewrite.syntax.locate import writes_of
 from jupyter_inplace.rewrite.syntax.mask import Masked, mask
-from jupyter_inplace.rewrite.syntax.write import Kind, Proposal, Write
+from jupyter_inplace.rewrite.syntax.write import Kind, Proposal, WriteSyntax
 
 __all__ = ["Candidate", "RewriteError", "candidates", "combine", "distinct"]
 
@@ -74,12 +74,12 @@ def combine(source: str, parts: Sequence[Candidate]) -> Candidate | None:
     return made[0] if made else None
 
 
-def _proposals(write: Write) -> Iterator[Proposal]:
+def _proposals(write: WriteSyntax) -> Iterator[Proposal]:
     for rule in RULES:
         yield from rule(write)
 
 
-def _together(writes: Sequence[Write], per_write: Sequence[Sequence[Proposal]]) -> Iterator[Proposal]:
+def _together(writes: Sequence[WriteSyntax], per_write: Sequence[Sequence[Proposal]]) -> Iterator[Proposal]:
     """Proposals that clear every harmful write at once.
 
     The likeliest of each; the likeliest of one kind; then one write's next choices beside the others' first.

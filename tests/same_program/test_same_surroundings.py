@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from jupyter_inplace import watch
 from jupyter_inplace.record import session as session_module
-from jupyter_inplace.record.writes import entry
+from jupyter_inplace.record.writes import write_entry
 
 
 def net():
@@ -289,7 +289,8 @@ def test_an_interruption_from_outside():
 
 
 @pytest.mark.parametrize(
-    ("owner", "place"), [(entry.Entry, "before"), (entry.Entry, "after"), (session_module.Session, "note_place")]
+    ("owner", "place"),
+    [(write_entry.WriteEntry, "before"), (write_entry.WriteEntry, "after"), (session_module.Session, "note_place")],
 )
 def test_a_fault_of_ours_is_a_blind_spot_and_nothing_more(monkeypatch, owner, place):
     original = getattr(owner, place)

@@ -27,7 +27,7 @@ from jupyter_inplace.explain.graph.graph import Graph, Node
 from jupyter_inplace.explain.graph.pull import Edge, pull
 from jupyter_inplace.explain.graph.reading import CannotPullError, ReferenceReading
 from jupyter_inplace.explain.graph.repair import Repair
-from jupyter_inplace.explain.graph.split import Part, split
+from jupyter_inplace.explain.graph.split import RootPart, split
 from jupyter_inplace.explain.names.names import Names, namespaces, user_frame
 from jupyter_inplace.explain.names.root_names import root_name
 from jupyter_inplace.record.backward.engine import Backward
@@ -70,17 +70,17 @@ class Analyst:
         if call.nested or call.transformed:
             call.facts = BackwardFacts([], call.order, call.site, call.time)
             return
-        if session.exports.any:
+        if session.exported_memory.any:
             with quiet(session):
-                session.exports.compare(call.site)
+                session.exported_memory.compare(call.site)
         touched = session.index.touched_live()
         mixed = session.last_leaf_write > session.graph_floor and session.last_leaf_write > session.first_sequence
         calls, names = self._sites.get(call.site, (0, []))
         integers = candidates(session) if session.integers.by_storage else {}
-        suspect = bool(touched or session.unrecorded.cuts or integers or session.severed.all())
-        often = calls >= (_LOST_CALLS if call.site in session.unread.sites else _NAMED_CALLS)
-        suspect = suspect or bool(session.unread.cleared) or not often
-        gradients = session.kept_gradients.wanted
+        suspect = bool(touched or session.untracked_writes.cuts or integers or session.detached.all())
+        often = calls >= (_LOST_CALLS if call.site in session.discarded_grads.sites else _NAMED_CALLS)
+        suspect = suspect or bool(session.discarded_grads.cleared) or not often
+        gradients = session.grad_aliases.wanted
         python = call.python and (calls < _NAMED_CALLS or session.python.wrote)
         if not suspect and not mixed and not python and not gradients and not self.always:
             self._fold(call, names)
@@ -121,7 +121,7 @@ class Analyst:
         if node is None or (type(node).__name__, node._sequence_nr()) in self.done:
             return None
         touched = session.index.touched_live()
-        if not touched and not session.unrecorded.cuts:
+        if not touched and not session.untracked_writes.cuts:
             return None
         call = Backward(session.order, session.seconds(), None)
         call.roots, call.grads = (root,), (torch.ones_like(root),)
@@ -166,10 +166,12 @@ class Analyst:
         if not call.retain or given is None:
             self.done |= facts.root_keys
         repair, meant = None, graph
-        regions = session.regions.touched() if session.regions.by_owner else []
-        if session.unrecorded.cuts:
+        regions = session.checkpoints.touched() if session.checkpoints.by_owner else []
+        if session.untracked_writes.cuts:
             nodes = [node for (node, _), _, _ in starts]
-            found = Repair(graph, session.unrecorded.cuts, [*nodes, *(p.edge[0] for _, p in parts)], call.sequence)
+            found = Repair(
+                graph, session.untracked_writes.cuts, [*nodes, *(p.edge[0] for _, p in parts)], call.sequence
+            )
             if found.needed:
                 repair = found
                 meant = found.graph([*nodes, *(found.start(p.edge)[0] for _, p in parts)])
@@ -177,9 +179,9 @@ class Analyst:
         groups: dict[Edge, dict[Node, int]] = {}
         if mixed or self.always:
             facts.mixes, groups = find_mixes(session, graph, parts, targets)
-        lost = severed.find(graph, session.severed.all()) if session.severed.any else []
+        lost = severed.find(graph, session.detached.all()) if session.detached.any else []
         # Where gradients were cleared unread before, those of several tasks are a sum: here it is taken apart.
-        wanted = self.always or (call.site in session.unread.sites and not often)
+        wanted = self.always or (call.site in session.discarded_grads.sites and not often)
         if not self.never and (touched or wanted or groups or repair or integers or lost) and not call.batched:
             if torch.cuda.is_initialized():
                 torch.cuda.synchronize()  # the walk runs on this stream, whatever stream the forward used
@@ -210,14 +212,14 @@ class Analyst:
         session: Session,
         call: Backward,
         graph: Graph,
-        parts: list[tuple[str, Part]],
+        parts: list[tuple[str, RootPart]],
         targets: dict[Edge, str],
         facts: BackwardFacts,
         names: Names,
         often: bool,
     ) -> None:
         """What becomes of the gradients that this call leaves in `.grad`."""
-        if session.kept_gradients.wanted:
+        if session.grad_aliases.wanted:
             kept_gradients.before_backward(session, call, graph, lambda: names)
             call.leaves = [(targets.get((graph.nodes[i], 0), "?"), graph.nodes[i].variable) for i in graph.leaves]
         unread.begins(session, call, graph, parts, targets, facts, often)
@@ -227,7 +229,7 @@ class Analyst:
         session: Session,
         call: Backward,
         graph: Graph,
-        parts: list[tuple[str, Part]],
+        parts: list[tuple[str, RootPart]],
         targets: dict[Edge, str],
         facts: BackwardFacts,
     ) -> None:
@@ -249,13 +251,13 @@ class Analyst:
         names: Names,
         call: Backward,
         given: dict[str, torch.Tensor] | None,
-    ) -> list[tuple[str, Part]]:
+    ) -> list[tuple[str, RootPart]]:
         by_node = names.by_node()
         if self.wanted:
             parts = self._wanted_parts(graph, starts, names)
             if parts:
                 return parts
-        out: list[tuple[str, Part]] = []
+        out: list[tuple[str, RootPart]] = []
         for i, (edge, grad, root) in enumerate(starts):
             name = None
             if given is not None:
@@ -314,10 +316,10 @@ class Analyst:
             if more and more not in error.args[0]:
                 error.args = (f"{error.args[0]}\n\n{more}", *error.args[1:])
 
-    def _wanted_parts(self, graph: Graph, starts: Any, names: Names) -> list[tuple[str, Part]]:
+    def _wanted_parts(self, graph: Graph, starts: Any, names: Names) -> list[tuple[str, RootPart]]:
         """The tasks that the user named, each with the gradient that reaches it from the roots of this call."""
         by_name = dict(reversed(names.tensors))
-        out: list[tuple[str, Part]] = []
+        out: list[tuple[str, RootPart]] = []
         for wanted in self.wanted:
             tensor = by_name.get(wanted)
             node = tensor.grad_fn if isinstance(tensor, torch.Tensor) else None
@@ -329,7 +331,7 @@ class Analyst:
             except CannotPullError:
                 continue
             self.found_wanted.add(wanted)
-            out.append((wanted, Part(edge, found["it"], wanted)))
+            out.append((wanted, RootPart(edge, found["it"], wanted)))
         return out
 
 

@@ -23,12 +23,12 @@ from jupyter_inplace.explain.graph.passages import Passages
 from jupyter_inplace.explain.graph.pull import Edge, is_of_distributed, pull, pull_both
 from jupyter_inplace.explain.graph.reading import BothReadings, CannotPullError, ReferenceReading
 from jupyter_inplace.explain.graph.repair import Repair, WriteNode
-from jupyter_inplace.explain.graph.split import Part
+from jupyter_inplace.explain.graph.split import RootPart
 from jupyter_inplace.explain.names.names import Names
 from jupyter_inplace.record.base.geometry import shared_bytes, view_of
 from jupyter_inplace.record.base.torch_private import Unfollowed, storage_id, without_grad
 from jupyter_inplace.record.channels.integers import IntegerWrite
-from jupyter_inplace.record.saved.checkpoints import Region
+from jupyter_inplace.record.saved.checkpoints import CheckpointRegion
 from jupyter_inplace.record.saved.saved import Saved
 from jupyter_inplace.record.session import Session
 
@@ -60,7 +60,7 @@ class Damage:
         self,
         session: Session,
         graph: Graph,
-        parts: list[tuple[str, Part]],
+        parts: list[tuple[str, RootPart]],
         targets: dict[Edge, str],
         names: Names,
         repair: Repair | None = None,
@@ -69,7 +69,7 @@ class Damage:
         self.session, self.graph, self.parts, self.targets, self.names = session, graph, parts, targets, names
         self.repair, self.meant = repair, meant or graph
         self.integers: dict[Saved, list[IntegerWrite]] = {}
-        self.regions: list[tuple[Any, Region]] = []
+        self.regions: list[tuple[Any, CheckpointRegion]] = []
         self.reading = BothReadings(session.python.kept)
         # Gradients by (task, leaf): with saved tensors as the forward wrote them, with them as they are now, and with every
         # write recorded as well.

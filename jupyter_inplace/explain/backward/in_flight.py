@@ -19,7 +19,7 @@ from jupyter_inplace.explain.graph.engine_order import run_order
 from jupyter_inplace.explain.graph.graph import Graph, Node
 from jupyter_inplace.explain.graph.pull import Edge, pull
 from jupyter_inplace.explain.graph.reading import CannotPullError, ReferenceReading
-from jupyter_inplace.explain.graph.split import Part
+from jupyter_inplace.explain.graph.split import RootPart
 from jupyter_inplace.record.base import torch_private as private
 from jupyter_inplace.record.base.geometry import View, view_of
 from jupyter_inplace.record.base.nodes import is_python_node
@@ -55,7 +55,7 @@ class InFlight:
         session: Session,
         graph: Graph,
         starts: list[tuple[Edge, torch.Tensor | None]],
-        parts: list[tuple[str, Part]],
+        parts: list[tuple[str, RootPart]],
         targets: dict[Edge, str],
         facts: BackwardFacts,
     ) -> None:
@@ -80,7 +80,7 @@ class InFlight:
     def any(self) -> bool:
         return bool(self._shared)
 
-    def _find(self, starts: list[tuple[Edge, torch.Tensor | None]], parts: list[tuple[str, Part]]) -> None:
+    def _find(self, starts: list[tuple[Edge, torch.Tensor | None]], parts: list[tuple[str, RootPart]]) -> None:
         whole = self._deposits(starts)[0]
         memory: dict[Any, list[Deposit]] = {}
         for deposit, grad in whole:

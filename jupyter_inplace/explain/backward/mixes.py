@@ -7,7 +7,7 @@ from typing import Any
 from jupyter_inplace.explain.backward.facts import MixFact
 from jupyter_inplace.explain.graph.graph import Graph, Node
 from jupyter_inplace.explain.graph.pull import Edge
-from jupyter_inplace.explain.graph.split import Part
+from jupyter_inplace.explain.graph.split import RootPart
 from jupyter_inplace.record.base.torch_private import storage_id
 from jupyter_inplace.record.session import Session
 
@@ -15,7 +15,7 @@ from jupyter_inplace.record.session import Session
 def find_mixes(
     session: Session,
     graph: Graph,
-    parts: list[tuple[str, Part]],
+    parts: list[tuple[str, RootPart]],
     targets: dict[Edge, str],
 ) -> tuple[list[MixFact], dict[Edge, dict[Node, int]]]:
     """The mixed leaves, and for each of their edges the version that each sender of a gradient read."""

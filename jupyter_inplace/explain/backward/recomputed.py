@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from jupyter_inplace.explain.backward.facts import BackwardFacts, ConflictFact, GradientFact
 from jupyter_inplace.explain.graph import numbers
 from jupyter_inplace.explain.graph.graph import Graph, Node, saved_slots
-from jupyter_inplace.record.saved.checkpoints import Region
+from jupyter_inplace.record.saved.checkpoints import CheckpointRegion
 from jupyter_inplace.record.saved.saved import Saved
 from jupyter_inplace.record.session import Session
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from jupyter_inplace.explain.backward.damage import Damage
 
 
-def nodes_of(graph: Graph, region: Region, owner: Any) -> list[Node]:
+def nodes_of(graph: Graph, region: CheckpointRegion, owner: Any) -> list[Node]:
     """The nodes of a graph that will ask for the recomputation of a region."""
     if owner in graph.position:
         return [owner]
@@ -35,14 +35,14 @@ def nodes_of(graph: Graph, region: Region, owner: Any) -> list[Node]:
     return found
 
 
-def changed_reads(region: Region) -> list[Saved]:
+def changed_reads(region: CheckpointRegion) -> list[Saved]:
     """What the region read in the forward and would read differently now."""
     return [
         s for s in region.reads if s.touched and s.clone is not None and numbers.same_values(s.clone, s.tensor) is False
     ]
 
 
-def reads_again(graph: Graph, found: list[tuple[Any, Region]]) -> dict[Node, list[Saved]]:
+def reads_again(graph: Graph, found: list[tuple[Any, CheckpointRegion]]) -> dict[Node, list[Saved]]:
     """For each node that asks for the recomputation of a region what that would read differently now."""
     out: dict[Node, list[Saved]] = {}
     for owner, region in found:
@@ -52,7 +52,7 @@ def reads_again(graph: Graph, found: list[tuple[Any, Region]]) -> dict[Node, lis
     return out
 
 
-def judge(session: Session, damage: Damage, facts: BackwardFacts, found: list[tuple[Any, Region]]) -> None:
+def judge(session: Session, damage: Damage, facts: BackwardFacts, found: list[tuple[Any, CheckpointRegion]]) -> None:
     """Conflicts for regions of this graph that changed. Rows without numbers become wrong: what the recomputation gives is not known."""
     from jupyter_inplace.explain.backward.damage import culprits
 

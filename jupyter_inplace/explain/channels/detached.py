@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 from jupyter_inplace.explain.backward.facts import BackwardFacts, CutFact, GradientFact
 from jupyter_inplace.explain.graph.graph import Graph, Node, is_leaf_node
 from jupyter_inplace.record.base.torch_private import storage_id
-from jupyter_inplace.record.channels.detached import Severance
+from jupyter_inplace.record.channels.detached import Detachment
 
 if TYPE_CHECKING:
     from jupyter_inplace.explain.backward.damage import Damage
 
-Found = tuple[Severance, Node, list[Node]]  # the producer of the tensor, and the nodes that read its value after
+Found = tuple[Detachment, Node, list[Node]]  # the producer of the tensor, and the nodes that read its value after
 
 
-def find(graph: Graph, severances: list[Severance]) -> list[Found]:
+def find(graph: Graph, severances: list[Detachment]) -> list[Found]:
     """The severed tensors that this graph reads on both sides."""
     found: list[Found] = []
     for severance in severances:
@@ -31,7 +31,7 @@ def find(graph: Graph, severances: list[Severance]) -> list[Found]:
     return found
 
 
-def _producer(graph: Graph, severance: Severance) -> Node:
+def _producer(graph: Graph, severance: Detachment) -> Node:
     """The node that made a severed tensor, or a leaf's own, where something in the graph read it before; else None."""
     identity = severance.identity
     for node, edges in zip(graph.nodes, graph.next, strict=True):

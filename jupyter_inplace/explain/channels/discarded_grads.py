@@ -12,7 +12,7 @@ from jupyter_inplace._syntax import parse
 from jupyter_inplace.explain.backward.facts import BackwardFacts, CutFact, GradientFact
 from jupyter_inplace.explain.graph.graph import Graph, Node, is_leaf_node
 from jupyter_inplace.explain.graph.pull import Edge
-from jupyter_inplace.explain.graph.split import Part
+from jupyter_inplace.explain.graph.split import RootPart
 from jupyter_inplace.record.backward.engine import Backward
 from jupyter_inplace.record.base.torch_private import storage_id
 from jupyter_inplace.record.channels.discarded_grads import Cleared, Given
@@ -28,7 +28,7 @@ def begins(
     session: Session,
     call: Backward,
     graph: Graph,
-    parts: list[tuple[str, Part]],
+    parts: list[tuple[str, RootPart]],
     targets: dict[Edge, str],
     facts: BackwardFacts,
     often: bool,
@@ -37,7 +37,7 @@ def begins(
 
     :param often: the call's place has been seen so often that it is followed only if something was lost there.
     """
-    unread = session.unread
+    unread = session.discarded_grads
     if unread.cleared:
         _meet(session, call, graph, parts)
     if (
@@ -46,7 +46,7 @@ def begins(
         or call.create_graph
         or call.batched
         or unread.retained
-        or session.exports.policy != "exported"  # else nobody knows what reads memory from outside
+        or session.exported_memory.policy != "exported"  # else nobody knows what reads memory from outside
         or session.hooks.others
         or session.engine.hooks_since()
     ):
@@ -75,7 +75,7 @@ def begins(
 
 def ended(session: Session, call: Backward) -> None:
     """A backward call is over."""
-    unread = session.unread
+    unread = session.discarded_grads
     if call.given is not None and call.finished:
         given, leaves = call.given
         # Another task of the same forward needs a graph that is still alive; a step without gradients, leaves that never had any there.
@@ -86,8 +86,8 @@ def ended(session: Session, call: Backward) -> None:
         unread.forget()
 
 
-def _meet(session: Session, call: Backward, graph: Graph, parts: list[tuple[str, Part]]) -> None:
-    unread = session.unread
+def _meet(session: Session, call: Backward, graph: Graph, parts: list[tuple[str, RootPart]]) -> None:
+    unread = session.discarded_grads
     nodes = [node for node in graph.nodes if not is_leaf_node(node)]
     keys = {_key(node) for node in nodes}
     wanted = {id(t) for t in call.inputs}
@@ -106,7 +106,7 @@ def _meet(session: Session, call: Backward, graph: Graph, parts: list[tuple[str,
     unread.watch_assignments()
 
 
-def _of_one_forward(given: Given, call: Backward, nodes: list[Node], parts: list[tuple[str, Part]]) -> bool:
+def _of_one_forward(given: Given, call: Backward, nodes: list[Node], parts: list[tuple[str, RootPart]]) -> bool:
     """Whether a task of this call was there before the cleared one's backward, or reads what that one's forward made.
 
     In a loop around one call only the former counts: what a round reads may have been made once, before the loop.
@@ -129,7 +129,7 @@ def _has_reader(leaf: torch.Tensor) -> bool:
 
 def tell(session: Session, resolver: SiteResolver) -> None:
     """Add the rows of what was lost to the facts of the calls that had given it."""
-    for given in session.unread.all_lost():
+    for given in session.discarded_grads.all_lost():
         facts, given.facts = given.facts, None
         if facts is None or _mentioned_between(given, resolver):
             continue

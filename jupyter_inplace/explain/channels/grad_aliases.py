@@ -16,7 +16,7 @@ from jupyter_inplace.explain.graph.graph import Graph
 from jupyter_inplace.explain.names.names import Names
 from jupyter_inplace.record.backward.engine import Backward
 from jupyter_inplace.record.base import torch_private as private
-from jupyter_inplace.record.channels.grad_aliases import KeptGradient, KnownGradient
+from jupyter_inplace.record.channels.grad_aliases import GradAlias, KnownGrad
 from jupyter_inplace.record.session import Session
 from jupyter_inplace.record.source.sites import SiteResolver
 from jupyter_inplace.report.data import Site
@@ -59,21 +59,21 @@ def before_backward(session: Session, call: Backward, graph: Graph, names: Calla
 
 def after_backward(session: Session, leaves: list[tuple[str, Any]], tasks: list[str]) -> None:
     """Remember which storage now holds whose gradient, of which tasks."""
-    gradients = session.kept_gradients
+    gradients = session.grad_aliases
     for name, leaf in leaves:
         grad = leaf.grad
         if grad is not None:
             storage = private.storage_id(grad)
             before = gradients.held(storage)
             earlier = before.tasks if before is not None else []
-            gradients.known[storage] = KnownGradient(name, list(dict.fromkeys([*earlier, *tasks])), grad)
+            gradients.known[storage] = KnownGrad(name, list(dict.fromkeys([*earlier, *tasks])), grad)
 
 
 def after_write(
     session: Session, t: torch.Tensor, write: Any, names: Callable[[], Names], before: torch.Tensor
 ) -> None:
     """A dispatched write changed a known gradient: note it where a name holds it."""
-    known = session.kept_gradients.held(private.storage_id(t))
+    known = session.grad_aliases.held(private.storage_id(t))
     if known is None:  # the write gave `t` other memory
         return
     _say_if_exported(session, t, known.leaf)
@@ -84,7 +84,7 @@ def after_write(
 
 def _say_if_exported(session: Session, grad: torch.Tensor, leaf: str) -> None:
     """An array over a gradient's memory changes with it, and nobody sees who reads the array."""
-    if session.exports.has_left(private.storage_id(grad)):
+    if session.exported_memory.has_left(private.storage_id(grad)):
         session.blind_spots.setdefault(
             f"the memory of {leaf}.grad was handed out (numpy, DLPack ...) and overwritten since: what reads it there is not seen"
         )
@@ -96,19 +96,19 @@ def _keep(
     storage = private.storage_id(grad)
     if any(
         kept.storage == storage and set(bound) <= set(kept.names) and not kept.reads
-        for kept in session.kept_gradients.kept
+        for kept in session.grad_aliases.kept
     ):
         return  # the first value after the binding is the one that was meant
-    known = session.kept_gradients.held(storage)
+    known = session.grad_aliases.held(storage)
     tasks = known.tasks if known is not None else []
     value = before if before is not None else grad.detach().clone()
-    session.kept_gradients.add(KeptGradient(storage, leaf, list(tasks), bound, value, session.order, write))
+    session.grad_aliases.add(GradAlias(storage, leaf, list(tasks), bound, value, session.order, write))
 
 
 def facts(session: Session, resolver: SiteResolver, order: int, time: float) -> BackwardFacts | None:
     """The rows of kept gradients that were read after they had changed; None where there are none."""
     out = BackwardFacts([], order, None, time)
-    for kept in session.kept_gradients.kept:
+    for kept in session.grad_aliases.kept:
         if kept.current is None or not _was_read(kept, resolver):
             continue
         status, relative, cosine = numbers.compare(kept.current, kept.before)
@@ -127,7 +127,7 @@ def facts(session: Session, resolver: SiteResolver, order: int, time: float) -> 
     return out if out.cuts else None
 
 
-def _was_read(kept: KeptGradient, resolver: SiteResolver) -> bool:
+def _was_read(kept: GradAlias, resolver: SiteResolver) -> bool:
     write_site = resolver.resolve(kept.write.site)
     roots = {re.split(r"[.\[]", name)[0] for name in kept.names}
     for frames in kept.reads:

@@ -18,7 +18,7 @@ from jupyter_inplace.explain.names.names import Names
 from jupyter_inplace.record.backward.engine import Backward
 from jupyter_inplace.record.base.geometry import View, shared_bytes, view_of
 from jupyter_inplace.record.base.torch_private import storage_id
-from jupyter_inplace.record.channels.grad_results import SharedResult, WrittenResult
+from jupyter_inplace.record.channels.grad_results import GradResult, WrittenResult
 from jupyter_inplace.record.session import Session
 from jupyter_inplace.record.source.expressions import is_path, written_names
 from jupyter_inplace.record.source.sites import SiteResolver, positions
@@ -33,7 +33,7 @@ def after_grad(session: Session, call: Backward, names: Callable[[], Names]) -> 
     for i, result in enumerate(call.results):
         if isinstance(result, torch.Tensor) and (storage := storage_id(result)):
             by_storage.setdefault(storage, []).append(i)
-    if len(by_storage) == len(call.results) or call.facts is None or not session.shared_results.wants(call.site):
+    if len(by_storage) == len(call.results) or call.facts is None or not session.grad_results.wants(call.site):
         return
     with quiet(session):
         _remember(session, call, by_storage, names)
@@ -48,8 +48,8 @@ def _remember(session: Session, call: Backward, by_storage: dict[int, list[int]]
             continue
         found = found or names()
         members = [(i, _name(found, call, i), view) for i in alike if (view := views[i]) is not None]
-        session.shared_results.add(
-            SharedResult(call.site, call.facts, members, call.results[alike[0]]), call.results[alike[0]]
+        session.grad_results.add(
+            GradResult(call.site, call.facts, members, call.results[alike[0]]), call.results[alike[0]]
         )
 
 
@@ -65,7 +65,7 @@ def _name(names: Names, call: Backward, i: int) -> str:
 
 def tell(session: Session, resolver: SiteResolver) -> None:
     """Add the rows of results that turned into something else to the facts of the calls that gave them."""
-    for shared in session.shared_results.all:
+    for shared in session.grad_results.all:
         facts, shared.facts = shared.facts, None
         if facts is not None and shared.latest is not None:
             _written_twice(shared, facts)
@@ -75,7 +75,7 @@ def tell(session: Session, resolver: SiteResolver) -> None:
 # --- one by one, or all in one operation ---------------------------------------------------------------------------------------
 
 
-def _written_twice(shared: SharedResult, facts: BackwardFacts) -> None:
+def _written_twice(shared: GradResult, facts: BackwardFacts) -> None:
     """Each result was written in its turn, and each write changed them all."""
     for first, second, after in _pairs(shared):
         together = first.order == second.order
@@ -101,7 +101,7 @@ def _written_twice(shared: SharedResult, facts: BackwardFacts) -> None:
                 )
 
 
-def _pairs(shared: SharedResult) -> Iterator[tuple[WrittenResult, WrittenResult, torch.Tensor]]:
+def _pairs(shared: GradResult) -> Iterator[tuple[WrittenResult, WrittenResult, torch.Tensor]]:
     """A place that wrote twice, with all that was written between as one round, and the memory after the second round."""
     writes = shared.writes
     done = 0
@@ -141,7 +141,7 @@ def _for_each(write: WrittenResult) -> bool:
 # --- one written, another read -------------------------------------------------------------------------------------------------
 
 
-def _written_and_read(shared: SharedResult, facts: BackwardFacts, resolver: SiteResolver) -> None:
+def _written_and_read(shared: GradResult, facts: BackwardFacts, resolver: SiteResolver) -> None:
     paths, container = _bound(shared, resolver)
     if not paths:
         return
@@ -160,7 +160,7 @@ def _written_and_read(shared: SharedResult, facts: BackwardFacts, resolver: Site
                     _report(shared, facts, write, member)
 
 
-def _report(shared: SharedResult, facts: BackwardFacts, write: WrittenResult, member: tuple[int, str, View]) -> None:
+def _report(shared: GradResult, facts: BackwardFacts, write: WrittenResult, member: tuple[int, str, View]) -> None:
     at = shared.writes.index(write) + 1
     after = shared.writes[at].before if at < len(shared.writes) else shared.latest
     if after is not None and _changed(after, write.before, member):
@@ -169,7 +169,7 @@ def _report(shared: SharedResult, facts: BackwardFacts, write: WrittenResult, me
         facts.cuts.append(_cut(facts, write, [member[1]], note))
 
 
-def _bound(shared: SharedResult, resolver: SiteResolver) -> tuple[dict[int, str], str | None]:
+def _bound(shared: GradResult, resolver: SiteResolver) -> tuple[dict[int, str], str | None]:
     """By position what the call's own statement binds each result to, and the variable that holds them all, if one does."""
     expression, statement = resolver.statement_of(shared.site)
     if not isinstance(statement, ast.Assign) or len(statement.targets) != 1 or expression is None:

@@ -15,7 +15,7 @@ from jupyter_inplace.explain.graph.graph import Graph
 from jupyter_inplace.explain.names.names import Names
 from jupyter_inplace.record.base.torch_private import storage_id
 from jupyter_inplace.record.source import sites
-from jupyter_inplace.record.write_table import Write
+from jupyter_inplace.record.write_table import WriteRow
 from jupyter_inplace.report.data import Mutation, Site
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Refusal:
     node: str = ""
     storages: tuple[int, ...] = ()
 
-    def conflict(self, rows: dict[int, list[Write]]) -> ConflictFact | None:
+    def conflict(self, rows: dict[int, list[WriteRow]]) -> ConflictFact | None:
         """For a late refusal, the newest write to the memory of the view: that one breaks it."""
         writes = [write for storage in self.storages for write in rows.get(storage, ())]
         if not writes:

@@ -17,7 +17,7 @@ from jupyter_inplace.explain.graph.graph import VIEW_NODES, Graph, Node
 from jupyter_inplace.explain.graph.pull import Edge
 from jupyter_inplace.explain.graph.reading import CannotPullError
 from jupyter_inplace.record.channels import untracked_writes as unrecorded
-from jupyter_inplace.record.channels.alias_values import Part
+from jupyter_inplace.record.channels.alias_values import AliasPart
 from jupyter_inplace.record.channels.untracked_writes import Cut
 from jupyter_inplace.record.saved import hooks
 
@@ -191,7 +191,7 @@ def _replay(cut: Cut, grad: torch.Tensor, operands: list[Any]) -> tuple[torch.Te
 
             def replayed(value: Any) -> Any:
                 """What was worked out of the memory as it was, worked out once more."""
-                if isinstance(value, Part):
+                if isinstance(value, AliasPart):
                     if value.step is not None:
                         step = value.step
                         return step.func(
@@ -203,7 +203,7 @@ def _replay(cut: Cut, grad: torch.Tensor, operands: list[Any]) -> tuple[torch.Te
                 return [replayed(item) for item in value] if isinstance(value, (list, tuple)) else value
 
             def put(value: Any, place: Any) -> Any:
-                if isinstance(value, Part):
+                if isinstance(value, AliasPart):
                     return replayed(value)
                 if value is unrecorded._TARGET:
                     return target

@@ -38,7 +38,7 @@ _MAX_ITEMS = 16  # a list with more scalars than this is a sequence (time steps)
 NodeNames = dict[tuple[Node, int], tuple[str, bool]]
 
 
-class Part:
+class RootPart:
     """One task of one backward call: where the walk starts and with which incoming gradient."""
 
     __slots__ = ("edge", "grad", "name")
@@ -47,9 +47,9 @@ class Part:
         self.edge, self.grad, self.name = edge, grad, name
 
 
-def split(edge: Edge, grad: torch.Tensor | None, name: str | None, names: NodeNames) -> list[Part]:
+def split(edge: Edge, grad: torch.Tensor | None, name: str | None, names: NodeNames) -> list[RootPart]:
     """The tasks of one root. A named root stays whole unless two or more of its addends are named too."""
-    whole = Part(edge, grad, name)
+    whole = RootPart(edge, grad, name)
     if grad is None or not scalar_output(*edge):
         return [whole]
     parts = _parts(edge, grad, names, root=True)
@@ -64,15 +64,15 @@ def split(edge: Edge, grad: torch.Tensor | None, name: str | None, names: NodeNa
     return parts if named >= 2 or (name is None and (len(parts) > 1 or named)) else [whole]
 
 
-def _parts(edge: Edge, grad: torch.Tensor, names: NodeNames, root: bool = False) -> list[Part]:
+def _parts(edge: Edge, grad: torch.Tensor, names: NodeNames, root: bool = False) -> list[RootPart]:
     found = names.get(edge) if not root and scalar_output(*edge) else None
     name = found[0] if found is not None else None
     children = _addends(edge, grad)
     if not children:
-        return [Part(edge, grad, name)]
+        return [RootPart(edge, grad, name)]
     parts = [part for child, part_grad in children for part in _parts(child, part_grad, names)]
     if name is not None and (sum(part.name is not None for part in parts) < 2 or len(parts) > _MAX_PARTS):
-        return [Part(edge, grad, name)]
+        return [RootPart(edge, grad, name)]
     return parts
 
 

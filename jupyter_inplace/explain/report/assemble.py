@@ -97,7 +97,7 @@ class Assembly:
         shared_results.tell(self.session, self.resolver)
         inside = [call for call in self.session.backwards if self.window.start <= call.order <= self.end]
         facts = [call.facts for call in inside if call.facts is not None]
-        if self.session.index.touched_live() or self.session.unrecorded.cuts:
+        if self.session.index.touched_live() or self.session.untracked_writes.cuts:
             for name, root in self.names.roots():
                 pending = self.analyst.pending(self.session, name, root, self.names)
                 if pending is not None:

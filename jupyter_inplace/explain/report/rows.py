@@ -11,7 +11,7 @@ from jupyter_inplace.explain.channels.exported_memory import Found, locate
 from jupyter_inplace.explain.names.names import Names
 from jupyter_inplace.record.session import Session
 from jupyter_inplace.record.source.expressions import written_names
-from jupyter_inplace.record.write_table import Write
+from jupyter_inplace.record.write_table import WriteRow
 from jupyter_inplace.report.data import HARMFUL, UNSEEN, VERDICTS, Conflict, Mutation, Site, worst
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass
 class _Row:
-    write: Write
+    write: WriteRow
     site: Site | None
     name: str
     verdict: str = "harmless"
@@ -53,13 +53,13 @@ class Rows:
         for fact in facts:
             self._storage_names.update(fact.names)
         self._sites: dict[Any, Site | None] = {}
-        self._rows: dict[Write, _Row] = {}
+        self._rows: dict[WriteRow, _Row] = {}
         self._storage_numbers: dict[int, int] = {}
         self._conflict_index: dict[int, int] = {}
         self._refusals: list[tuple[Refusal, float]] = []
         self._statements: dict[Any, Found] = {}  # of external writes, by the expressions around them
         self.conflicts: tuple[Conflict, ...] = ()
-        self.ids: dict[Write, int] = {}
+        self.ids: dict[WriteRow, int] = {}
         found = [conflict for fact in facts for conflict in fact.conflicts]
         for write in session.table.rows:
             if start <= write.first <= end:
@@ -90,7 +90,7 @@ class Rows:
             self._sites[key] = self._resolver.resolve(key)
         return self._sites[key]
 
-    def row(self, write: Write) -> _Row:
+    def row(self, write: WriteRow) -> _Row:
         return self._rows[write]
 
     def conflict_numbers(self) -> dict[int, int]:
@@ -224,7 +224,7 @@ class Rows:
         row.tasks.update(dict.fromkeys(mix.tasks))
         row.leaves[mix.leaf] = None
 
-    def _name(self, write: Write) -> _Row:
+    def _name(self, write: WriteRow) -> _Row:
         if write.bracket is not None:
             return self._external(write)
         if write.op == "external":
@@ -266,7 +266,7 @@ class Rows:
             row.bumped = False
         return row
 
-    def _external(self, write: Write) -> _Row:
+    def _external(self, write: WriteRow) -> _Row:
         found = locate(write, self._resolver, self._names.spaces, self._cell_source)
         if found.exact:
             self._statements[write.site] = found

@@ -242,8 +242,8 @@ class EnginePatch:
             deep_from = call.sequence + deep_graphs.SHALLOW
             if deep_from - session.deep_from > deep_graphs.SHALLOW // 2 and not session.index.any_alive():
                 session.deep_from = deep_from
-            session.unrecorded.forget_before(call.sequence)
-            session.exports.handed_out.clear()
+            session.untracked_writes.forget_before(call.sequence)
+            session.exported_memory.exported_nonleaves.clear()
         session.order += 1
 
 

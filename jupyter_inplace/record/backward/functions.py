@@ -49,7 +49,7 @@ class PythonInBackward:
 
     def apply_checkpoint(self, inner: Any, cls: Any, args: Any, kwargs: Any) -> Any:
         __tracebackhide__ = True
-        regions = self._session.regions
+        regions = self._session.checkpoints
         outer = regions.begin()
         out = None
         try:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from jupyter_inplace.record.dispatch.stack import Place
     from jupyter_inplace.record.session import Session
-    from jupyter_inplace.record.write_table import Write
+    from jupyter_inplace.record.write_table import WriteRow
 
 
 class OptimizerHooks:
@@ -80,7 +80,7 @@ class OptimizerHooks:
         row.changed_leaf(sequence)
         if row.version_after is not None and not any(group.get("fused") for group in optimizer.param_groups):
             row.version_after += 1
-        session.unread.stepping(optimizer)
+        session.discarded_grads.stepping(optimizer)
         # The parameters are gone through only where somebody could still read what they held.
         if session.index.any_alive():
             for group in optimizer.param_groups:
@@ -88,7 +88,7 @@ class OptimizerHooks:
                     if p.grad is not None:
                         self._overwrite(row, p)
 
-    def _describe(self, row: Write, optimizer: Any) -> None:
+    def _describe(self, row: WriteRow, optimizer: Any) -> None:
         """The first step of a row: its leaves, and what the first of them that has a gradient looks like."""
         row.optimizer, row.leaf = weakref.ref(optimizer), True
         for group in optimizer.param_groups:
@@ -99,7 +99,7 @@ class OptimizerHooks:
                 row.shape, row.dtype, row.device = tuple(p.shape), str(p.dtype).removeprefix("torch."), str(p.device)
                 row.version_before = row.version_after = private.version(p)
 
-    def _overwrite(self, row: Write, p: torch.Tensor) -> None:
+    def _overwrite(self, row: WriteRow, p: torch.Tensor) -> None:
         session = self._session
         storage = private.storage_id(p)
         bucket = session.index.bucket(storage)

@@ -33,21 +33,21 @@ def writes_through_aliases(source: str | None) -> bool:
     return source is not None and _THROUGH_ALIAS.search(source) is not None
 
 
-class Part:
+class AliasPart:
     """A tensor over memory that is known: `step` worked it out, or it is a non-leaf's own (None). `value` is what it held."""
 
     __slots__ = ("step", "storage", "value", "view")
 
-    def __init__(self, storage: int, view: View, value: torch.Tensor, step: Step | None) -> None:
+    def __init__(self, storage: int, view: View, value: torch.Tensor, step: AliasStep | None) -> None:
         self.storage, self.view, self.value, self.step = storage, view, value, step
 
 
-class Step:
+class AliasStep:
     """One operation; `flat` where nothing but rounded values came of the memory `roots`."""
 
     __slots__ = ("args", "depth", "flat", "func", "kwargs", "roots", "view")
 
-    def __init__(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], parts: list[Part]) -> None:
+    def __init__(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], parts: list[AliasPart]) -> None:
         self.func, self.args, self.kwargs = func, args, kwargs
         self.depth: int = 1 + max((part.step.depth for part in parts if part.step is not None), default=0)
         self.roots: frozenset[int] = frozenset(
@@ -80,13 +80,13 @@ def _is_view(func: Any) -> bool:
     return known
 
 
-class Derived:
+class AliasValues:
     """The aliased non-leaves' storages, and what was worked out of them."""
 
     def __init__(self) -> None:
         self.wanted = False  # whether the source under watch writes through aliases at all
         self.roots: dict[int, StorageWeakRef] = {}  # by storage
-        self._made: dict[int, tuple[StorageWeakRef, Step]] = {}
+        self._made: dict[int, tuple[StorageWeakRef, AliasStep]] = {}
 
     @property
     def any(self) -> bool:
@@ -101,16 +101,16 @@ class Derived:
             del self.roots[next(iter(self.roots))]
         return True
 
-    def read(self, func: Any, args: Any, kwargs: Any) -> Step | None:
+    def read(self, func: Any, args: Any, kwargs: Any) -> AliasStep | None:
         """An operation is about to run: what it is to be remembered by, where it reads such memory and makes no node."""
-        parts: list[Part] = []
+        parts: list[AliasPart] = []
         if not any(self._knows(value) for value in (*args, *kwargs.values())):
             return None
         if _is_view(func) and private.storage_id(args[0]) not in self._made:
             return None  # what it gives is known by where it lies
         kept = tuple(self._keep(value, parts) for value in args)
         kept_kwargs = {name: self._keep(value, parts) for name, value in kwargs.items()}
-        step = Step(func, kept, kept_kwargs, parts)
+        step = AliasStep(func, kept, kept_kwargs, parts)
         recorded = any(value is _RECORDED for value in (*kept, *kept_kwargs.values()))
         return step if parts and step.depth <= _DEPTH and not recorded else None
 
@@ -120,7 +120,7 @@ class Derived:
             return not value.requires_grad and (storage in self.roots or storage in self._made)
         return isinstance(value, (list, tuple)) and any(self._knows(item) for item in value)
 
-    def _keep(self, value: Any, parts: list[Part]) -> Any:
+    def _keep(self, value: Any, parts: list[AliasPart]) -> Any:
         if isinstance(value, (list, tuple)):
             return [self._keep(item, parts) for item in value]
         if not isinstance(value, torch.Tensor):
@@ -133,7 +133,7 @@ class Derived:
         parts.append(part)
         return part
 
-    def part(self, t: torch.Tensor) -> Part | None:
+    def part(self, t: torch.Tensor) -> AliasPart | None:
         """What is known of a tensor's memory."""
         storage = private.storage_id(t)
         root, made = self.roots.get(storage), self._made.get(storage)
@@ -143,12 +143,12 @@ class Derived:
         if view is None:
             return None
         if made is not None and not made[0].expired() and made[1].view == view:
-            return Part(storage, view, private.copy_of(t), made[1])
+            return AliasPart(storage, view, private.copy_of(t), made[1])
         if root is not None and not root.expired():
-            return Part(storage, view, private.copy_of(t), None)
+            return AliasPart(storage, view, private.copy_of(t), None)
         return None
 
-    def gave(self, out: Any, step: Step) -> None:
+    def gave(self, out: Any, step: AliasStep) -> None:
         """The operation gave `out`."""
         if isinstance(out, torch.Tensor) and not out.requires_grad and out.layout is torch.strided:
             storage = private.storage_id(out)

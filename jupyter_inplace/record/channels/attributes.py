@@ -28,7 +28,7 @@ class Attributes:
         self._held = [replacement for replacement in (_FLAG, _RETAIN) if replacement.acquire()]
 
     def remove(self) -> None:
-        self._session.unread.stop()
+        self._session.discarded_grads.stop()
         for replacement in self._held:
             replacement.release()
         self._held.clear()
@@ -40,7 +40,7 @@ def _telling(original: Any) -> Any:
         session = session_here() if value is False else None
         if session is not None:
             with private.Unfollowed():
-                session.undispatched.freezing(tensor, "requires_grad =")
+                session.data_and_detach.freezing(tensor, "requires_grad =")
         original.__set__(tensor, value)
 
     return StandInProperty(original, original.__get__, put)
@@ -49,7 +49,7 @@ def _telling(original: Any) -> Any:
 def _retaining(original: Any) -> Any:
     def retain_grad(session: Session, original: Any, tensor: Any) -> Any:
         __tracebackhide__ = True
-        session.unread.retained = True
+        session.discarded_grads.retained = True
         return original(tensor)
 
     return StandIn(original, retain_grad)
@@ -61,11 +61,11 @@ def _following(original: Any) -> Any:
         __tracebackhide__ = True
         session = session_here()
         with private.Unfollowed():
-            before = None if session is None else session.unread.before_assigned(tensor)
+            before = None if session is None else session.discarded_grads.before_assigned(tensor)
         original.__set__(tensor, value)
         if session is not None and before is not None:
             with private.Unfollowed():
-                session.unread.assigned(tensor, before)
+                session.discarded_grads.assigned(tensor, before)
 
     return StandInProperty(original, original.__get__, put)
 

@@ -18,13 +18,13 @@ from jupyter_inplace.record.base.patching import Replacement, StandIn, StandInPr
 from jupyter_inplace.record.channels.aliases import note_alias
 from jupyter_inplace.record.channels.untracked_writes import identity_of
 from jupyter_inplace.record.source import sites
-from jupyter_inplace.record.write_table import Write
+from jupyter_inplace.record.write_table import WriteRow
 
 if TYPE_CHECKING:
     from jupyter_inplace.record.session import Session
 
 
-class Undispatched:
+class DataAndDetach:
     """Replaces `Tensor.data`, `Tensor.detach_` and `Tensor.requires_grad_` by versions that tell the session."""
 
     def __init__(self, session: Session) -> None:
@@ -66,7 +66,7 @@ class Undispatched:
                 and value.shape == tensor.shape
             ):
                 with private.without_grad():
-                    cuts = session.unrecorded.before_write(
+                    cuts = session.untracked_writes.before_write(
                         torch.ops.aten.copy_.default, tensor, (tensor, value), {}, session.order + 1
                     )
             return shape, version, held, cuts
@@ -80,11 +80,11 @@ class Undispatched:
         session = self._session
         try:
             shape, version, held, cuts = before
-            row = session.entry.row_for(".data =", tensor, shape, version, bumps=False)
-            session.unrecorded.enter(cuts, row)
+            row = session.write_entry.row_for(".data =", tensor, shape, version, bumps=False)
+            session.untracked_writes.enter(cuts, row)
             storage = private.storage_id(tensor)
             if tensor.requires_grad and tensor.is_leaf:
-                session.entry.note_leaf(row, storage)
+                session.write_entry.note_leaf(row, storage)
             for saved in held:
                 saved.home = None  # it moves to the storage that it stands on now
                 session.index.add(saved)
@@ -113,7 +113,7 @@ class Undispatched:
         session = self._session
         try:
             shape, version, identity = before
-            row = session.entry.row_for("detach_", tensor, shape, version, bumps=False)
+            row = session.write_entry.row_for("detach_", tensor, shape, version, bumps=False)
             bucket = session.index.bucket(private.storage_id(tensor))
             if bucket is not None:
                 bucket.log(row, session.order, *WHOLE, None)
@@ -121,7 +121,7 @@ class Undispatched:
                     if saved.tensor is tensor:
                         session.index.touch(saved)
             if identity is not None:
-                session.severed.cut(tensor, identity, row)
+                session.detached.cut(tensor, identity, row)
                 session.attend()
         except Exception as fault:
             session.fault(fault)
@@ -137,11 +137,11 @@ class Undispatched:
             site = sites.find_site(3, session.cell_files)
             session.order += 1
             storage = private.storage_id(tensor)
-            row = Write(op, site, None, storage, session.seconds(), session.order)
+            row = WriteRow(op, site, None, storage, session.seconds(), session.order)
             row.count, row.shape = 1, tuple(tensor.shape)
             row.dtype, row.device = str(tensor.dtype).removeprefix("torch."), str(tensor.device)
             row.version_before = row.version_after = private.version(tensor)
-            session.severed.cut(tensor, None, row)
+            session.detached.cut(tensor, None, row)
             session.attend()
         except Exception as fault:
             session.fault(fault)
@@ -160,10 +160,10 @@ def _data(original: Any) -> Any:
             original.__set__(tensor, value)
             return
         with private.Unfollowed():
-            before = session.undispatched.before_data(tensor, value)
+            before = session.data_and_detach.before_data(tensor, value)
         original.__set__(tensor, value)
         with private.Unfollowed():
-            session.undispatched.after_data(tensor, before)
+            session.data_and_detach.after_data(tensor, before)
 
     return StandInProperty(original, get, put)
 
@@ -171,9 +171,9 @@ def _data(original: Any) -> Any:
 def _detaching(original: Any) -> Any:
     def detach_(session: Session, original: Any, tensor: Any) -> Any:
         __tracebackhide__ = True
-        before = session.undispatched.before_detach(tensor)
+        before = session.data_and_detach.before_detach(tensor)
         out = original(tensor)
-        session.undispatched.after_detach(tensor, before)
+        session.data_and_detach.after_detach(tensor, before)
         return out
 
     return StandIn(original, detach_)
@@ -183,7 +183,7 @@ def _freezing(original: Any) -> Any:
     def requires_grad_(session: Session, original: Any, tensor: Any, *args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
         if False in (*args, *kwargs.values()):
-            session.undispatched.freezing(tensor)
+            session.data_and_detach.freezing(tensor)
         return original(tensor, *args, **kwargs)
 
     return StandIn(original, requires_grad_)

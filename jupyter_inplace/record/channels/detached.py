@@ -18,7 +18,7 @@ from jupyter_inplace.record.saved.freed import underlying_storage
 _KEPT = 256  # storages
 
 
-class Severance:
+class Detachment:
     """One tensor taken off its graph: the non-leaf that it was, or None for a leaf; `sequence` is the first node number after."""
 
     __slots__ = ("identity", "readers", "sequence", "storage", "write")
@@ -28,12 +28,12 @@ class Severance:
         self.readers: set[int] = set()  # numbers of the nodes that read its value
 
 
-class Severed:
+class DetachedTensors:
     """The tensors taken off their graphs, by the storages that hold their values."""
 
     def __init__(self) -> None:
-        self._by_storage: dict[int, tuple[StorageWeakRef, tuple[Severance, ...]]] = {}
-        self._all: list[Severance] = []
+        self._by_storage: dict[int, tuple[StorageWeakRef, tuple[Detachment, ...]]] = {}
+        self._all: list[Detachment] = []
 
     @property
     def any(self) -> bool:
@@ -42,20 +42,20 @@ class Severed:
     def cut(self, tensor: torch.Tensor, identity: Any, write: Any) -> None:
         storage = private.storage_id(tensor)
         if storage:
-            severance = Severance(identity, write, private.peek_sequence_nr(), storage)
+            severance = Detachment(identity, write, private.peek_sequence_nr(), storage)
             self._all.append(severance)
             del self._all[:-_KEPT]
             self._hold(tensor, storage, (severance,))
 
-    def _hold(self, tensor: torch.Tensor, storage: int, severances: tuple[Severance, ...]) -> None:
+    def _hold(self, tensor: torch.Tensor, storage: int, severances: tuple[Detachment, ...]) -> None:
         self._by_storage.pop(storage, None)
         self._by_storage[storage] = (StorageWeakRef(underlying_storage(tensor)), severances)
         if len(self._by_storage) > _KEPT:
             del self._by_storage[next(iter(self._by_storage))]
 
-    def read(self, args: Any) -> tuple[Severance, ...]:
+    def read(self, args: Any) -> tuple[Detachment, ...]:
         """An operation is about to run. Returns whose values its outputs will carry on without a node."""
-        found: dict[Severance, None] = {}
+        found: dict[Detachment, None] = {}
         if not self._look(args, found) or not found:
             return tuple(found)
         number = private.peek_sequence_nr() - 1
@@ -63,7 +63,7 @@ class Severed:
             severance.readers.add(number)
         return ()
 
-    def _look(self, args: Any, found: dict[Severance, None]) -> bool:
+    def _look(self, args: Any, found: dict[Detachment, None]) -> bool:
         """Collect the severed tensors among `args`; whether the operation makes a node."""
         node = False
         for value in args:
@@ -81,7 +81,7 @@ class Severed:
                 node = self._look(value, found) or node
         return node
 
-    def gave(self, out: Any, severances: tuple[Severance, ...]) -> None:
+    def gave(self, out: Any, severances: tuple[Detachment, ...]) -> None:
         """An operation without a node read severed tensors and gave `out`."""
         for value in out if isinstance(out, (list, tuple)) else (out,):
             if isinstance(value, torch.Tensor) and not value.requires_grad:
@@ -91,7 +91,7 @@ class Severed:
                     old = known[1] if known is not None and not known[0].expired() else ()
                     self._hold(value, storage, tuple(dict.fromkeys((*old, *severances))))
 
-    def all(self) -> list[Severance]:
+    def all(self) -> list[Detachment]:
         """Those that somebody read since."""
         return [severance for severance in self._all if severance.readers]
 

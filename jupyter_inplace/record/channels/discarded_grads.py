@@ -24,7 +24,7 @@ from jupyter_inplace.record.base import torch_private as private
 from jupyter_inplace.record.channels.attributes import ASSIGNED
 from jupyter_inplace.record.saved.freed import underlying_storage
 from jupyter_inplace.record.source import sites
-from jupyter_inplace.record.write_table import Write
+from jupyter_inplace.record.write_table import WriteRow
 
 if TYPE_CHECKING:
     from jupyter_inplace.record.session import Session
@@ -42,7 +42,7 @@ class Cleared:
 
     __slots__ = ("leaf", "norm", "write")
 
-    def __init__(self, leaf: str, norm: float, write: Write) -> None:
+    def __init__(self, leaf: str, norm: float, write: WriteRow) -> None:
         self.leaf, self.norm, self.write = leaf, norm, write
 
 
@@ -69,7 +69,7 @@ class Given:
         self.alone = True  # whether its gradients were added to no others
 
 
-class Unread:
+class DiscardedGrads:
     """The backwards of a session whose gradients are unread, those cleared unread, and what was lost by that."""
 
     def __init__(self, session: Session) -> None:
@@ -83,7 +83,7 @@ class Unread:
         self._effective: set[int] = set()  # those optimizers
         self.sites: set[Any] = set()  # of the calls that were lost: these are followed however often they run
         self._zeros: set[int] = set()
-        self._rows: dict[Any, tuple[Write, set[int]]] = {}  # by site, with the leaves of the newest clearing
+        self._rows: dict[Any, tuple[WriteRow, set[int]]] = {}  # by site, with the leaves of the newest clearing
         self.floor = -1  # the first node number after the newest step
         self._assignments = False
         self._looks = 0
@@ -203,7 +203,7 @@ class Unread:
                 given.shared.pop(id(leaf), None)
             if storage not in self.held:
                 return None
-            if session.exports.has_left(storage):
+            if session.exported_memory.has_left(storage):
                 self.settle(storage)
                 return None
             return storage, self._norm(grad), _described(grad)
@@ -224,7 +224,7 @@ class Unread:
             site = sites.find_site(2, session.cell_files)
             row, leaves = self._rows.get(site) or (None, set())
             if row is None:
-                row = Write(".grad =", site, None, 0, session.seconds(), session.order)
+                row = WriteRow(".grad =", site, None, 0, session.seconds(), session.order)
                 row.shape, row.dtype, row.device, row.version_before = described
                 row.version_after = row.version_before
                 self._rows[site] = row, leaves
@@ -242,16 +242,16 @@ class Unread:
         storage = private.storage_id(t)
         if self._session.last_op not in _ZEROING or storage not in self.held or self._session.engine.depth:
             return None
-        if self._session.exports.has_left(storage):
+        if self._session.exported_memory.has_left(storage):
             self.settle(storage)
             return None
         return self._norm(t)
 
-    def zeroed(self, storage: int, norm: float, row: Write) -> None:
+    def zeroed(self, storage: int, norm: float, row: WriteRow) -> None:
         """A gradient was filled with zeros."""
         self._clear(storage, norm, row, zeros=True)
 
-    def _clear(self, storage: int, norm: float, row: Write, *, zeros: bool) -> None:
+    def _clear(self, storage: int, norm: float, row: WriteRow, *, zeros: bool) -> None:
         for given in self.held.pop(storage, ()):
             for key, (name, other) in list(given.left.items()):
                 if other == storage:

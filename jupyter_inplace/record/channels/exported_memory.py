@@ -17,7 +17,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from jupyter_inplace.record.base import torch_private as private
 from jupyter_inplace.record.base.geometry import byte_range, view_of
 from jupyter_inplace.record.base.patching import Replacement, StandIn
-from jupyter_inplace.record.channels.exported_nonleaves import HandedOut, same_bits
+from jupyter_inplace.record.channels.exported_nonleaves import ExportedNonleaves, same_bits
 from jupyter_inplace.record.saved.freed import is_gone, is_own_memory
 from jupyter_inplace.record.saved.freed import underlying_storage as _storage
 from jupyter_inplace.record.saved.saved import Saved
@@ -25,7 +25,7 @@ from jupyter_inplace.record.source import sites
 
 if TYPE_CHECKING:
     from jupyter_inplace.record.session import Session
-    from jupyter_inplace.record.write_table import Write
+    from jupyter_inplace.record.write_table import WriteRow
 
 # Methods of a tensor through which its memory becomes reachable for others.
 _EXITS = ("numpy", "__array__", "__dlpack__", "untyped_storage", "storage", "data_ptr")
@@ -45,7 +45,7 @@ class Bracket:
         self.opened_by_exit = opened_by_exit
 
 
-class Exports:
+class ExportedMemory:
     """The fingerprints of one session. `policy` is the magic's `--fingerprint`: exported, all or off."""
 
     def __init__(self, session: Session) -> None:
@@ -61,7 +61,7 @@ class Exports:
         self._replaced: list[Replacement] = []
         self.busy = False
         self._opened_by_exit = False
-        self.handed_out = HandedOut(session)
+        self.exported_nonleaves = ExportedNonleaves(session)
 
     @property
     def policy(self) -> str:
@@ -82,7 +82,7 @@ class Exports:
             replacement.release()
         self._replaced.clear()
         self._held.clear()
-        self.handed_out.clear()
+        self.exported_nonleaves.clear()
         self._storages.clear()
         self.asks = self._policy == "all"
         self._last_site = None
@@ -102,8 +102,8 @@ class Exports:
             storage = private.storage_id(tensor)
             if not storage:
                 return
-            self.handed_out.left(tensor, storage)
-            if self.handed_out:
+            self.exported_nonleaves.left(tensor, storage)
+            if self.exported_nonleaves:
                 self._session.attend()
             if storage in self._storages:
                 return
@@ -161,18 +161,18 @@ class Exports:
 
     @property
     def any(self) -> bool:
-        return bool(self._held or self.handed_out)
+        return bool(self._held or self.exported_nonleaves)
 
     def at_operation(self) -> None:
         """Compare before an operation runs. Cheap or not at all."""
-        if self._bytes + self.handed_out.bytes <= _MAX_PER_OP:
+        if self._bytes + self.exported_nonleaves.bytes <= _MAX_PER_OP:
             site = sites.find_site(2, self._session.cell_files)
             self.compare(site)
             self._last_site = site
             self._opened_by_exit = False
-            self.handed_out.since = private.peek_sequence_nr()
+            self.exported_nonleaves.since = private.peek_sequence_nr()
         else:
-            self.handed_out.since = None
+            self.exported_nonleaves.since = None
 
     def compare(self, site: Any) -> None:
         """Find the saved tensors that changed although no write was dispatched, and enter an external write for each."""
@@ -189,7 +189,7 @@ class Exports:
             else:
                 changed.append(saved)
         self._held, self._bytes = still, total
-        rows: dict[int, Write] = {}
+        rows: dict[int, WriteRow] = {}
         for saved in changed:
             session, t = self._session, saved.tensor
             row = rows[private.storage_id(t)] = self._enter(t, site)
@@ -199,12 +199,12 @@ class Exports:
                 for other in bucket.live():
                     session.index.touch(other)
             session.index.touch(saved)
-        for part, before in self.handed_out.changed():
+        for part, before in self.exported_nonleaves.changed():
             memory = part.memory()
             if memory is not None:
-                self.handed_out.enter(part, before, rows.get(part.storage) or self._enter(memory, site))
+                self.exported_nonleaves.enter(part, before, rows.get(part.storage) or self._enter(memory, site))
 
-    def _enter(self, t: torch.Tensor, site: Any) -> Write:
+    def _enter(self, t: torch.Tensor, site: Any) -> WriteRow:
         """The row of an external write to the memory of `t`, seen for the first time by the operation at `site`."""
         session = self._session
         memory = _storage(t)
@@ -225,7 +225,7 @@ def _exit(original: Any) -> Any:
     def leave(session: Session, original: Any, tensor: Any, *args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
         if not sys._getframe(2).f_code.co_filename.startswith(_DISTRIBUTED):  # FSDP frees and fills its own memory
-            session.exports.leaving(tensor)
+            session.exported_memory.leaving(tensor)
         return original(tensor, *args, **kwargs)
 
     return StandIn(original, leave)

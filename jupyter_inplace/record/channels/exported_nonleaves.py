@@ -19,13 +19,13 @@ from jupyter_inplace.record.saved.freed import is_gone, underlying_storage
 
 if TYPE_CHECKING:
     from jupyter_inplace.record.session import Session
-    from jupyter_inplace.record.write_table import Write
+    from jupyter_inplace.record.write_table import WriteRow
 
 _KEPT = 32  # the newest; a list of losses as arrays must not cost more and more
 _MAX_BYTES = 16 << 20
 
 
-class Part:
+class ExportedPart:
     """What one handed-out tensor held. `order` is the moment from which on nothing else is known to have changed it."""
 
     __slots__ = ("order", "ref", "storage", "value", "view")
@@ -43,12 +43,12 @@ class Part:
         return whole.set_(storage, view.offset, view.shape, view.stride)
 
 
-class HandedOut:
+class ExportedNonleaves:
     """The parts in view of one session."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._parts: dict[int, Part] = {}
+        self._parts: dict[int, ExportedPart] = {}
         self.bytes = 0
         # The node number that was next when the last operation began: what changed since was read by nodes from there on.
         self.since: int | None = None
@@ -60,7 +60,7 @@ class HandedOut:
         """The memory of `t` is about to be handed out: keep what it holds, where it is that of a non-leaf."""
         if not t.is_cpu or not private.has_data(t) or is_gone(t) or not 0 < t.nbytes <= _MAX_BYTES:
             return
-        view, unrecorded = view_of(t), self._session.unrecorded
+        view, unrecorded = view_of(t), self._session.untracked_writes
         if view is None:
             return
         unrecorded.note_alias(t)
@@ -70,12 +70,14 @@ class HandedOut:
         self._parts.pop(storage, None)
         self._session.table.own(storage)  # from here on each write to it counts
         self.since = private.peek_sequence_nr()
-        self._parts[storage] = Part(storage, StorageWeakRef(underlying_storage(t)), view, value, self._session.order)
+        self._parts[storage] = ExportedPart(
+            storage, StorageWeakRef(underlying_storage(t)), view, value, self._session.order
+        )
         if len(self._parts) > _KEPT:
             del self._parts[next(iter(self._parts))]
         self.bytes = sum(part.value.nbytes for part in self._parts.values())
 
-    def changed(self) -> Iterator[tuple[Part, torch.Tensor]]:
+    def changed(self) -> Iterator[tuple[ExportedPart, torch.Tensor]]:
         """The parts that hold something else although nobody was seen to write there, and what they held; kept anew."""
         session = self._session
         for storage, part in list(self._parts.items()):
@@ -92,15 +94,15 @@ class HandedOut:
                 yield part, before
             part.order = session.order
 
-    def enter(self, part: Part, before: torch.Tensor, write: Write) -> None:
+    def enter(self, part: ExportedPart, before: torch.Tensor, write: WriteRow) -> None:
         """What `part` holds was written from outside: every autograd identity over it goes on without knowing."""
         cuts = []
         sequence = self.since if self.since is not None else private.peek_sequence_nr()
-        for identity in self._session.unrecorded.identities(part.storage):
+        for identity in self._session.untracked_writes.identities(part.storage):
             cut = Cut(identity, self._session.order, sequence)
             cut.storage, cut.before, cut.view = part.storage, before, part.view
             cuts.append(cut)
-        self._session.unrecorded.enter(cuts, write)
+        self._session.untracked_writes.enter(cuts, write)
 
     def clear(self) -> None:
         """A graph was used up, or the watch is over."""

@@ -26,7 +26,7 @@ _MAX_KEPT = 256
 _MAX_FRAMES = 32
 
 
-class KeptGradient:
+class GradAlias:
     """One overwritten gradient that a name still held."""
 
     __slots__ = ("before", "current", "keys", "leaf", "names", "order", "reads", "storage", "tasks", "write")
@@ -42,7 +42,7 @@ class KeptGradient:
         self.keys: set[Any] = set()
 
 
-class KnownGradient:
+class KnownGrad:
     """What stands in the `.grad` of a leaf: the leaf's name, and the tasks that filled it.
 
     Holds the storage weakly, and not the leaf: torch does not swap tensors that somebody holds a weak reference to.
@@ -60,21 +60,21 @@ class KnownGradient:
         return self._storage is None or self._storage.expired()
 
 
-class KeptGradients:
+class GradAliases:
     """The gradients in `.grad` that this session knows, and those kept under a name and overwritten."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self.wanted = False  # whether the source under watch mentions `.grad` at all
-        self.known: dict[int, KnownGradient] = {}  # by the storage of a leaf's .grad
-        self.kept: list[KeptGradient] = []
-        self._watched: dict[int, list[KeptGradient]] = {}
+        self.known: dict[int, KnownGrad] = {}  # by the storage of a leaf's .grad
+        self.kept: list[GradAlias] = []
+        self._watched: dict[int, list[GradAlias]] = {}
 
     @property
     def any(self) -> bool:
         return bool(self._watched)
 
-    def held(self, storage: int) -> KnownGradient | None:
+    def held(self, storage: int) -> KnownGrad | None:
         """The gradient on a storage, if it still is one: memory that was let go is given to the next tensor that is made."""
         known = self.known.get(storage)
         if known is not None and known.gone:
@@ -82,7 +82,7 @@ class KeptGradients:
             return None
         return known
 
-    def add(self, kept: KeptGradient) -> None:
+    def add(self, kept: GradAlias) -> None:
         if len(self.kept) < _MAX_KEPT:
             self.kept.append(kept)
             self._watched.setdefault(kept.storage, []).append(kept)
@@ -103,7 +103,7 @@ class KeptGradients:
             elif isinstance(value, (list, tuple)) and value and isinstance(value[0], torch.Tensor):
                 self.read(value)
 
-    def _note(self, found: list[KeptGradient], t: torch.Tensor) -> None:
+    def _note(self, found: list[GradAlias], t: torch.Tensor) -> None:
         frames = frames_that_hold(private.storage_id(t))
         if not frames:
             return

@@ -41,7 +41,7 @@ class WrittenResult:
         self.row, self.order, self.frame, self.place, self.before = row, order, frame, place, before
 
 
-class SharedResult:
+class GradResult:
     """Results of one call over one memory.
 
     :param members: the position of each among the results, the name of its leaf, and where it lies.
@@ -59,13 +59,13 @@ class SharedResult:
         self.keys: set[Any] = set()
 
 
-class SharedResults:
+class GradResults:
     """The shared results of a session, by their storages."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self.known: dict[int, SharedResult] = {}
-        self.all: list[SharedResult] = []
+        self.known: dict[int, GradResult] = {}
+        self.all: list[GradResult] = []
         self.any = False  # whether one of them was overwritten
 
     def clear(self) -> None:
@@ -77,12 +77,12 @@ class SharedResults:
         """Whether results of one more call at a place are to be remembered."""
         return len(self.all) < _KEPT and sum(shared.site == site for shared in self.all) < _PER_SITE
 
-    def add(self, shared: SharedResult, result: torch.Tensor) -> None:
+    def add(self, shared: GradResult, result: torch.Tensor) -> None:
         if underlying_storage(result).nbytes() <= _MAX_BYTES:
             self.known[private.storage_id(result)] = shared
             self.all.append(shared)
 
-    def held(self, storage: int) -> SharedResult | None:
+    def held(self, storage: int) -> GradResult | None:
         shared = self.known.get(storage)
         if shared is not None and shared.memory.expired():
             del self.known[storage]

@@ -16,7 +16,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from jupyter_inplace.record.base import torch_private as private
 from jupyter_inplace.record.base.geometry import View, view_of
-from jupyter_inplace.record.channels.alias_values import Derived
+from jupyter_inplace.record.channels.alias_values import AliasValues
 from jupyter_inplace.record.saved.freed import underlying_storage
 
 _PER_STORAGE = 8
@@ -85,14 +85,14 @@ class _Place:
         self.view = view
 
 
-class UnrecordedWrites:
+class UntrackedWrites:
     """The identities in view and the cuts that wait for a backward."""
 
     def __init__(self) -> None:
         # By storage, with a weak reference to it: addresses are given out again.
         self.by_storage: dict[int, tuple[StorageWeakRef, list[Identity]]] = {}
         self.cuts: list[Cut] = []
-        self.derived = Derived()
+        self.alias_values = AliasValues()
 
     def note_alias(self, t: Any) -> bool:
         """`t` is about to get an alias that autograd does not connect with it; whether operations have to be looked at from now on."""
@@ -102,7 +102,7 @@ class UnrecordedWrites:
         if identity is None:
             return False
         self._add(t, identity)
-        return self.derived.watch(t)
+        return self.alias_values.watch(t)
 
     def _add(self, t: torch.Tensor, identity: Identity) -> None:
         storage = private.storage_id(t)
@@ -136,7 +136,7 @@ class UnrecordedWrites:
     def before_write(self, func: Any, t: torch.Tensor, args: Any, kwargs: Any, order: int) -> list[Cut]:
         """The cuts that a write to `t` makes, with copies of what it reads. Empty for nearly every write."""
         storage = private.storage_id(t)
-        self.derived.written(storage)
+        self.alias_values.written(storage)
         known = self._known(storage)
         own = identity_of(_base(t)) if t.requires_grad or (t._base is not None and t._base.requires_grad) else None
         if known is None and own is None:
@@ -145,7 +145,7 @@ class UnrecordedWrites:
         missed = [identity for identity in known or () if own is None or identity.key != own.key]
         if own is not None and not recorded:
             missed.append(own)
-        if not missed or self.derived.straight_through(func, storage, args):
+        if not missed or self.alias_values.straight_through(func, storage, args):
             return []
         sequence = private.peek_sequence_nr()
         cuts = [Cut(identity, order, sequence) for identity in missed]
@@ -153,7 +153,7 @@ class UnrecordedWrites:
         if view is None or t.nbytes > _MAX_BYTES:
             return cuts
         before = private.copy_of(t)
-        kept_args, kept_kwargs, edges, ok = _keep_call(t, storage, args, kwargs, self.derived)
+        kept_args, kept_kwargs, edges, ok = _keep_call(t, storage, args, kwargs, self.alias_values)
         for cut in cuts:
             cut.storage = storage
             cut.func, cut.args, cut.kwargs, cut.edges = func, kept_args, kept_kwargs, edges
@@ -174,12 +174,12 @@ class UnrecordedWrites:
     def forget_before(self, sequence: int) -> None:
         """A graph was used up: writes older than it cannot matter to graphs that are still to come."""
         self.cuts = [cut for cut in self.cuts if cut.sequence > sequence]
-        self.derived.clear()
+        self.alias_values.clear()
 
     def clear(self) -> None:
         self.cuts.clear()
         self.by_storage.clear()
-        self.derived.clear()
+        self.alias_values.clear()
 
 
 def identity_of(t: torch.Tensor) -> Identity | None:
@@ -206,7 +206,7 @@ def needs_gradient(args: Any, kwargs: Any) -> bool:
 
 
 def _keep_call(
-    t: torch.Tensor, storage: int, args: Any, kwargs: Any, derived: Derived
+    t: torch.Tensor, storage: int, args: Any, kwargs: Any, values: AliasValues
 ) -> tuple[tuple[Any, ...], dict[str, Any], dict[Any, Any], bool]:
     edges: dict[Any, Any] = {}
     room = _MAX_BYTES
@@ -219,7 +219,7 @@ def _keep_call(
             view = view_of(value) if private.storage_id(value) == storage else None
             if view is not None:
                 return _Place(view)
-            part = derived.part(value) if derived.any and not value.requires_grad else None
+            part = values.part(value) if values.any and not value.requires_grad else None
             if part is not None and part.step is not None:
                 return part
             room -= value.nbytes if value.layout is torch.strided else 0

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from jupyter_inplace.record.base import torch_private as private
 from jupyter_inplace.record.base.schema import ALIAS, Plan, make_plan
-from jupyter_inplace.record.writes.repeated import enter, repeated
+from jupyter_inplace.record.writes.fast_path import enter, repeated
 
 if TYPE_CHECKING:
     from jupyter_inplace.record.session import Session
@@ -91,13 +91,13 @@ class WatchMode(TorchDispatchMode):
 
     def _with_care(self, plan: Any, func: Any, args: Any, kwargs: Any) -> Any:
         """What comes into a checkpointed region from outside is read again in backward; what reads a severed tensor carries it on."""
-        session, region = self._session, self._session.regions.current
+        session, region = self._session, self._session.checkpoints.current
         carried, session.carried = session.carried, ()
-        derived = session.unrecorded.derived
+        values = session.untracked_writes.alias_values
         step = None
-        if derived.any and not session.muted and not isinstance(plan, Plan):
+        if values.any and not session.muted and not isinstance(plan, Plan):
             try:
-                step = derived.read(func, args, kwargs)
+                step = values.read(func, args, kwargs)
             except Exception as fault:
                 session.fault(fault)
         if region is not None:
@@ -120,9 +120,9 @@ class WatchMode(TorchDispatchMode):
             if region is not None:
                 region.gave(out)
             if step is not None:
-                derived.gave(out, step)
+                values.gave(out, step)
             if carried:
-                session.severed.gave(out, carried)
+                session.detached.gave(out, carried)
         except Exception as fault:
             session.fault(fault)
         return out
@@ -141,7 +141,7 @@ class WatchMode(TorchDispatchMode):
         if not session.muted:
             try:
                 targets = plan.tensors(args, kwargs)
-                pending = session.entry.before(plan, targets, func, args, kwargs)
+                pending = session.write_entry.before(plan, targets, func, args, kwargs)
             except Exception as fault:  # nothing of ours may surface inside of the user's operation
                 session.fault(fault)
         lists: list[torch.Tensor] = []
@@ -152,7 +152,7 @@ class WatchMode(TorchDispatchMode):
         out = self._call_custom(func, args, kwargs) if plan.custom else func._op(*args, **kwargs)
         if pending is not None:
             try:
-                session.entry.after(plan, targets, pending, func, args, kwargs)
+                session.write_entry.after(plan, targets, pending, func, args, kwargs)
             except Exception as fault:
                 session.fault(fault)
         # Last of all: a view that is asked for its node between this and the end of the operation keeps a node from before it.

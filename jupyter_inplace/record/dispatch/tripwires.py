@@ -19,7 +19,7 @@ import torch
 from jupyter_inplace.record.base import torch_private as private
 from jupyter_inplace.record.base.patching import session_here
 from jupyter_inplace.record.base.schema import Plan, make_plan, may_need_a_plan
-from jupyter_inplace.record.writes.repeated import enter, repeated
+from jupyter_inplace.record.writes.fast_path import enter, repeated
 
 _libraries: dict[str, Any] = {}  # by namespace: a registration lasts as long as its library
 _seen: set[str] = set()  # the operators that were asked for

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _CALL_IMPL = torch.nn.Module._call_impl.__code__
 
 
-class Region:
+class CheckpointRegion:
     """One run of a checkpointed function in the forward."""
 
     __slots__ = ("__weakref__", "_made", "_seen", "holders", "reads", "site")
@@ -72,14 +72,14 @@ class Region:
         return any(saved.touched for saved in self.reads)
 
 
-class Regions:
+class Checkpoints:
     """Replaces the class of hooks that a checkpoint puts around its forward by one that tells the session."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._original: Any = None
-        self.current: Region | None = None
-        self.by_owner: weakref.WeakKeyDictionary[Any, Region] = weakref.WeakKeyDictionary()
+        self.current: CheckpointRegion | None = None
+        self.by_owner: weakref.WeakKeyDictionary[Any, CheckpointRegion] = weakref.WeakKeyDictionary()
 
     def install(self) -> None:
         checkpoint = torch.utils.checkpoint
@@ -112,16 +112,16 @@ class Regions:
             self._original = None
         self.current = None
 
-    def begin(self) -> Region | None:
+    def begin(self) -> CheckpointRegion | None:
         """A region starts; returns the one around it. Recomputation inside of the engine is no new region."""
         outer = self.current
         session = self._session
         if not session.muted and session.installed and not session.engine.depth:
-            self.current = Region(sites.find_site(2, session.cell_files))
+            self.current = CheckpointRegion(sites.find_site(2, session.cell_files))
             session.attend()
         return outer
 
-    def end(self, outer: Region | None, owner: Any) -> None:
+    def end(self, outer: CheckpointRegion | None, owner: Any) -> None:
         region, self.current = self.current, outer
         self._session.attend()
         if region is None or owner is None:
@@ -132,6 +132,6 @@ class Regions:
         except TypeError as fault:
             self._session.fault(fault)
 
-    def touched(self) -> list[tuple[Any, Region]]:
+    def touched(self) -> list[tuple[Any, CheckpointRegion]]:
         """The regions that read something which was written since, each with its frame or node."""
         return [(owner, region) for owner, region in list(self.by_owner.items()) if region.touched]

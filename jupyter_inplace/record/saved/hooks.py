@@ -264,7 +264,7 @@ def _make_pack(ref: weakref.ref[Session]) -> Any:
                     else:
                         saved.site, saved.module = session.note_place(sequence if not custom else -1)
                     session.index.pending.append(_weak(saved))
-                    if session.exports.asks or (node is None and not t.requires_grad and not is_own_memory(t)):
+                    if session.exported_memory.asks or (node is None and not t.requires_grad and not is_own_memory(t)):
                         session.saw(saved, t, sequence, caller)
             except Exception as fault:
                 session.fault(fault)

@@ -72,10 +72,10 @@ class Trial:
 
 def run(state: Any, send: Sender, *, trial: Trial) -> None:
     """Run a trial on `state`; send an `Event` for each engine call and step, and an `Ending`."""
-    Run(state, send, trial).run()
+    TrialRun(state, send, trial).run()
 
 
-class Run:
+class TrialRun:
     """A trial under way."""
 
     def __init__(self, state: Any, send: Sender, trial: Trial) -> None:

@@ -1,4 +1,4 @@
-"""The rewrite rules, one a file. Each takes a `Write` and yields `Proposal`s; proof by running them comes later."""
+"""The rewrite rules, one a file. Each takes a `WriteSyntax` and yields `Proposal`s; proof by running them comes later."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from jupyter_inplace.rewrite.rules.no_grad import no_grad, no_grad_block
 from jupyter_inplace.rewrite.rules.out_of_place import caller, custom_function, modules, out_of_place
 from jupyter_inplace.rewrite.rules.preserve import preserve
 from jupyter_inplace.rewrite.rules.reorder import early_backward, hoist, reorder
-from jupyter_inplace.rewrite.syntax.write import Proposal, Write
+from jupyter_inplace.rewrite.syntax.write import Proposal, WriteSyntax
 
 __all__ = ["RULES"]
 
-Rule = Callable[[Write], Iterator[Proposal]]
+Rule = Callable[[WriteSyntax], Iterator[Proposal]]
 
 #: Every rule of one write. Their order matters only between proposals of equal rank.
 RULES: tuple[Rule, ...] = (

@@ -10,7 +10,7 @@ import libcst as cst
 from jupyter_inplace.report.data import CLEARED_UNREAD, HARMFUL, Conflict, Mutation, Report, Site
 from jupyter_inplace.rewrite.syntax.code import Code
 from jupyter_inplace.rewrite.syntax.tensors import is_inplace_name, last_name
-from jupyter_inplace.rewrite.syntax.write import Write, form_of, target_of
+from jupyter_inplace.rewrite.syntax.write import WriteSyntax, form_of, target_of
 
 __all__ = ["find", "in_cell", "statement_at", "writes_of"]
 
@@ -56,7 +56,7 @@ def statement_at(code: Code, line: int) -> cst.CSTNode | None:
     return next((n for n in touching if isinstance(n, cst.BaseCompoundStatement)), None)
 
 
-def writes_of(code: Code, report: Report) -> list[Write]:
+def writes_of(code: Code, report: Report) -> list[WriteSyntax]:
     """The harmful writes of a report as syntax, in the order of the text; those of one construct taken together."""
     groups: dict[int, tuple[cst.CSTNode, bool, list[Mutation]]] = {}
     for mutation in report.mutations:
@@ -73,7 +73,7 @@ def writes_of(code: Code, report: Report) -> list[Write]:
     for node, inside, mutations in groups.values():
         ids = {m.id for m in mutations}
         conflicts: tuple[Conflict, ...] = tuple(c for c in report.conflicts if c.mutation in ids)
-        found.append(Write(code, report, tuple(mutations), conflicts, node, form_of(node), inside))
+        found.append(WriteSyntax(code, report, tuple(mutations), conflicts, node, form_of(node), inside))
     return sorted(found, key=lambda write: write.start)
 
 

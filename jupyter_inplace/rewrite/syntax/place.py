@@ -7,12 +7,12 @@ import libcst as cst
 from jupyter_inplace.rewrite.syntax.code import enclosed
 from jupyter_inplace.rewrite.syntax.edit import Edit
 from jupyter_inplace.rewrite.syntax.rebind import Rebinding
-from jupyter_inplace.rewrite.syntax.write import Write
+from jupyter_inplace.rewrite.syntax.write import WriteSyntax
 
 __all__ = ["place_value", "short"]
 
 
-def place_value(write: Write, way: Rebinding, value: str) -> tuple[Edit, ...] | None:
+def place_value(write: WriteSyntax, way: Rebinding, value: str) -> tuple[Edit, ...] | None:
     """Edits that make the write's place compute `value` and bind it by `way`; None where that cannot be said there."""
     code, node, small = write.code, write.node, write.small
     if write.is_statement or small is node:

@@ -16,7 +16,7 @@ from jupyter_inplace.rewrite.syntax.code import Code, Item
 from jupyter_inplace.rewrite.syntax.edit import Edit
 from jupyter_inplace.rewrite.syntax.scope import Use
 from jupyter_inplace.rewrite.syntax.tensors import FILLS, last_name
-from jupyter_inplace.rewrite.syntax.write import Write
+from jupyter_inplace.rewrite.syntax.write import WriteSyntax
 
 __all__ = ["Rebinding", "loops_of", "rebindings", "rename"]
 
@@ -32,7 +32,7 @@ class Rebinding:
     penalty: int = 0
 
 
-def rebindings(write: Write) -> Iterator[Rebinding]:
+def rebindings(write: WriteSyntax) -> Iterator[Rebinding]:
     """The ways to rebind the written variable, the likeliest first."""
     path, name = write.path, write.name
     if path is None:
@@ -60,7 +60,7 @@ def rebindings(write: Write) -> Iterator[Rebinding]:
     yield Rebinding(name, name, penalty=25 if looped else 0)  # rebinding a loop variable drops the write
 
 
-def loops_of(write: Write) -> list[cst.For | cst.While]:
+def loops_of(write: WriteSyntax) -> list[cst.For | cst.While]:
     """The loops around the write within its function, the innermost first."""
     found: list[cst.For | cst.While] = []
     for step in write.code.ancestors(write.node):
@@ -77,7 +77,7 @@ def rename(code: Code, uses: list[Use], new: str) -> tuple[Edit, ...]:
     return tuple(Edit(u.start, u.end, new) for u in uses if not code.text.startswith(kept, u.end))
 
 
-def _new_name(write: Write, name: str) -> Rebinding:
+def _new_name(write: WriteSyntax, name: str) -> Rebinding:
     """A new variable from the write on; the first value is set before a loop that reads it again."""
     code = write.code
     new = code.fresh(f"{name}_new")
@@ -107,7 +107,7 @@ def _until_store(uses: list[Use], after: int) -> list[Use]:
     return found
 
 
-def _new_path(write: Write, path: str) -> Iterator[Rebinding]:
+def _new_path(write: WriteSyntax, path: str) -> Iterator[Rebinding]:
     """A new variable for an attribute (``lin.weight``) that is read by its path further down."""
     code = write.code
     if loops_of(write):
@@ -134,7 +134,7 @@ def _is_target(code: Code, node: cst.CSTNode) -> bool:
     return isinstance(code.parent(node), cst.AssignTarget)
 
 
-def _declared(write: Write, name: str) -> Iterator[Rebinding]:
+def _declared(write: WriteSyntax, name: str) -> Iterator[Rebinding]:
     """A ``global`` or ``nonlocal`` line, so that the assignment reaches the outer variable."""
     code, scope = write.code, write.function
     if scope.kind != "function" or name in scope.declared:

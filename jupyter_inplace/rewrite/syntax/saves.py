@@ -11,12 +11,12 @@ from jupyter_inplace.report.data import Conflict
 from jupyter_inplace.rewrite.syntax.code import Code
 from jupyter_inplace.rewrite.syntax.locate import find
 from jupyter_inplace.rewrite.syntax.tensors import dotted, is_inplace_name, is_namespace, last_name
-from jupyter_inplace.rewrite.syntax.write import Write
+from jupyter_inplace.rewrite.syntax.write import WriteSyntax
 
 __all__ = ["saves_state", "saving_nodes"]
 
 
-def saving_nodes(write: Write) -> Iterator[tuple[cst.BaseExpression, Conflict]]:
+def saving_nodes(write: WriteSyntax) -> Iterator[tuple[cst.BaseExpression, Conflict]]:
     """The saving expressions, each once for each tensor that it saved."""
     seen: set[tuple[int, str]] = set()
     for conflict in write.conflicts:

@@ -14,14 +14,14 @@ from jupyter_inplace.rewrite.syntax.tensors import (
     outofplace_name,
     positional,
 )
-from jupyter_inplace.rewrite.syntax.write import Write, form_of
+from jupyter_inplace.rewrite.syntax.write import WriteSyntax, form_of
 
 __all__ = ["cloned", "out_of_place", "without_argument"]
 
 _SHORT_FILLS = {"zero_": "zeros_like", "normal_": "randn_like", "uniform_": "rand_like"}
 
 
-def out_of_place(write: Write, target: str, torch: str) -> str | None:
+def out_of_place(write: WriteSyntax, target: str, torch: str) -> str | None:
     """The write as an expression with no in-place operation, `target` in place of what it writes.
 
     ``h.mul_(2)`` gives ``h.mul(2)``, ``h += r`` gives ``h + r``; None where torch has no such form.
@@ -52,7 +52,7 @@ def out_of_place(write: Write, target: str, torch: str) -> str | None:
     return None
 
 
-def cloned(write: Write, target: str) -> str | None:
+def cloned(write: WriteSyntax, target: str) -> str | None:
     """The same in-place call on a copy: ``h.clone().mul_(2)``."""
     code, node = write.code, write.node
     if not isinstance(node, cst.Call) or write.target is None:

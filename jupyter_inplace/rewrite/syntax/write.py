@@ -25,7 +25,7 @@ from jupyter_inplace.rewrite.syntax.tensors import (
     same_tensor,
 )
 
-__all__ = ["Form", "Kind", "Proposal", "Write", "form_of", "target_of"]
+__all__ = ["Form", "Kind", "Proposal", "WriteSyntax", "form_of", "target_of"]
 
 Kind = Literal["clone", "out_of_place", "no_grad", "reorder", "preserve"]
 #: ``h.mul_(2)``; ``F.relu_(h)``; ``F.relu(h, inplace=True)``; ``torch.mul(a, b, out=h)``; ``h += 1``; ``h[0] = 1``;
@@ -45,7 +45,7 @@ class Proposal:
 
 
 @dataclass(frozen=True, eq=False)
-class Write:
+class WriteSyntax:
     """One piece of syntax that writes in place, with all harmful mutations that the report saw there.
 
     :param node: the writing call or statement.

@@ -13,14 +13,14 @@ from jupyter_inplace.rewrite.syntax.place import short
 from jupyter_inplace.rewrite.syntax.saves import saving_nodes
 from jupyter_inplace.rewrite.syntax.scope import Use
 from jupyter_inplace.rewrite.syntax.tensors import base_of, dotted, last_name, peel
-from jupyter_inplace.rewrite.syntax.write import Proposal, Write
+from jupyter_inplace.rewrite.syntax.write import Proposal, WriteSyntax
 
 __all__ = ["binding_of", "copy_of", "propose"]
 
 _SEVERAL = frozenset({"chunk", "split", "tensor_split", "unbind", "unsafe_chunk", "unsafe_split"})
 
 
-def propose(write: Write) -> Iterator[Proposal]:
+def propose(write: WriteSyntax) -> Iterator[Proposal]:
     """Copy at the binding of the written variable, of those that it is an alias of, and at numpy's borders."""
     code = write.code
     if not write.inside:
@@ -49,7 +49,7 @@ def propose(write: Write) -> Iterator[Proposal]:
     yield from _borders(write, seen)
 
 
-def binding_of(write: Write, name: str) -> cst.BaseExpression | None:
+def binding_of(write: WriteSyntax, name: str) -> cst.BaseExpression | None:
     """The value last assigned to a plain variable above the write (for a variable of the cell: anywhere above)."""
     code = write.code
     binder = code.scopes.binder(name, write.scope)
@@ -89,7 +89,7 @@ def _steps(value: cst.BaseExpression) -> Iterator[cst.BaseExpression]:
             step = step.value if isinstance(step, cst.Attribute | cst.Subscript) else None
 
 
-def _borders(write: Write, seen: set[str]) -> Iterator[Proposal]:
+def _borders(write: WriteSyntax, seen: set[str]) -> Iterator[Proposal]:
     """Copies where memory enters or leaves torch: ``from_numpy(a)`` gets ``a.copy()``, ``h.numpy()`` a ``.copy()``."""
     code = write.code
     known = {*seen, *(m.tensor for m in write.mutations), *(c.tensor for c in write.conflicts)}

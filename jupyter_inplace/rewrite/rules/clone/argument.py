@@ -11,12 +11,12 @@ from jupyter_inplace.rewrite.syntax.callers import call_sites
 from jupyter_inplace.rewrite.syntax.edit import Edit
 from jupyter_inplace.rewrite.syntax.place import short
 from jupyter_inplace.rewrite.syntax.tensors import base_of
-from jupyter_inplace.rewrite.syntax.write import Proposal, Write
+from jupyter_inplace.rewrite.syntax.write import Proposal, WriteSyntax
 
 __all__ = ["propose"]
 
 
-def propose(write: Write) -> Iterator[Proposal]:
+def propose(write: WriteSyntax) -> Iterator[Proposal]:
     """Give the function that writes its parameter, or the library that writes its argument, a copy."""
     if write.form == "call" or not write.inside:
         yield from _library_call(write)
@@ -41,7 +41,7 @@ def propose(write: Write) -> Iterator[Proposal]:
         yield Proposal("clone", title, tuple(edits), 41, write.reading)
 
 
-def _parameter(write: Write, function: cst.FunctionDef) -> str | None:
+def _parameter(write: WriteSyntax, function: cst.FunctionDef) -> str | None:
     """The parameter whose memory is written, directly or through names that alias it."""
     names = {param.name.value for param in (*function.params.posonly_params, *function.params.params)}
     name = write.name
@@ -56,7 +56,7 @@ def _parameter(write: Write, function: cst.FunctionDef) -> str | None:
     return name if name in names else None
 
 
-def _library_call(write: Write) -> Iterator[Proposal]:
+def _library_call(write: WriteSyntax) -> Iterator[Proposal]:
     """The arguments of the calls in the cell's statement that led to the write."""
     code = write.code
     tensors = {m.tensor for m in write.mutations}

@@ -14,12 +14,12 @@ from jupyter_inplace.rewrite.syntax.edit import Edit
 from jupyter_inplace.rewrite.syntax.place import short
 from jupyter_inplace.rewrite.syntax.saves import saves_state, saving_nodes
 from jupyter_inplace.rewrite.syntax.tensors import base_of, dotted, is_namespace, peel, same_tensor
-from jupyter_inplace.rewrite.syntax.write import Proposal, Write
+from jupyter_inplace.rewrite.syntax.write import Proposal, WriteSyntax
 
 __all__ = ["propose"]
 
 
-def propose(write: Write) -> Iterator[Proposal]:
+def propose(write: WriteSyntax) -> Iterator[Proposal]:
     """Copy the inputs that are saved, or the output."""
     code = write.code
     every: list[Edit] = []
@@ -39,7 +39,7 @@ def propose(write: Write) -> Iterator[Proposal]:
         yield Proposal("clone", "save copies wherever the old values are needed", tuple(every), 43, write.reading)
 
 
-def _inputs(write: Write, node: cst.BaseExpression, conflict: Conflict) -> list[cst.BaseExpression]:
+def _inputs(write: WriteSyntax, node: cst.BaseExpression, conflict: Conflict) -> list[cst.BaseExpression]:
     """The operands of an expression that are, or are views of, the saved tensor; else all that are variables."""
     tensors = {conflict.tensor, *(m.tensor for m in write.mutations)}
     operands = list(_operands(node))
@@ -83,7 +83,7 @@ def _nested(node: cst.BaseExpression) -> Iterator[cst.BaseExpression]:
         yield node
 
 
-def _paths(write: Write, node: cst.BaseExpression) -> Iterator[cst.BaseExpression]:
+def _paths(write: WriteSyntax, node: cst.BaseExpression) -> Iterator[cst.BaseExpression]:
     """Every outermost name or attribute path inside an expression."""
     for inner in write.code.within(node, cst.BaseExpression):  # type: ignore[type-abstract]
         parent = write.code.parent(inner)

@@ -16,12 +16,12 @@ from jupyter_inplace.rewrite.syntax.place import place_value, short
 from jupyter_inplace.rewrite.syntax.rebind import Rebinding, rebindings
 from jupyter_inplace.rewrite.syntax.tensors import peel
 from jupyter_inplace.rewrite.syntax.values import cloned
-from jupyter_inplace.rewrite.syntax.write import Proposal, Write
+from jupyter_inplace.rewrite.syntax.write import Proposal, WriteSyntax
 
 __all__ = ["copy_method", "propose"]
 
 
-def propose(write: Write) -> Iterator[Proposal]:
+def propose(write: WriteSyntax) -> Iterator[Proposal]:
     """Give the write a copy of its own."""
     if write.target is None or not write.inside:
         return
@@ -42,13 +42,13 @@ def propose(write: Write) -> Iterator[Proposal]:
         yield from _copied_above(write, way)
 
 
-def copy_method(write: Write) -> str:
+def copy_method(write: WriteSyntax) -> str:
     """``copy`` for a numpy array, else ``clone``."""
     numpy = any(m.op == "external" for m in write.mutations) and write.form in {"item", "augmented", "call"}
     return "copy" if numpy else "clone"
 
 
-def _copied_above(write: Write, way: Rebinding) -> Iterator[Proposal]:
+def _copied_above(write: WriteSyntax, way: Rebinding) -> Iterator[Proposal]:
     """A line that copies, above the statement; what the statement reads is computed before that line."""
     code, small = write.code, write.small
     if small is None or write.path is None:
@@ -66,7 +66,7 @@ def _copied_above(write: Write, way: Rebinding) -> Iterator[Proposal]:
         yield Proposal("clone", title, edits, rank + 1 + way.penalty, write.reading)
 
 
-def _reads_first(write: Write, way: Rebinding, *, recorded: bool = False) -> tuple[list[str], str]:
+def _reads_first(write: WriteSyntax, way: Rebinding, *, recorded: bool = False) -> tuple[list[str], str]:
     """Lines that compute what the write reads, and the write that uses them; `recorded` without its `.data` and `.detach()`."""
     code, small = write.code, write.small
     assert small is not None
@@ -103,7 +103,7 @@ def _reads_first(write: Write, way: Rebinding, *, recorded: bool = False) -> tup
     return early, apply_edits(text, edits)
 
 
-def _renamed(write: Write, path: str, steps: list[tuple[int, int]]) -> str:
+def _renamed(write: WriteSyntax, path: str, steps: list[tuple[int, int]]) -> str:
     """The target on the variable `path`, without some of its steps."""
     assert write.target is not None
     assert write.base is not None
@@ -113,7 +113,7 @@ def _renamed(write: Write, path: str, steps: list[tuple[int, int]]) -> str:
     return apply_edits(write.code.text[start:end], edits)
 
 
-def _detached_steps(write: Write) -> list[tuple[int, int]]:
+def _detached_steps(write: WriteSyntax) -> list[tuple[int, int]]:
     """Where `.data` and `.detach()` stand between the written variable and what is written of it."""
     code, step = write.code, write.target
     found = []
@@ -126,7 +126,7 @@ def _detached_steps(write: Write) -> list[tuple[int, int]]:
     return found
 
 
-def _reads(write: Write, value: cst.BaseExpression) -> bool:
+def _reads(write: WriteSyntax, value: cst.BaseExpression) -> bool:
     """Whether a value may read the written memory: it names the variable, or calls something."""
     if next(write.code.within(value, cst.Call), None) is not None:
         return True

@@ -9,12 +9,12 @@ import libcst as cst
 from jupyter_inplace.rewrite.syntax.edit import Edit
 from jupyter_inplace.rewrite.syntax.tensors import keyword, last_name
 from jupyter_inplace.rewrite.syntax.values import without_argument
-from jupyter_inplace.rewrite.syntax.write import Proposal, Write
+from jupyter_inplace.rewrite.syntax.write import Proposal, WriteSyntax
 
 __all__ = ["propose"]
 
 
-def propose(write: Write) -> Iterator[Proposal]:
+def propose(write: WriteSyntax) -> Iterator[Proposal]:
     """Copy the gradients that are kept, or drop them instead of zeroing them."""
     code = write.code
     written = {m.tensor.rpartition(".")[2] for m in write.mutations}
@@ -35,7 +35,7 @@ def propose(write: Write) -> Iterator[Proposal]:
         yield Proposal("out_of_place", title, tuple(zeroing), 12, write.reading)
 
 
-def _is_kept(write: Write, node: cst.Attribute) -> bool:
+def _is_kept(write: WriteSyntax, node: cst.Attribute) -> bool:
     """Whether ``w.grad`` is given a name or put into a container here."""
     if node.attr.value != "grad":
         return False

@@ -16,12 +16,12 @@ from jupyter_inplace.rewrite.syntax.place import short
 from jupyter_inplace.rewrite.syntax.rebind import loops_of
 from jupyter_inplace.rewrite.syntax.tensors import dotted, last_name
 from jupyter_inplace.rewrite.syntax.values import cloned, out_of_place
-from jupyter_inplace.rewrite.syntax.write import Kind, Proposal, Write
+from jupyter_inplace.rewrite.syntax.write import Kind, Proposal, WriteSyntax
 
 __all__ = ["propose"]
 
 
-def propose(write: Write) -> Iterator[Proposal]:
+def propose(write: WriteSyntax) -> Iterator[Proposal]:
     """Write back through the index."""
     name = write.name
     if name is None or not write.inside or write.base is not write.target:
@@ -34,7 +34,7 @@ def propose(write: Write) -> Iterator[Proposal]:
     yield from _in_comprehension(write, name)
 
 
-def _in_loop(write: Write, loop: cst.For, name: str) -> Iterator[Proposal]:
+def _in_loop(write: WriteSyntax, loop: cst.For, name: str) -> Iterator[Proposal]:
     code, small = write.code, write.small
     assert small is not None
     torch = code.torch
@@ -109,7 +109,7 @@ def _index(code: Code, loop: cst.For) -> tuple[str, tuple[Edit, ...]]:
     return index, (Edit(start, end, f"{index}, {target}"), Edit(first, last, f"enumerate({code.get(loop.iter)})"))
 
 
-def _in_comprehension(write: Write, name: str) -> Iterator[Proposal]:
+def _in_comprehension(write: WriteSyntax, name: str) -> Iterator[Proposal]:
     """``[t.mul_(2) for t in ts]`` as a statement becomes ``ts = [t.mul(2) for t in ts]``."""
     code = write.code
     comprehension = code.above(write.node, cst.ListComp)

@@ -16,14 +16,14 @@ from jupyter_inplace.rewrite.syntax.place import place_value, short
 from jupyter_inplace.rewrite.syntax.rebind import Rebinding
 from jupyter_inplace.rewrite.syntax.tensors import dotted, is_namespace, keyword, last_name, positional
 from jupyter_inplace.rewrite.syntax.values import out_of_place
-from jupyter_inplace.rewrite.syntax.write import Proposal, Write
+from jupyter_inplace.rewrite.syntax.write import Proposal, WriteSyntax
 
 __all__ = ["propose"]
 
 _SPLITTERS = {"chunk": 1, "split": 1, "tensor_split": 1, "unsafe_chunk": 1, "unsafe_split": 1, "unbind": 0}
 
 
-def propose(write: Write) -> Iterator[Proposal]:
+def propose(write: WriteSyntax) -> Iterator[Proposal]:
     """Safe pieces for a written name that was unpacked from a splitting call."""
     found = _unpacking(write)
     if found is None:
@@ -50,7 +50,7 @@ def propose(write: Write) -> Iterator[Proposal]:
 
 
 def _joined(
-    write: Write, assign: cst.Assign, call: cst.Call, names: list[str], dim: str, torch: str
+    write: WriteSyntax, assign: cst.Assign, call: cst.Call, names: list[str], dim: str, torch: str
 ) -> Iterator[Proposal]:
     """``gate = gate.mul(3)`` and ``h = torch.cat([gate, rest], dim=1)``."""
     code = write.code
@@ -72,7 +72,7 @@ def _joined(
     yield Proposal("out_of_place", short(together), tuple(whole), 13, write.reading)
 
 
-def _unpacking(write: Write) -> tuple[cst.Assign, cst.Call, list[str]] | None:
+def _unpacking(write: WriteSyntax) -> tuple[cst.Assign, cst.Call, list[str]] | None:
     """``a, b = h.chunk(2)`` above the write of ``a``."""
     code = write.code
     if write.name is None:

@@ -10,7 +10,7 @@ from jupyter_inplace.rewrite.syntax.code import Code
 from jupyter_inplace.rewrite.syntax.edit import Edit
 from jupyter_inplace.rewrite.syntax.place import short
 from jupyter_inplace.rewrite.syntax.rebind import loops_of
-from jupyter_inplace.rewrite.syntax.write import Proposal, Write
+from jupyter_inplace.rewrite.syntax.write import Proposal, WriteSyntax
 
 __all__ = ["propose"]
 
@@ -18,7 +18,7 @@ __all__ = ["propose"]
 _SHAPE = frozenset({"device", "dim", "dtype", "ndim", "shape", "size"})
 
 
-def propose(write: Write) -> Iterator[Proposal]:
+def propose(write: WriteSyntax) -> Iterator[Proposal]:
     """A list of slots around each loop, the innermost first."""
     code, name = write.code, write.name
     target = write.target
@@ -60,7 +60,7 @@ def _slot(code: Code, node: cst.Subscript) -> tuple[int, str] | None:
     return found
 
 
-def _inside(write: Write, loop: cst.For | cst.While, name: str, dim: int) -> list[Edit] | None:
+def _inside(write: WriteSyntax, loop: cst.For | cst.While, name: str, dim: int) -> list[Edit] | None:
     """The loop's uses of the tensor turned into uses of the list; None where one of them is no slot."""
     code = write.code
     rows = _rows(code, name)

@@ -13,12 +13,12 @@ import libcst as cst
 from jupyter_inplace.rewrite.syntax.code import Code
 from jupyter_inplace.rewrite.syntax.edit import Edit
 from jupyter_inplace.rewrite.syntax.saves import saves_state, saving_nodes
-from jupyter_inplace.rewrite.syntax.write import Proposal, Write
+from jupyter_inplace.rewrite.syntax.write import Proposal, WriteSyntax
 
 __all__ = ["propose"]
 
 
-def propose(write: Write) -> Iterator[Proposal]:
+def propose(write: WriteSyntax) -> Iterator[Proposal]:
     """Give the module that saved its own parameters or buffers copies of them."""
     code = write.code
     torch = code.torch

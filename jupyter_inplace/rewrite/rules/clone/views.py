@@ -20,12 +20,12 @@ from jupyter_inplace.rewrite.syntax.place import short
 from jupyter_inplace.rewrite.syntax.rebind import rebindings
 from jupyter_inplace.rewrite.syntax.tensors import base_of, dotted, peel
 from jupyter_inplace.rewrite.syntax.values import out_of_place
-from jupyter_inplace.rewrite.syntax.write import Proposal, Write
+from jupyter_inplace.rewrite.syntax.write import Proposal, WriteSyntax
 
 __all__ = ["propose"]
 
 
-def propose(write: Write) -> Iterator[Proposal]:
+def propose(write: WriteSyntax) -> Iterator[Proposal]:
     """The views made again after a copy; the tensor behind a detached alias in place of the alias."""
     if write.name is None or not write.inside or not write.is_statement:
         return
@@ -35,7 +35,7 @@ def propose(write: Write) -> Iterator[Proposal]:
         yield from _behind(write)
 
 
-def _made_again(write: Write) -> Iterator[Proposal]:
+def _made_again(write: WriteSyntax) -> Iterator[Proposal]:
     """Copy, write, and repeat the lines that had made aliases of the variable."""
     code, name, small = write.code, write.name, write.small
     assert name is not None
@@ -53,7 +53,7 @@ def _made_again(write: Write) -> Iterator[Proposal]:
         yield Proposal("clone", title, edits, 29 + way.penalty, write.reading)
 
 
-def _base_first(write: Write) -> Iterator[Proposal]:
+def _base_first(write: WriteSyntax) -> Iterator[Proposal]:
     """``h = h.clone()`` above ``flat = h.view(-1)``: the alias and its write then belong to the copy."""
     code, name = write.code, write.name
     assert name is not None
@@ -70,7 +70,7 @@ def _base_first(write: Write) -> Iterator[Proposal]:
     yield Proposal("clone", title, (code.insert_before(item, copy),), rank, write.reading)
 
 
-def _alias_line(write: Write, item: Item, name: str) -> str | None:
+def _alias_line(write: WriteSyntax, item: Item, name: str) -> str | None:
     """``flat = x.view(-1)`` where a line is such an assignment and its variable is read after the write."""
     if not isinstance(item, cst.SimpleStatementLine) or len(item.body) != 1:
         return None
@@ -83,7 +83,7 @@ def _alias_line(write: Write, item: Item, name: str) -> str | None:
     return write.code.get(assign) if write.read_later(path.split(".")[0]) else None
 
 
-def _behind(write: Write) -> Iterator[Proposal]:
+def _behind(write: WriteSyntax) -> Iterator[Proposal]:
     """The same write said of the tensor that the alias was detached from."""
     code, name, small = write.code, write.name, write.small
     assert name is not None

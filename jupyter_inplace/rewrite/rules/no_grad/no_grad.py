@@ -11,12 +11,12 @@ from jupyter_inplace.rewrite.syntax.code import Code, enclosed
 from jupyter_inplace.rewrite.syntax.edit import Edit, apply_edits
 from jupyter_inplace.rewrite.syntax.place import short
 from jupyter_inplace.rewrite.syntax.tensors import base_of, dotted
-from jupyter_inplace.rewrite.syntax.write import Proposal, Write, form_of, target_of
+from jupyter_inplace.rewrite.syntax.write import Proposal, WriteSyntax, form_of, target_of
 
 __all__ = ["propose"]
 
 
-def propose(write: Write) -> Iterator[Proposal]:
+def propose(write: WriteSyntax) -> Iterator[Proposal]:
     """Take a write of a leaf out of autograd's sight; ``.data``, which hides it from the version check too, goes."""
     code, small = write.code, write.small
     if small is None or write.target is None or not write.inside or _is_under_no_grad(code, write.node):
@@ -45,7 +45,7 @@ def propose(write: Write) -> Iterator[Proposal]:
         yield Proposal("no_grad", "under torch.no_grad(): " + short(written, 40), edits, rank, reading)
 
 
-def _following(write: Write) -> list[cst.SimpleStatementLine]:
+def _following(write: WriteSyntax) -> list[cst.SimpleStatementLine]:
     """The lines right below that write to the same variable: torch refuses them as well, once the first is out of the way."""
     code, root = write.code, write.path
     whole = write.is_statement or isinstance(write.node, cst.Assign)
@@ -65,7 +65,7 @@ def _following(write: Write) -> list[cst.SimpleStatementLine]:
 
 
 def _all_under(
-    write: Write, following: list[cst.SimpleStatementLine], header: str, rank: int, reading: Reading | None
+    write: WriteSyntax, following: list[cst.SimpleStatementLine], header: str, rank: int, reading: Reading | None
 ) -> Proposal:
     code = write.code
     start, end = code.first_line(write.item), code.last_line(following[-1])
@@ -75,7 +75,7 @@ def _all_under(
     return Proposal("no_grad", title, (Edit(start, end, f"{indent}{header}\n{body}"),), rank, reading)
 
 
-def _data_of(code: Code, write: Write) -> list[cst.Attribute]:
+def _data_of(code: Code, write: WriteSyntax) -> list[cst.Attribute]:
     """The ``.data`` steps of the target."""
     assert write.target is not None
     return [a for a in code.within(write.target, cst.Attribute) if a.attr.value == "data"]

@@ -11,12 +11,12 @@ from jupyter_inplace.rewrite.syntax.edit import Edit
 from jupyter_inplace.rewrite.syntax.place import short
 from jupyter_inplace.rewrite.syntax.rebind import rebindings
 from jupyter_inplace.rewrite.syntax.values import out_of_place
-from jupyter_inplace.rewrite.syntax.write import Proposal, Write
+from jupyter_inplace.rewrite.syntax.write import Proposal, WriteSyntax
 
 __all__ = ["propose"]
 
 
-def propose(write: Write) -> Iterator[Proposal]:
+def propose(write: WriteSyntax) -> Iterator[Proposal]:
     """The write alone, out of place and in view of autograd; or the whole block without its ``no_grad``."""
     code = write.code
     if write.verdict != "cuts" or not write.inside:
@@ -43,7 +43,7 @@ def propose(write: Write) -> Iterator[Proposal]:
     yield Proposal("out_of_place", "the block without no_grad", (Edit(start, end, text),), 22 if only else 50)
 
 
-def _decorated(write: Write) -> Iterator[Proposal]:
+def _decorated(write: WriteSyntax) -> Iterator[Proposal]:
     """The function without its ``@torch.no_grad()``."""
     function = write.code.function(write.node)
     for decorator in function.decorators if function is not None else ():

@@ -17,12 +17,12 @@ from jupyter_inplace.rewrite.syntax.place import place_value
 from jupyter_inplace.rewrite.syntax.rebind import Rebinding
 from jupyter_inplace.rewrite.syntax.tensors import dotted
 from jupyter_inplace.rewrite.syntax.values import cloned, out_of_place
-from jupyter_inplace.rewrite.syntax.write import Kind, Proposal, Write
+from jupyter_inplace.rewrite.syntax.write import Kind, Proposal, WriteSyntax
 
 __all__ = ["propose"]
 
 
-def propose(write: Write) -> Iterator[Proposal]:
+def propose(write: WriteSyntax) -> Iterator[Proposal]:
     """Return the new tensor where nothing is returned, and bind it where the result was thrown away."""
     yield from _tuple_returned(write)
     code, name = write.code, write.name
@@ -55,7 +55,7 @@ def propose(write: Write) -> Iterator[Proposal]:
         yield Proposal(kind, title, (*edits, *returned, *calls), rank, write.reading)
 
 
-def _tuple_returned(write: Write) -> Iterator[Proposal]:
+def _tuple_returned(write: WriteSyntax) -> Iterator[Proposal]:
     """``def pre(module, args): args[0].mul_(2)`` returns the tuple with a new tensor in it."""
     code, target = write.code, write.target
     function = code.function(write.node)
@@ -86,7 +86,7 @@ def _return_at_end(code: Code, function: cst.FunctionDef, name: str) -> tuple[Ed
     return (code.insert_after(item, f"return {name}"),)
 
 
-def _taken(write: Write, function: cst.FunctionDef, name: str) -> list[Edit]:
+def _taken(write: WriteSyntax, function: cst.FunctionDef, name: str) -> list[Edit]:
     """Assignments in place of the calls whose result is thrown away."""
     edits = []
     for site in call_sites(write.code, function):

@@ -12,12 +12,12 @@ from jupyter_inplace.rewrite.syntax.place import place_value
 from jupyter_inplace.rewrite.syntax.rebind import rebindings
 from jupyter_inplace.rewrite.syntax.tensors import dotted
 from jupyter_inplace.rewrite.syntax.values import out_of_place
-from jupyter_inplace.rewrite.syntax.write import Proposal, Write
+from jupyter_inplace.rewrite.syntax.write import Proposal, WriteSyntax
 
 __all__ = ["propose"]
 
 
-def propose(write: Write) -> Iterator[Proposal]:
+def propose(write: WriteSyntax) -> Iterator[Proposal]:
     """Declare the write to autograd; or make the Function out of place and rebind its result at the calls."""
     code = write.code
     yield from _kept_on_ctx(write)
@@ -45,7 +45,7 @@ def propose(write: Write) -> Iterator[Proposal]:
     yield from _result_used(write, function)
 
 
-def _kept_on_ctx(write: Write) -> Iterator[Proposal]:
+def _kept_on_ctx(write: WriteSyntax) -> Iterator[Proposal]:
     """``ctx.x = x``, which no version check guards, becomes ``ctx.x = x.clone()``."""
     code = write.code
     nodes = {conflict.node for conflict in write.conflicts}
@@ -65,7 +65,7 @@ def _kept_on_ctx(write: Write) -> Iterator[Proposal]:
             yield Proposal("clone", title, tuple(edits), 16, write.reading)
 
 
-def _result_used(write: Write, function: cst.FunctionDef) -> Iterator[Proposal]:
+def _result_used(write: WriteSyntax, function: cst.FunctionDef) -> Iterator[Proposal]:
     """``Double_.apply(h)`` as a statement becomes ``h = Double_.apply(h)``, and the Function writes no more."""
     code = write.code
     torch = code.torch

@@ -20,7 +20,7 @@ from jupyter_inplace.rewrite.syntax.tensors import (
     positional,
 )
 from jupyter_inplace.rewrite.syntax.values import without_argument
-from jupyter_inplace.rewrite.syntax.write import Proposal, Write, form_of
+from jupyter_inplace.rewrite.syntax.write import Proposal, WriteSyntax, form_of
 
 __all__ = ["propose"]
 
@@ -31,7 +31,7 @@ _METHODS = frozenset({
 })  # fmt: skip
 
 
-def propose(write: Write) -> Iterator[Proposal]:
+def propose(write: WriteSyntax) -> Iterator[Proposal]:
     """Build the module that writes without its flag."""
     if write.form != "call" and write.inside:
         return
@@ -71,7 +71,7 @@ def _op_of(call: cst.Call) -> str:
     return " ".join(words + [word.replace("ReLU", "_ReLU") for word in words]).lower()
 
 
-def _switched_off(write: Write, rank: int) -> Iterator[Proposal]:
+def _switched_off(write: WriteSyntax, rank: int) -> Iterator[Proposal]:
     """A loop above the call that sets ``inplace = False`` on all modules inside of the one that is called."""
     code = write.code
     item = code.item(write.node)
@@ -90,7 +90,7 @@ def _switched_off(write: Write, rank: int) -> Iterator[Proposal]:
         yield Proposal("out_of_place", title, (code.insert_before(item, *lines),), rank, write.reading)
 
 
-def _may_be_module(write: Write, path: str) -> bool:
+def _may_be_module(write: WriteSyntax, path: str) -> bool:
     """Whether a callee can be a module object: no torch function, no method of a tensor, no function of the cell."""
     root, _, rest = path.partition(".")
     last = rest.rpartition(".")[2]

@@ -11,12 +11,12 @@ from jupyter_inplace.rewrite.syntax.place import place_value, short
 from jupyter_inplace.rewrite.syntax.rebind import rebindings
 from jupyter_inplace.rewrite.syntax.tensors import peel
 from jupyter_inplace.rewrite.syntax.values import out_of_place
-from jupyter_inplace.rewrite.syntax.write import Proposal, Write
+from jupyter_inplace.rewrite.syntax.write import Proposal, WriteSyntax
 
 __all__ = ["propose"]
 
 
-def propose(write: Write) -> Iterator[Proposal]:
+def propose(write: WriteSyntax) -> Iterator[Proposal]:
     """Make a new tensor instead of writing the old one."""
     if write.target is None or not write.inside:
         return
@@ -45,7 +45,7 @@ def propose(write: Write) -> Iterator[Proposal]:
         yield Proposal("out_of_place", short(new), (write.code.replace_small(write.small, new),), 45, write.reading)
 
 
-def _rebound(write: Write) -> Iterator[Proposal]:
+def _rebound(write: WriteSyntax) -> Iterator[Proposal]:
     torch = write.code.torch
     for way in rebindings(write):
         value = out_of_place(write, way.old, torch)
@@ -56,7 +56,7 @@ def _rebound(write: Write) -> Iterator[Proposal]:
         yield Proposal("out_of_place", title, edits, 20 + way.penalty, write.reading)
 
 
-def _through_detached(write: Write) -> Iterator[Proposal]:
+def _through_detached(write: WriteSyntax) -> Iterator[Proposal]:
     """``fast.data -= g``: the same with gradient, and the same without one, as a new tensor."""
     torch = write.code.torch
     for way in rebindings(write):
@@ -68,7 +68,7 @@ def _through_detached(write: Write) -> Iterator[Proposal]:
                 yield Proposal("out_of_place", title, edits, rank + way.penalty, write.reading)
 
 
-def _as_value(write: Write, value: str) -> Iterator[Proposal]:
+def _as_value(write: WriteSyntax, value: str) -> Iterator[Proposal]:
     """Only the value where the write is part of an expression: ``return g.mul_(0.1)``."""
     if write.is_statement:
         return
@@ -80,7 +80,7 @@ def _as_value(write: Write, value: str) -> Iterator[Proposal]:
     yield Proposal("out_of_place", short(value), edits, rank, write.reading)
 
 
-def _only_detached(write: Write) -> bool:
+def _only_detached(write: WriteSyntax) -> bool:
     """Whether nothing but ``.data`` and ``.detach()`` stands between the base and the target."""
     step = write.target
     while step is not None and step is not write.base:

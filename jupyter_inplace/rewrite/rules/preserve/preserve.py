@@ -13,19 +13,19 @@ from jupyter_inplace.rewrite.syntax.code import Code, Item
 from jupyter_inplace.rewrite.syntax.edit import Edit
 from jupyter_inplace.rewrite.syntax.locate import find, statement_at
 from jupyter_inplace.rewrite.syntax.move import backwards_in, top_items
-from jupyter_inplace.rewrite.syntax.write import Proposal, Write
+from jupyter_inplace.rewrite.syntax.write import Proposal, WriteSyntax
 
 __all__ = ["propose", "propose_all"]
 
 _PACKAGE = "jupyter_inplace"
 
 
-def propose(write: Write) -> Iterator[Proposal]:
+def propose(write: WriteSyntax) -> Iterator[Proposal]:
     """The smallest block around save and write, then the statements of the cell, then all up to the last backward."""
     yield from propose_all([write])
 
 
-def propose_all(writes: Sequence[Write]) -> Iterator[Proposal]:
+def propose_all(writes: Sequence[WriteSyntax]) -> Iterator[Proposal]:
     """The same for several writes at once."""
     writes = [write for write in writes if write.verdict in {"breaks", "corrupts"}]
     if not writes:
@@ -46,7 +46,7 @@ def propose_all(writes: Sequence[Write]) -> Iterator[Proposal]:
         yield Proposal("preserve", f"keep what was saved: preserve_saved() around {lines}", tuple(edits), 90 + rank)
 
 
-def _anchors(write: Write) -> Iterator[cst.CSTNode]:
+def _anchors(write: WriteSyntax) -> Iterator[cst.CSTNode]:
     """Where the tensors were saved, and where they are written."""
     yield write.node
     for conflict in write.conflicts:
@@ -70,7 +70,7 @@ def _common(code: Code, anchors: list[cst.CSTNode]) -> tuple[Item, Item] | None:
     return _extent(code, items)
 
 
-def _at_top(code: Code, writes: Sequence[Write], anchors: list[cst.CSTNode]) -> tuple[Item, Item] | None:
+def _at_top(code: Code, writes: Sequence[WriteSyntax], anchors: list[cst.CSTNode]) -> tuple[Item, Item] | None:
     """The same among the statements of the cell itself, calls of functions followed."""
     items = [item for anchor in anchors for item in top_items(code, anchor)]
     sites = [m.site for w in writes for m in w.mutations] + [c.saved_site for w in writes for c in w.conflicts]

@@ -9,12 +9,12 @@ import libcst as cst
 from jupyter_inplace.rewrite.syntax.code import Code, Item
 from jupyter_inplace.rewrite.syntax.move import top_items
 from jupyter_inplace.rewrite.syntax.tensors import dotted, last_name
-from jupyter_inplace.rewrite.syntax.write import Proposal, Write
+from jupyter_inplace.rewrite.syntax.write import Proposal, WriteSyntax
 
 __all__ = ["propose"]
 
 
-def propose(write: Write) -> Iterator[Proposal]:
+def propose(write: WriteSyntax) -> Iterator[Proposal]:
     """Split a summed loss; the addends that exist before the write are differentiated there."""
     code = write.code
     if write.verdict == "rejected":
@@ -31,7 +31,7 @@ def propose(write: Write) -> Iterator[Proposal]:
                     yield from _split(write, item, call, early, rest)
 
 
-def _split(write: Write, item: Item, call: cst.Call, early: list[str], rest: list[str]) -> Iterator[Proposal]:
+def _split(write: WriteSyntax, item: Item, call: cst.Call, early: list[str], rest: list[str]) -> Iterator[Proposal]:
     code = write.code
     assert isinstance(call.func, cst.Attribute)
     first = early[0] if len(early) == 1 else f"({' + '.join(early)})"

@@ -10,12 +10,12 @@ from jupyter_inplace.rewrite.syntax.callers import parameters
 from jupyter_inplace.rewrite.syntax.move import remove, said_outside
 from jupyter_inplace.rewrite.syntax.place import short
 from jupyter_inplace.rewrite.syntax.tensors import dotted, last_name
-from jupyter_inplace.rewrite.syntax.write import Proposal, Write
+from jupyter_inplace.rewrite.syntax.write import Proposal, WriteSyntax
 
 __all__ = ["propose"]
 
 
-def propose(write: Write) -> Iterator[Proposal]:
+def propose(write: WriteSyntax) -> Iterator[Proposal]:
     """The writing statement after, or before, the statement that checkpoints the function."""
     code, small = write.code, write.small
     function = code.function(write.node)

@@ -17,14 +17,14 @@ from jupyter_inplace.rewrite.syntax.move import backwards_in, is_backward, moved
 from jupyter_inplace.rewrite.syntax.place import short
 from jupyter_inplace.rewrite.syntax.saves import saving_nodes
 from jupyter_inplace.rewrite.syntax.tensors import dotted, keyword, last_name
-from jupyter_inplace.rewrite.syntax.write import Proposal, Write
+from jupyter_inplace.rewrite.syntax.write import Proposal, WriteSyntax
 
 __all__ = ["propose"]
 
 _MOST = 4  # places that one statement is moved to
 
 
-def propose(write: Write) -> Iterator[Proposal]:
+def propose(write: WriteSyntax) -> Iterator[Proposal]:
     """The write below each later backward, the one of the harmed task first."""
     if write.verdict == "rejected":
         return
@@ -48,11 +48,11 @@ def propose(write: Write) -> Iterator[Proposal]:
     yield from _carried_out(write)
 
 
-def _is_step(write: Write) -> bool:
+def _is_step(write: WriteSyntax) -> bool:
     return isinstance(write.node, cst.Call) and last_name(write.node.func) == "step"
 
 
-def _levels(write: Write, node: cst.CSTNode, depth: int) -> Iterator[tuple[Item, cst.BaseSmallStatement | None]]:
+def _levels(write: WriteSyntax, node: cst.CSTNode, depth: int) -> Iterator[tuple[Item, cst.BaseSmallStatement | None]]:
     """The statements whose move moves the write: its own, those around it, and the calls of its function."""
     code = write.code
     items = code.items(node)
@@ -66,7 +66,7 @@ def _levels(write: Write, node: cst.CSTNode, depth: int) -> Iterator[tuple[Item,
                 yield from _levels(write, site.call, depth - 1)
 
 
-def _along_the_line(write: Write, item: Item, small: cst.BaseSmallStatement | None) -> Iterator[Proposal]:
+def _along_the_line(write: WriteSyntax, item: Item, small: cst.BaseSmallStatement | None) -> Iterator[Proposal]:
     """``opt.step(); loss.backward()`` turned round on its line."""
     code = write.code
     if small is None or not isinstance(item, cst.SimpleStatementLine):
@@ -79,7 +79,7 @@ def _along_the_line(write: Write, item: Item, small: cst.BaseSmallStatement | No
         yield Proposal("reorder", title, (Edit(start, end, turned),), 12)
 
 
-def _later_backwards(write: Write, item: Item, small: cst.BaseSmallStatement | None) -> list[Item]:
+def _later_backwards(write: WriteSyntax, item: Item, small: cst.BaseSmallStatement | None) -> list[Item]:
     """The later siblings that run a backward and use nothing that the moved statement makes."""
     code = write.code
     moved = small if small is not None and isinstance(item, cst.SimpleStatementLine) else item
@@ -104,7 +104,7 @@ def _covers(code: Code, item: cst.CSTNode, offset: int) -> bool:
     return start <= offset < end
 
 
-def _is_wanted(write: Write, item: Item) -> bool:
+def _is_wanted(write: WriteSyntax, item: Item) -> bool:
     """Whether a statement names a task that the write harms."""
     tasks = {task for m in write.mutations for task in m.tasks} | {task for c in write.conflicts for task in c.tasks}
     text = write.code.get(item)
@@ -116,7 +116,7 @@ def _name(code: Code, item: Item, small: cst.BaseSmallStatement | None) -> str:
     return text.split("\n", maxsplit=1)[0].rstrip(":")
 
 
-def _kept_apart(write: Write, target: Item, edits: tuple[Edit, ...], title: str, rank: int) -> Iterator[Proposal]:
+def _kept_apart(write: WriteSyntax, target: Item, edits: tuple[Edit, ...], title: str, rank: int) -> Iterator[Proposal]:
     """The same move, with the backward's gradients going to the parameters of the optimizers stepped after it alone."""
     code = write.code
     if not isinstance(write.node, cst.Call) or not isinstance(write.node.func, cst.Attribute) or not _is_step(write):
@@ -146,7 +146,7 @@ def _parameters(code: Code, optimizer: str) -> str:
     return f'[{p} for {group} in {optimizer}.param_groups for {p} in {group}["params"]]'
 
 
-def _carried_out(write: Write) -> Iterator[Proposal]:
+def _carried_out(write: WriteSyntax) -> Iterator[Proposal]:
     """``self.opt.step()`` out of a method, and below the backward that the method's caller runs after it."""
     code, small = write.code, write.small
     function = code.function(write.node)
@@ -169,5 +169,5 @@ def _carried_out(write: Write) -> Iterator[Proposal]:
         yield Proposal("reorder", title, tuple(edits), 18 if _is_step(write) else 34)
 
 
-def _later_here(write: Write, item: Item) -> list[Item]:
+def _later_here(write: WriteSyntax, item: Item) -> list[Item]:
     return [other for other in write.code.after(item) if backwards_in(write.code, other)]

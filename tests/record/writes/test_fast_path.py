@@ -13,7 +13,7 @@ from torch import nn
 
 from jupyter_inplace import watch
 from jupyter_inplace.record.dispatch import mode, tripwires
-from jupyter_inplace.record.writes import repeated
+from jupyter_inplace.record.writes import fast_path
 
 pytestmark = pytest.mark.usefixtures("own_record")
 
@@ -408,7 +408,7 @@ def test_the_same_report(program, monkeypatch):
 def test_it_is_taken(program, times, monkeypatch):
     entered = []
     for module in (mode, tripwires):
-        monkeypatch.setattr(module, "enter", lambda *args: (entered.append(args), repeated.enter(*args)))
+        monkeypatch.setattr(module, "enter", lambda *args: (entered.append(args), fast_path.enter(*args)))
     with watch() as report:
         program()
     if times:
@@ -425,7 +425,7 @@ def test_a_fault_of_ours_never_surfaces_in_the_program(part, monkeypatch):
     def fail(*_):
         raise ZeroDivisionError("injected")
 
-    monkeypatch.setattr(repeated, part, fail)
+    monkeypatch.setattr(fast_path, part, fail)
     with watch() as report:
         nothing_follows()
     (row,) = [row for row in report.mutations if row.op == "aten.add_.Tensor"]

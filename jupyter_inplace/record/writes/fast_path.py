@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
     from jupyter_inplace.record.base.schema import Plan
     from jupyter_inplace.record.session import Session
-    from jupyter_inplace.record.write_table import Write
+    from jupyter_inplace.record.write_table import WriteRow
 
 _CALL_IMPL = torch.nn.Module._call_impl.__code__
 
 
-def repeated(session: Session, plan: Plan, args: Any, kwargs: Any) -> list[tuple[Write, int, int]] | None:
+def repeated(session: Session, plan: Plan, args: Any, kwargs: Any) -> list[tuple[WriteRow, int, int]] | None:
     """`_rows`; None where a fault of ours comes between, which never surfaces inside of the program's operation."""
     try:
         return _rows(session, plan, args, kwargs)
@@ -34,15 +34,20 @@ def repeated(session: Session, plan: Plan, args: Any, kwargs: Any) -> list[tuple
         return None
 
 
-def _rows(session: Session, plan: Plan, args: Any, kwargs: Any) -> list[tuple[Write, int, int]] | None:
+def _rows(session: Session, plan: Plan, args: Any, kwargs: Any) -> list[tuple[WriteRow, int, int]] | None:
     """The rows that the writes of an operation, about to happen, have already, each with the storage and the version before it.
 
     None where one is the first of its kind, or where it concerns anything that is followed: what was saved or is about to be,
     leaves, what autograd will not record, aliases, gradients that are unread or kept.
     """
-    if session.muted or session.engine.depth or session.unrecorded.derived.roots or session.shared_results.known:
+    if (
+        session.muted
+        or session.engine.depth
+        or session.untracked_writes.alias_values.roots
+        or session.grad_results.known
+    ):
         return None
-    found: list[tuple[Write, int, int]] = []
+    found: list[tuple[WriteRow, int, int]] = []
     site: Any = None
     module: Any = None
     for t in plan.tensors(args, kwargs):
@@ -63,7 +68,7 @@ def _rows(session: Session, plan: Plan, args: Any, kwargs: Any) -> list[tuple[Wr
     return found
 
 
-def enter(session: Session, plan: Plan, found: list[tuple[Write, int, int]], order: int) -> None:
+def enter(session: Session, plan: Plan, found: list[tuple[WriteRow, int, int]], order: int) -> None:
     """Enter them, now that they have happened. `order` is the moment at which they were about to."""
     try:
         for row, _, version in found:
@@ -98,9 +103,9 @@ def _of_no_concern(session: Session, plan: Plan, t: Any, args: Any, kwargs: Any)
         not storage
         or t.is_inference()
         or storage in session.leaf_storages
-        or storage in session.unread.held
-        or storage in session.kept_gradients.known
-        or (storage in session.unrecorded.by_storage and session.unrecorded.knows(storage))
+        or storage in session.discarded_grads.held
+        or storage in session.grad_aliases.known
+        or (storage in session.untracked_writes.by_storage and session.untracked_writes.knows(storage))
         or session.index.bucket(storage) is not None
         # The operation itself may save what it writes, under another name.
         or not (plan.hidden or len(args) == 1 or _apart(t, storage, args))

@@ -12,7 +12,7 @@ from jupyter_inplace.record.base.geometry import WHOLE, byte_range, view_of
 from jupyter_inplace.record.base.schema import Plan
 from jupyter_inplace.record.saved.saved import Bucket, storages_of
 from jupyter_inplace.record.source import sites
-from jupyter_inplace.record.write_table import Write
+from jupyter_inplace.record.write_table import WriteRow
 from jupyter_inplace.record.writes.prepared import Prepared, flat_storage
 
 if TYPE_CHECKING:
@@ -21,13 +21,15 @@ if TYPE_CHECKING:
 _CALL_IMPL = torch.nn.Module._call_impl.__code__
 
 
-class Entry:
+class WriteEntry:
     """Enters the writes of one session, whatever they concern. The ordinary ones of a loop have a shorter way, `repeated`."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    def row_for(self, op: str, t: torch.Tensor, shape: tuple[int, ...], version: int | None, *, bumps: bool) -> Write:
+    def row_for(
+        self, op: str, t: torch.Tensor, shape: tuple[int, ...], version: int | None, *, bumps: bool
+    ) -> WriteRow:
         """Enter one write that torch did not dispatch."""
         session = self._session
         site, module = sites.find_site_and_module(_CALL_IMPL, 3, session.cell_files)
@@ -69,25 +71,27 @@ class Entry:
                 session.copies.overlapping(bucket, before.span, plan.hidden)
         if not plan.metadata_only:
             if not plan.hidden and (
-                session.unrecorded.any or t.requires_grad or ((base := t._base) is not None and base.requires_grad)
+                session.untracked_writes.any
+                or t.requires_grad
+                or ((base := t._base) is not None and base.requires_grad)
             ):
-                before.cuts = session.unrecorded.before_write(func, t, args, kwargs, session.order + 1)
+                before.cuts = session.untracked_writes.before_write(func, t, args, kwargs, session.order + 1)
                 if not plan.repeatable:
                     for cut in before.cuts:
                         cut.replayable = False
             if not t.is_floating_point():
                 before.integers = session.integers.before_write(t, session.order + 1)
         if (
-            session.kept_gradients.known
+            session.grad_aliases.known
             and keys
-            and session.kept_gradients.held(keys[0]) is not None
+            and session.grad_aliases.held(keys[0]) is not None
             and session.gradient_overwritten is not None
         ):
             before.gradient = private.copy_of(t)
-        if session.shared_results.known:
-            before.shared = session.shared_results.before_write(t)
-        if session.unread.any:
-            before.unread = session.unread.size_of(t)
+        if session.grad_results.known:
+            before.shared = session.grad_results.before_write(t)
+        if session.discarded_grads.any:
+            before.unread = session.discarded_grads.size_of(t)
         if session.gradient_written is not None and session.engine.depth and plan.repeatable:
             before.flat = flat_storage(t)
         return before
@@ -106,7 +110,7 @@ class Entry:
             if before.flat is not None and session.gradient_written is not None:
                 session.gradient_written(row, t, before.flat, func, args, kwargs)
 
-    def _enter(self, plan: Plan, t: torch.Tensor, before: Prepared, site: Any, module: Any) -> Write:
+    def _enter(self, plan: Plan, t: torch.Tensor, before: Prepared, site: Any, module: Any) -> WriteRow:
         session = self._session
         keys, version = before.keys, before.version
         storage = keys[0] if keys else 0
@@ -130,24 +134,24 @@ class Entry:
         for bucket in before.buckets:
             bucket.log(row, session.order, *before.span, before.view)
         if before.cuts:
-            session.unrecorded.enter(before.cuts, row)
+            session.untracked_writes.enter(before.cuts, row)
         if before.gradient is not None and session.gradient_overwritten is not None:
             session.gradient_overwritten(t, row, before.gradient)
         if before.shared is not None:
-            session.shared_results.written(t, before.shared, row, session.order)
+            session.grad_results.written(t, before.shared, row, session.order)
         if before.unread is not None:
-            session.unread.zeroed(storage, before.unread, row)
+            session.discarded_grads.zeroed(storage, before.unread, row)
         if before.integers is not None:
             session.integers.enter(before.integers, storage, row)
         if storage in session.leaf_storages or (t.requires_grad and _is_leaf(t)):
             self.note_leaf(row, storage)
-            if session.unread.cleared:
-                session.unread.updated(storage)
+            if session.discarded_grads.cleared:
+                session.discarded_grads.updated(storage)
         elif row.count == 1 and before.concerns_nothing:
             session.table.share(row, plan.name, site, id(module))
         return row
 
-    def note_leaf(self, row: Write, storage: int) -> None:
+    def note_leaf(self, row: WriteRow, storage: int) -> None:
         session = self._session
         session.leaf_storages.add(storage)
         session.last_leaf_write = private.peek_sequence_nr()

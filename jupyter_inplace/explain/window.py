@@ -90,10 +90,10 @@ class Window:
         analyst.new_window()
         session.before_backward, session.after_failure = analyst.before_backward, analyst.after_failure
         session.after_backward = analyst.after_backward
-        session.gradient_overwritten = functools.partial(analyst.gradient_overwritten, session)
+        session.grad_aliases.overwritten = functools.partial(analyst.gradient_overwritten, session)
         source = cell.source if cell is not None else _file_source(frame)
         session.grad_aliases.wanted = mentions_grad(source)
-        session.untracked_writes.alias_values.wanted = writes_through_aliases(source)
+        session.alias_values.wanted = writes_through_aliases(source)
         message.explain = analyst.word
         window.start = session.open_window()
         window.started = session.seconds()
@@ -153,7 +153,7 @@ class Window:
 
     def _compare_exports(self) -> None:
         session = self.session
-        if session.exported_memory.any:
+        if session.exported_memory.reads:
             try:
                 with quiet(session):
                     session.exported_memory.compare(None)

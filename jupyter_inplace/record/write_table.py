@@ -60,6 +60,17 @@ class WriteRow:
         self.thread: str | None = None  # the name of another thread than the watched one
         self.bracket: Any = None  # of an external write, whose own site nobody saw
 
+    def describe(self, t: Any, shape: tuple[int, ...], version: int | None) -> None:
+        """The first write of the row: what the tensor was before it."""
+        self.shape, self.dtype, self.device = shape, str(t.dtype).removeprefix("torch."), str(t.device)
+        self.version_before = self.version_after = version
+
+    def happened(self, order: int, version: int | None, *, bumps: bool) -> None:
+        """One more write, at a moment of program order; `version` is the counter before it."""
+        self.count += 1
+        self.last = order
+        self.version_after = None if version is None else version + bumps
+
     def changed_leaf(self, sequence: int) -> None:
         """Note that a leaf changed when the next node was to get `sequence`; the newest ones are kept."""
         if not self.sequences or self.sequences[-1] != sequence:
@@ -69,7 +80,7 @@ class WriteRow:
 
 
 class WriteTable:
-    """All rows of a session, found again by (site, operation, storage)."""
+    """All rows of a trace, found again by (site, operation, storage)."""
 
     _STORAGES_PER_SITE = 256
     # Rows of a place, after which a further one is taken to be that of a temporary: in the program's own loops, in a module.

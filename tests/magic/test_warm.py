@@ -20,7 +20,7 @@ assert len(before) == 2
 shell.run_cell("import sys")
 shell.run_cell(
     "%%autograd_watch --no-verify\\nbegan = set(sys.modules)\\n"
-    "from jupyter_inplace.record.base.patching import session_here; wired = session_here().stack.wired"
+    "from jupyter_inplace.record.here import trace_here; wired = trace_here().stack.wired"
 )
 assert shell.user_ns["wired"]
 new = [name for name in shell.user_ns["began"] - NAMES if name.startswith("jupyter_inplace")]

@@ -30,11 +30,11 @@ from jupyter_inplace.explain.graph.repair import Repair
 from jupyter_inplace.explain.graph.split import RootPart, split
 from jupyter_inplace.explain.names.names import Names, namespaces, user_frame
 from jupyter_inplace.explain.names.root_names import root_name
-from jupyter_inplace.record.backward.engine import Backward
+from jupyter_inplace.record.backward.call import Backward
 from jupyter_inplace.record.base import torch_private as private
 from jupyter_inplace.record.channels.integers import IntegerWrite
 from jupyter_inplace.record.dispatch.other_modes import COMPILED
-from jupyter_inplace.record.saved import hooks
+from jupyter_inplace.record.saved.reading import set_reading
 from jupyter_inplace.record.saved.saved import Saved
 from jupyter_inplace.record.session import Session
 
@@ -70,7 +70,7 @@ class Analyst:
         if call.nested or call.transformed:
             call.facts = BackwardFacts([], call.order, call.site, call.time)
             return
-        if session.exported_memory.any:
+        if session.exported_memory.reads:
             with quiet(session):
                 session.exported_memory.compare(call.site)
         touched = session.index.touched_live()
@@ -81,7 +81,7 @@ class Analyst:
         often = calls >= (_LOST_CALLS if call.site in session.discarded_grads.sites else _NAMED_CALLS)
         suspect = suspect or bool(session.discarded_grads.cleared) or not often
         gradients = session.grad_aliases.wanted
-        python = call.python and (calls < _NAMED_CALLS or session.python.wrote)
+        python = call.python and (calls < _NAMED_CALLS or session.backward_writes.wrote)
         if not suspect and not mixed and not python and not gradients and not self.always:
             self._fold(call, names)
             return
@@ -154,11 +154,11 @@ class Analyst:
         graph = Graph(node for (node, _), _, _ in starts)
         # What another graph holds (that of a cell that raised, say) is none of this call's concern.
         touched = [saved for saved in touched if graph.may_hold(saved.sequence)]
-        reading = hooks.set_reading(ReferenceReading())
+        reading = set_reading(ReferenceReading())
         try:
             parts = self._parts(graph, starts, names, call, given)
         finally:
-            hooks.set_reading(reading)
+            set_reading(reading)
         facts = BackwardFacts(list(dict.fromkeys(task for task, _ in parts)), call.order, call.site, call.time)
         for (node, _), _, _ in starts:
             facts.root_keys.add((type(node).__name__, node._sequence_nr()))
@@ -179,7 +179,7 @@ class Analyst:
         groups: dict[Edge, dict[Node, int]] = {}
         if mixed or self.always:
             facts.mixes, groups = find_mixes(session, graph, parts, targets)
-        lost = severed.find(graph, session.detached.all()) if session.detached.any else []
+        lost = severed.find(graph, session.detached.all()) if session.detached.reads else []
         # Where gradients were cleared unread before, those of several tasks are a sum: here it is taken apart.
         wanted = self.always or (call.site in session.discarded_grads.sites and not often)
         if not self.never and (touched or wanted or groups or repair or integers or lost) and not call.batched:
@@ -234,7 +234,7 @@ class Analyst:
         facts: BackwardFacts,
     ) -> None:
         """Where the engine will run Python of the user's: find the gradients that it could change for others."""
-        session.gradient_written = None
+        session.backward_writes.tell(None)
         if not call.python or self.never or call.frame is None or call.batched:
             return
         if not graph.python_nodes and not session.engine.hooks_since():
@@ -242,7 +242,7 @@ class Analyst:
         starts = [(edge, grad) for edge, grad, _ in _starts(call)]
         found = InFlight(session, graph, starts, parts, targets, facts)
         if found.any:
-            session.gradient_written = found.wrote
+            session.backward_writes.tell(found.wrote)
 
     def _parts(
         self,

@@ -27,8 +27,8 @@ from jupyter_inplace.explain.graph.split import RootPart
 from jupyter_inplace.explain.names.names import Names
 from jupyter_inplace.record.base.geometry import shared_bytes, view_of
 from jupyter_inplace.record.base.torch_private import Unfollowed, storage_id, without_grad
+from jupyter_inplace.record.channels.checkpoints import CheckpointRegion
 from jupyter_inplace.record.channels.integers import IntegerWrite
-from jupyter_inplace.record.saved.checkpoints import CheckpointRegion
 from jupyter_inplace.record.saved.saved import Saved
 from jupyter_inplace.record.session import Session
 
@@ -70,7 +70,7 @@ class Damage:
         self.repair, self.meant = repair, meant or graph
         self.integers: dict[Saved, list[IntegerWrite]] = {}
         self.regions: list[tuple[Any, CheckpointRegion]] = []
-        self.reading = BothReadings(session.python.kept)
+        self.reading = BothReadings(session.custom_functions.kept)
         # Gradients by (task, leaf): with saved tensors as the forward wrote them, with them as they are now, and with every
         # write recorded as well.
         self.untouched: dict[tuple[str, str], torch.Tensor | None] = {}
@@ -184,7 +184,7 @@ class Damage:
 
     def _pull_recorded(self, facts: BackwardFacts) -> None:
         assert self.repair is not None
-        reading = ReferenceReading(self.session.python.kept)
+        reading = ReferenceReading(self.session.custom_functions.kept)
         reading.again = self._again
         for task, part in self.parts:
             if task in self.missing:

@@ -17,7 +17,8 @@ from jupyter_inplace.explain.backward.facts import BackwardFacts, ConflictFact, 
 from jupyter_inplace.explain.graph.graph import Graph, Node, is_leaf_node, saved_slots
 from jupyter_inplace.explain.names.names import Names
 from jupyter_inplace.record.base.geometry import byte_range
-from jupyter_inplace.record.saved.saved import Saved, storages_of
+from jupyter_inplace.record.base.memory import storages_of
+from jupyter_inplace.record.saved.saved import Saved
 from jupyter_inplace.record.session import Session
 
 

@@ -65,7 +65,7 @@ class InFlight:
         self._turns: dict[Node, int] = {}
         self._reference: dict[tuple[str, str], torch.Tensor | None] = {}
         self._as_run: dict[tuple[str, str], torch.Tensor | None] = {}
-        self._reading = ReferenceReading(session.python.kept)
+        self._reading = ReferenceReading(session.custom_functions.kept)
         self._as_before = private.dispatch_as_now()
         try:
             self._find(starts, parts)
@@ -126,7 +126,7 @@ class InFlight:
 
     def wrote(self, write: Any, t: torch.Tensor, before: torch.Tensor, func: Any, args: Any, kwargs: Any) -> None:
         """A hook or a custom backward changed `t`, whose whole storage held `before` (flat)."""
-        self._session.python.wrote = True
+        self._session.backward_writes.wrote = True
         known = len(self._facts.cuts)
         # Seen is the write below autograd. A checkpointed function that is recomputed on the way has to be recorded as ever.
         with quiet(self._session), self._as_before():
@@ -137,7 +137,7 @@ class InFlight:
     def _wrote(self, write: Any, t: torch.Tensor, before: torch.Tensor, func: Any, args: Any, kwargs: Any) -> None:
         view = view_of(t)
         current = private.current_autograd_node()
-        if view is None or current not in self._turns or self._session.python.made_here(t):
+        if view is None or current not in self._turns or self._session.backward_writes.made_here(t):
             return
         variable = getattr(current, "variable", None)
         if variable is not None and variable.grad is not None and storage_id(variable.grad) == storage_id(t):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from jupyter_inplace.explain.backward.facts import BackwardFacts, ConflictFact, GradientFact
 from jupyter_inplace.explain.graph import numbers
 from jupyter_inplace.explain.graph.graph import Graph, Node, saved_slots
-from jupyter_inplace.record.saved.checkpoints import CheckpointRegion
+from jupyter_inplace.record.channels.checkpoints import CheckpointRegion
 from jupyter_inplace.record.saved.saved import Saved
 from jupyter_inplace.record.session import Session
 

@@ -13,7 +13,7 @@ from jupyter_inplace.explain.backward.facts import BackwardFacts, CutFact, Gradi
 from jupyter_inplace.explain.graph.graph import Graph, Node, is_leaf_node
 from jupyter_inplace.explain.graph.pull import Edge
 from jupyter_inplace.explain.graph.split import RootPart
-from jupyter_inplace.record.backward.engine import Backward
+from jupyter_inplace.record.backward.call import Backward
 from jupyter_inplace.record.base.torch_private import storage_id
 from jupyter_inplace.record.channels.discarded_grads import Cleared, Given
 from jupyter_inplace.record.session import Session
@@ -47,7 +47,7 @@ def begins(
         or call.batched
         or unread.retained
         or session.exported_memory.policy != "exported"  # else nobody knows what reads memory from outside
-        or session.hooks.others
+        or session.other_hooks
         or session.engine.hooks_since()
     ):
         return

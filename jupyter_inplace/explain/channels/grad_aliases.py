@@ -14,7 +14,7 @@ from jupyter_inplace.explain.backward.facts import BackwardFacts, CutFact, Gradi
 from jupyter_inplace.explain.graph import numbers
 from jupyter_inplace.explain.graph.graph import Graph
 from jupyter_inplace.explain.names.names import Names
-from jupyter_inplace.record.backward.engine import Backward
+from jupyter_inplace.record.backward.call import Backward
 from jupyter_inplace.record.base import torch_private as private
 from jupyter_inplace.record.channels.grad_aliases import GradAlias, KnownGrad
 from jupyter_inplace.record.session import Session
@@ -66,7 +66,7 @@ def after_backward(session: Session, leaves: list[tuple[str, Any]], tasks: list[
             storage = private.storage_id(grad)
             before = gradients.held(storage)
             earlier = before.tasks if before is not None else []
-            gradients.known[storage] = KnownGrad(name, list(dict.fromkeys([*earlier, *tasks])), grad)
+            gradients.know(storage, KnownGrad(name, list(dict.fromkeys([*earlier, *tasks])), grad))
 
 
 def after_write(

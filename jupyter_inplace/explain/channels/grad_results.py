@@ -15,7 +15,7 @@ from jupyter_inplace.explain.backward.damage import quiet
 from jupyter_inplace.explain.backward.facts import BackwardFacts, CutFact, GradientFact
 from jupyter_inplace.explain.graph import numbers
 from jupyter_inplace.explain.names.names import Names
-from jupyter_inplace.record.backward.engine import Backward
+from jupyter_inplace.record.backward.call import Backward
 from jupyter_inplace.record.base.geometry import View, shared_bytes, view_of
 from jupyter_inplace.record.base.torch_private import storage_id
 from jupyter_inplace.record.channels.grad_results import GradResult, WrittenResult

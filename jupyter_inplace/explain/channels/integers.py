@@ -15,8 +15,9 @@ from jupyter_inplace.explain.graph import numbers
 from jupyter_inplace.explain.graph.pull import pull
 from jupyter_inplace.explain.graph.reading import CannotPullError, ReferenceReading
 from jupyter_inplace.record.base.geometry import View, view_of
+from jupyter_inplace.record.base.memory import storages_of
 from jupyter_inplace.record.channels.integers import IntegerWrite
-from jupyter_inplace.record.saved.saved import Saved, storages_of
+from jupyter_inplace.record.saved.saved import Saved
 from jupyter_inplace.record.session import Session
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from jupyter_inplace.explain.graph.reading import BothReadings, CannotPullError,
 from jupyter_inplace.explain.graph.undo import undoing
 from jupyter_inplace.record.base.nodes import is_python_node
 from jupyter_inplace.record.base.torch_private import without_grad
-from jupyter_inplace.record.saved import hooks
+from jupyter_inplace.record.saved.reading import set_reading
 
 Edge = tuple[Node, int]
 
@@ -68,12 +68,12 @@ def pull_both(
 
 
 def _run(walk: _Walk, starts: list[tuple[Edge, torch.Tensor | None]]) -> None:
-    before = hooks.set_reading(walk.reading)
+    before = set_reading(walk.reading)
     try:
         with without_grad():
             walk.run(starts)
     finally:
-        hooks.set_reading(before)
+        set_reading(before)
         walk.reading.node = None
 
 

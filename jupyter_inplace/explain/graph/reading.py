@@ -11,9 +11,9 @@ import torch
 from jupyter_inplace.explain.graph import numbers
 from jupyter_inplace.explain.graph.graph import Node
 from jupyter_inplace.explain.graph.held import holding
+from jupyter_inplace.record.base.memory import is_gone
 from jupyter_inplace.record.base.nodes import is_python_node
-from jupyter_inplace.record.saved import hooks
-from jupyter_inplace.record.saved.freed import is_gone
+from jupyter_inplace.record.saved.reading import Reading
 from jupyter_inplace.record.saved.saved import Saved
 
 
@@ -23,7 +23,7 @@ class CannotPullError(Exception):
     node: Node = None
 
 
-class ReferenceReading(hooks.Reading):
+class ReferenceReading(Reading):
     """Saved tensors as the forward wrote them; also notes which node read which."""
 
     def __init__(self, kept: Mapping[Any, list[Any]] | None = None) -> None:

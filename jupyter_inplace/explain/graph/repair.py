@@ -19,7 +19,7 @@ from jupyter_inplace.explain.graph.reading import CannotPullError
 from jupyter_inplace.record.channels import untracked_writes as unrecorded
 from jupyter_inplace.record.channels.alias_values import AliasPart
 from jupyter_inplace.record.channels.untracked_writes import Cut
-from jupyter_inplace.record.saved import hooks
+from jupyter_inplace.record.saved.reading import set_reading
 
 
 class WriteNode:
@@ -176,7 +176,7 @@ def _replay(cut: Cut, grad: torch.Tensor, operands: list[Any]) -> tuple[torch.Te
         raise CannotPullError(f"the write {cut.write.op} went through a view of another type")
     ends = [view.byte_range[1] // view.itemsize for view in (whole, part)]
     size, device = max(ends), grad.device
-    reading = hooks.set_reading(None)
+    reading = set_reading(None)
     try:
         with torch.enable_grad():
             old = torch.zeros(whole.shape, dtype=grad.dtype, device=device, requires_grad=True)
@@ -229,4 +229,4 @@ def _replay(cut: Cut, grad: torch.Tensor, operands: list[Any]) -> tuple[torch.Te
             f"the write {cut.write.op} could not be replayed with its derivative: {str(error).splitlines()[0]}"
         ) from None
     finally:
-        hooks.set_reading(reading)
+        set_reading(reading)

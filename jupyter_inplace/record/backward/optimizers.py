@@ -13,24 +13,25 @@ from torch.optim import optimizer as _optimizer
 
 from jupyter_inplace.record.base import torch_private as private
 from jupyter_inplace.record.base.geometry import byte_range, view_of
-from jupyter_inplace.record.base.patching import session_here
+from jupyter_inplace.record.channels.discarded_grads import DiscardedGrads
+from jupyter_inplace.record.here import part_here
+from jupyter_inplace.record.saved.copies import Copies
 from jupyter_inplace.record.source import sites
+from jupyter_inplace.record.trace import Trace
 
 if TYPE_CHECKING:
     import torch
 
-    from jupyter_inplace.record.dispatch.stack import Place
-    from jupyter_inplace.record.session import Session
     from jupyter_inplace.record.write_table import WriteRow
 
 
 class OptimizerHooks:
     """Brackets steps with the public global hooks and enters one row of writes per step."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, trace: Trace, copies: Copies, discarded_grads: DiscardedGrads) -> None:
+        self._trace, self._copies, self._discarded_grads = trace, copies, discarded_grads
         self._handles: list[Any] = []
-        self.place: Place | None = None  # where the mode belongs, while it is lifted
+        self.place: Any = None  # where the mode belongs, while it is lifted
 
     def install(self) -> None:
         self._handles = [
@@ -42,18 +43,19 @@ class OptimizerHooks:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        self.place = None
+        self.place = self._trace.unfinished = None
 
     def end_step(self) -> None:
-        """Put the mode back. A step that raised never reaches its post hook: the next event of the session calls this."""
+        """Put the mode back. A step that raised never reaches its post hook: the next event of the trace calls this."""
         if self.place is not None:
             place, self.place = self.place, None
-            if self._session.installed:
-                self._session.stack.put_back(place)
+            self._trace.unfinished = None
+            if self._trace.installed:
+                self._trace.stack.put_back(place)
 
     def before(self, optimizer: Any, args: Any, kwargs: Any) -> None:
-        session = self._session
-        if session.muted or not session.installed:
+        trace = self._trace
+        if trace.muted or not trace.installed:
             return
         self.end_step()
         try:
@@ -62,27 +64,28 @@ class OptimizerHooks:
                 return
             with private.Unfollowed():
                 self._enter(optimizer)
-            self.place = session.stack.lift()
+            self.place = trace.stack.lift()
+            trace.unfinished = None if self.place is None else self.end_step
         except Exception as fault:
-            session.fault(fault)
+            trace.fault(fault)
 
     def _enter(self, optimizer: Any) -> None:
-        session = self._session
-        site = sites.find_site(2, session.cell_files)
-        session.order = order = session.order + 1
+        trace = self._trace
+        site = sites.find_site(2, trace.cell_files)
+        trace.order = order = trace.order + 1
         op = f"{type(optimizer).__name__}.step"
-        row = session.table.row(op, site, None, id(optimizer), 0, session.seconds(), order)
+        row = trace.row(op, site, None, 0, key=id(optimizer))
         if not row.count:
             self._describe(row, optimizer)
         row.count += 1
         row.last = order
-        session.last_leaf_write = sequence = private.peek_sequence_nr()
+        trace.last_leaf_write = sequence = private.peek_sequence_nr()
         row.changed_leaf(sequence)
         if row.version_after is not None and not any(group.get("fused") for group in optimizer.param_groups):
             row.version_after += 1
-        session.discarded_grads.stepping(optimizer)
+        self._discarded_grads.stepping(optimizer)
         # The parameters are gone through only where somebody could still read what they held.
-        if session.index.any_alive():
+        if trace.index.any_alive():
             for group in optimizer.param_groups:
                 for p in group["params"]:
                     if p.grad is not None:
@@ -93,29 +96,28 @@ class OptimizerHooks:
         row.optimizer, row.leaf = weakref.ref(optimizer), True
         for group in optimizer.param_groups:
             for p in group["params"]:
-                self._session.leaf_storages.add(private.storage_id(p))
+                self._trace.leaf_storages.add(private.storage_id(p))
                 if p.grad is None or row.dtype:
                     continue
-                row.shape, row.dtype, row.device = tuple(p.shape), str(p.dtype).removeprefix("torch."), str(p.device)
-                row.version_before = row.version_after = private.version(p)
+                row.describe(p, tuple(p.shape), private.version(p))
 
     def _overwrite(self, row: WriteRow, p: torch.Tensor) -> None:
-        session = self._session
+        trace = self._trace
         storage = private.storage_id(p)
-        bucket = session.index.bucket(storage)
+        bucket = trace.index.bucket(storage)
         if bucket is not None:
             span = byte_range(p)
-            session.copies.on_write(storage, span, None)
-            bucket.log(row, session.order, *span, view_of(p))
+            self._copies.on_write(storage, span, None)
+            bucket.log(row, trace.order, *span, view_of(p))
 
 
 def _before_step(optimizer: Any, args: Any, kwargs: Any) -> None:
-    session = session_here()
-    if session is not None:
-        session.optimizers.before(optimizer, args, kwargs)
+    hooks = part_here(OptimizerHooks)
+    if hooks is not None:
+        hooks.before(optimizer, args, kwargs)
 
 
 def _after_step(*_: Any) -> None:
-    session = session_here()
-    if session is not None:
-        session.optimizers.end_step()
+    hooks = part_here(OptimizerHooks)
+    if hooks is not None:
+        hooks.end_step()

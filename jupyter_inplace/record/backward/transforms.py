@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jupyter_inplace.record.base import torch_private as private
-from jupyter_inplace.record.base.patching import Replacement, session_here
-
-if TYPE_CHECKING:
-    from jupyter_inplace.record.session import Session
+from jupyter_inplace.record.base.patching import Held, Replacement
+from jupyter_inplace.record.here import part_here
+from jupyter_inplace.record.saved.hooks import SavedTensorHooks
+from jupyter_inplace.record.trace import Trace
 
 REASON = "transform"
 
@@ -19,24 +19,22 @@ class TransformPatch:
     Not `torch.autograd.graph.disable_saved_tensors_hooks` itself, which torch.compile recognises by identity.
     """
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self._held: list[Replacement] = []
+    def __init__(self, trace: Trace, hooks: SavedTensorHooks) -> None:
+        self._trace, self._hooks = trace, hooks
+        self._replaced = Held()
 
     def install(self) -> None:
-        self._held = [replacement for replacement in _REPLACEMENTS if replacement.acquire()]
+        self._replaced.acquire(_REPLACEMENTS)
 
     def remove(self) -> None:
-        for replacement in self._held:
-            replacement.release()
-        self._held.clear()
+        self._replaced.release()
 
     def forbid(self, original: Any, args: Any, kwargs: Any) -> Any:
         # Where the program has hooks of its own in force torch refuses, with ours away as it does unwatched, and allows them again.
-        self._session.hooks.suspend(REASON)
-        self._session.stack.attend()
+        self._hooks.suspend(REASON)
+        self._trace.stack.attend()
         out = original(*args, **kwargs)
-        self._session.blind_spots.setdefault(
+        self._trace.blind_spots.setdefault(
             "torch refuses saved-tensor hooks inside of transforms (torch.func): what was saved there could not be watched"
         )
         return out
@@ -45,25 +43,25 @@ class TransformPatch:
         try:
             return original(*args, **kwargs)
         finally:
-            self._session.hooks.resume(REASON)
+            self._hooks.resume(REASON)
 
 
 def _forbidding(original: Any) -> Any:
     def _saved_tensors_hooks_disable(*args: Any, **kwargs: Any) -> Any:
-        session = session_here()
-        if session is None:
+        transforms = part_here(TransformPatch)
+        if transforms is None:
             return original(*args, **kwargs)
-        return session.transforms.forbid(original, args, kwargs)
+        return transforms.forbid(original, args, kwargs)
 
     return _saved_tensors_hooks_disable
 
 
 def _allowing(original: Any) -> Any:
     def _saved_tensors_hooks_enable(*args: Any, **kwargs: Any) -> Any:
-        session = session_here()
-        if session is None:
+        transforms = part_here(TransformPatch)
+        if transforms is None:
             return original(*args, **kwargs)
-        return session.transforms.allow(original, args, kwargs)
+        return transforms.allow(original, args, kwargs)
 
     return _saved_tensors_hooks_enable
 

@@ -1,41 +1,16 @@
-"""Functions of torch's that are replaced while a watch is open, and the session in force on each thread.
+"""Functions of torch that are replaced while a watch is open.
 
-torch's functions belong to the process, a watch to its thread. So a replacement asks which session is in force on the
-thread that calls it, and does nothing of its own where there is none. Several threads may be watched at once and end in any
-order, and somebody else may wrap a wrapper of ours meanwhile: each is put in when the first session needs it, steps aside
-when the last one is over, and is taken out only where it still stands on top.
+Several threads may be watched at once and end in any order, and somebody else may wrap a wrapper of ours meanwhile: each is put in when
+the first trace needs it, steps aside when the last one is over, and is taken out only where it still stands on top.
 """
 
 from __future__ import annotations
 
 import threading
-import types
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
-
-from torch.overrides import has_torch_function_unary
-
-if TYPE_CHECKING:
-    from jupyter_inplace.record.session import Session
+from collections.abc import Callable, Iterable
+from typing import Any
 
 _lock = threading.RLock()
-
-
-class _Here(threading.local):
-    session: Session | None = None  # in the class: a look-up with a default takes six times as long
-
-
-_here = _Here()
-
-
-def session_here() -> Session | None:
-    """The session in force on this thread."""
-    return _here.session
-
-
-def set_session_here(session: Session | None) -> None:
-    """Put a session in force on this thread, or none."""
-    _here.session = session
 
 
 class Replacement:
@@ -74,44 +49,26 @@ class Replacement:
                 self._original = self._wrapper = None
 
 
-class StandIn:
-    """Tells the session in force of each call of a method of tensors, and passes for the method: it is equal to it, and has its names.
+class Held:
+    """The replacements that one part has put in."""
 
-    Where tensor classes or function modes follow functions, torch hands them this one, which stands where torch looks the method
-    up. They are asked first; told is what they call at last.
+    def __init__(self) -> None:
+        self._all: list[Replacement] = []
 
-    :param told: called with (session, original, tensor, ...) in place of the method.
-    """
+    def acquire(self, replacements: Iterable[Replacement]) -> bool:
+        """Put them in; False if torch lacks what one of them replaces."""
+        wanted = list(replacements)
+        self._all = [replacement for replacement in wanted if replacement.acquire()]
+        return len(self._all) == len(wanted)
 
-    def __init__(self, original: Any, told: Callable[..., Any]) -> None:
-        self._original, self._told = original, told
+    def release(self) -> None:
+        """Take them out."""
+        held, self._all = self._all, []
+        for replacement in held:
+            replacement.release()
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        __tracebackhide__ = True
-        session = session_here()
-        tensor = args[0] if args else kwargs.get("input")
-        if session is None or has_torch_function_unary(tensor):
-            return self._original(*args, **kwargs)
-        return self._told(session, self._original, *args, **kwargs)
-
-    def __get__(self, tensor: Any, owner: Any = None) -> Any:
-        return self if tensor is None else types.MethodType(self, tensor)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._original, name)
-
-    def __eq__(self, other: object) -> bool:
-        return self is other or bool(self._original == other)
-
-    def __hash__(self) -> int:
-        return hash(self._original)
-
-    def __repr__(self) -> str:
-        return repr(self._original)
-
-    @property  # type: ignore[misc]
-    def __class__(self) -> Any:
-        return type(self._original)
+    def __bool__(self) -> bool:
+        return bool(self._all)
 
 
 class StandInProperty(property):

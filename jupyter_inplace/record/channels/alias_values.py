@@ -14,7 +14,10 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from jupyter_inplace.record.base import torch_private as private
 from jupyter_inplace.record.base.geometry import View, view_of
-from jupyter_inplace.record.saved.freed import underlying_storage
+from jupyter_inplace.record.base.memory import underlying_storage
+from jupyter_inplace.record.base.schema import Plan
+from jupyter_inplace.record.channels.channel import Channel, Operation
+from jupyter_inplace.record.trace import Trace
 
 _STORAGES = 64
 _MAX_BYTES = 16 << 20  # of one tensor that is kept; a larger one ends the chain
@@ -80,29 +83,41 @@ def _is_view(func: Any) -> bool:
     return known
 
 
-class AliasValues:
+class AliasValues(Channel):
     """The aliased non-leaves' storages, and what was worked out of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, trace: Trace) -> None:
+        self._trace = trace
         self.wanted = False  # whether the source under watch writes through aliases at all
         self.roots: dict[int, StorageWeakRef] = {}  # by storage
         self._made: dict[int, tuple[StorageWeakRef, AliasStep]] = {}
 
     @property
-    def any(self) -> bool:
+    def follows(self) -> bool:
         return bool(self.roots)
 
-    def watch(self, t: torch.Tensor) -> bool:
-        """`t` is a non-leaf that gets an unconnected alias. Returns whether operations have to be looked at from now on."""
+    @property
+    def reads(self) -> bool:
+        return bool(self.roots)
+
+    def concerns(self, storage: int) -> bool:  # noqa: ARG002 - any write may be to what was worked out
+        return bool(self.roots)
+
+    def watch(self, t: torch.Tensor) -> None:
+        """`t` is a non-leaf that gets an unconnected alias."""
         if not self.wanted or t.numel() < 2 or t.layout is not torch.strided:
-            return False
+            return
         self.roots[private.storage_id(t)] = StorageWeakRef(underlying_storage(t))
         if len(self.roots) > _STORAGES:
             del self.roots[next(iter(self.roots))]
-        return True
+        self._trace.follow(self)
+        self._trace.attend(self)
 
-    def read(self, func: Any, args: Any, kwargs: Any) -> AliasStep | None:
-        """An operation is about to run: what it is to be remembered by, where it reads such memory and makes no node."""
+    def read(self, operation: Operation) -> AliasStep | None:
+        """What an operation is to be remembered by, if it reads such memory and makes no node."""
+        func, args, kwargs = operation.func, operation.args, operation.kwargs
+        if self._trace.muted or isinstance(operation.plan, Plan):
+            return None
         parts: list[AliasPart] = []
         if not any(self._knows(value) for value in (*args, *kwargs.values())):
             return None
@@ -172,6 +187,9 @@ class AliasValues:
     def written(self, storage: int) -> None:
         """Memory that was worked out is written: it holds something else now."""
         self._made.pop(storage, None)
+
+    def graph_freed(self, sequence: int) -> None:  # noqa: ARG002
+        self.clear()
 
     def clear(self) -> None:
         self.roots.clear()

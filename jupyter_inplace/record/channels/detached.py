@@ -13,7 +13,9 @@ import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from jupyter_inplace.record.base import torch_private as private
-from jupyter_inplace.record.saved.freed import underlying_storage
+from jupyter_inplace.record.base.memory import underlying_storage
+from jupyter_inplace.record.channels.channel import Channel, Operation
+from jupyter_inplace.record.trace import Trace
 
 _KEPT = 256  # storages
 
@@ -28,15 +30,16 @@ class Detachment:
         self.readers: set[int] = set()  # numbers of the nodes that read its value
 
 
-class DetachedTensors:
+class DetachedTensors(Channel):
     """The tensors taken off their graphs, by the storages that hold their values."""
 
-    def __init__(self) -> None:
+    def __init__(self, trace: Trace) -> None:
+        self._trace = trace
         self._by_storage: dict[int, tuple[StorageWeakRef, tuple[Detachment, ...]]] = {}
         self._all: list[Detachment] = []
 
     @property
-    def any(self) -> bool:
+    def reads(self) -> bool:
         return bool(self._by_storage)
 
     def cut(self, tensor: torch.Tensor, identity: Any, write: Any) -> None:
@@ -46,6 +49,7 @@ class DetachedTensors:
             self._all.append(severance)
             del self._all[:-_KEPT]
             self._hold(tensor, storage, (severance,))
+        self._trace.attend(self)
 
     def _hold(self, tensor: torch.Tensor, storage: int, severances: tuple[Detachment, ...]) -> None:
         self._by_storage.pop(storage, None)
@@ -53,15 +57,17 @@ class DetachedTensors:
         if len(self._by_storage) > _KEPT:
             del self._by_storage[next(iter(self._by_storage))]
 
-    def read(self, args: Any) -> tuple[Detachment, ...]:
-        """An operation is about to run. Returns whose values its outputs will carry on without a node."""
+    def read(self, operation: Operation) -> tuple[Detachment, ...] | None:
+        """Returns whose values the operation's outputs will carry on without a node."""
+        if self._trace.muted or self._trace.depth:
+            return None
         found: dict[Detachment, None] = {}
-        if not self._look(args, found) or not found:
-            return tuple(found)
+        if not self._look(operation.args, found) or not found:
+            return tuple(found) or None
         number = private.peek_sequence_nr() - 1
         for severance in found:
             severance.readers.add(number)
-        return ()
+        return None
 
     def _look(self, args: Any, found: dict[Detachment, None]) -> bool:
         """Collect the severed tensors among `args`; whether the operation makes a node."""

@@ -15,19 +15,21 @@ Nothing here holds a tensor of the program's; operations are looked at only betw
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from jupyter_inplace.record.base import torch_private as private
-from jupyter_inplace.record.channels.attributes import ASSIGNED
-from jupyter_inplace.record.saved.freed import underlying_storage
+from jupyter_inplace.record.base.memory import underlying_storage
+from jupyter_inplace.record.base.patching import Held, Replacement, StandInProperty
+from jupyter_inplace.record.channels.channel import Channel, Operation
+from jupyter_inplace.record.channels.exported_memory import ExportedMemory
+from jupyter_inplace.record.here import StandIn, part_here
 from jupyter_inplace.record.source import sites
+from jupyter_inplace.record.trace import Trace
 from jupyter_inplace.record.write_table import WriteRow
-
-if TYPE_CHECKING:
-    from jupyter_inplace.record.session import Session
+from jupyter_inplace.record.writes.pending import PendingWrite
 
 _KEPT = 64
 _MAX_LOOKS = 20_000  # operations that are looked at while a gradient is unread; past them it counts as read
@@ -69,11 +71,13 @@ class Given:
         self.alone = True  # whether its gradients were added to no others
 
 
-class DiscardedGrads:
-    """The backwards of a session whose gradients are unread, those cleared unread, and what was lost by that."""
+class DiscardedGrads(Channel):
+    """The backwards of a trace whose gradients are unread, those cleared unread, and what was lost by that."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, trace: Trace) -> None:
+        self._trace = trace
+        self._exported = trace.part(ExportedMemory)
+        self._replaced = Held()
         self.held: dict[int, list[Given]] = {}  # by the storage of a gradient
         self._memory: dict[int, StorageWeakRef] = {}
         self.cleared: list[Given] = []
@@ -89,9 +93,23 @@ class DiscardedGrads:
         self._looks = 0
         self.retained = False  # whether a gradient of a non-leaf was asked for: its reader is not known here
 
+    def install(self) -> None:
+        self._replaced.acquire((_RETAIN,))
+
+    def remove(self) -> None:
+        self.stop()
+        self._replaced.release()
+
     @property
-    def any(self) -> bool:
+    def follows(self) -> bool:
+        return bool(self.held or self.cleared)
+
+    @property
+    def reads(self) -> bool:
         return bool(self.held)
+
+    def concerns(self, storage: int) -> bool:
+        return storage in self.held
 
     def watch_assignments(self) -> None:
         """Have assignments to `.grad` seen exactly as long as they matter."""
@@ -99,9 +117,9 @@ class DiscardedGrads:
         if wanted != self._assignments:
             self._assignments = wanted
             if wanted:
-                ASSIGNED.acquire()
+                _ASSIGNED.acquire()
             else:
-                ASSIGNED.release()
+                _ASSIGNED.release()
 
     def stop(self) -> None:
         """Follow nothing any more; what was lost stays known."""
@@ -154,18 +172,23 @@ class DiscardedGrads:
             given.left[key] = (name, storage)
             self.held.setdefault(storage, []).append(given)
             self._memory[storage] = StorageWeakRef(underlying_storage(grad))
-        self._session.attend()
+        self._trace.follow(self)
+        self._trace.attend(self)
         self.watch_assignments()
 
     # --- read ---------------------------------------------------------------------------------------------------------------
 
-    def read(self, args: Any) -> None:
-        """An operation is about to run: what it takes is read."""
+    def read(self, operation: Operation) -> None:
+        """What the operation takes is read."""
+        if not self._trace.muted and not self._trace.depth:
+            self._read(operation.args)
+
+    def _read(self, args: Any) -> None:
         self._looks += 1
         if self._looks > _MAX_LOOKS:
             self.forget()
             return
-        if self._session.last_op in _PASSING:
+        if self._trace.last_op in _PASSING:
             return
         for value in args:
             if isinstance(value, torch.Tensor):
@@ -173,7 +196,7 @@ class DiscardedGrads:
                 if storage in self.held:
                     self.settle(storage)
             elif isinstance(value, (list, tuple)) and value:
-                self.read(value)
+                self._read(value)
 
     def settle(self, storage: int) -> None:
         """A gradient was read: the backwards that it came from did not run in vain."""
@@ -191,8 +214,8 @@ class DiscardedGrads:
 
     def before_assigned(self, leaf: Any) -> Any:
         """`leaf.grad` is about to be assigned. Returns what `assigned` has to know, None where it is no concern."""
-        session = self._session
-        if session.muted or not session.installed or session.engine.depth:
+        trace = self._trace
+        if trace.muted or not trace.installed or trace.depth:
             return None
         try:
             grad = _GRAD.__get__(leaf)
@@ -203,28 +226,28 @@ class DiscardedGrads:
                 given.shared.pop(id(leaf), None)
             if storage not in self.held:
                 return None
-            if session.exported_memory.has_left(storage):
+            if self._exported.has_left(storage):
                 self.settle(storage)
                 return None
             return storage, self._norm(grad), _described(grad)
         except Exception as fault:
-            session.fault(fault)
+            trace.fault(fault)
             return None
 
     def assigned(self, leaf: Any, before: Any) -> None:
         """`leaf.grad` was assigned: is the memory of the gradient gone, or does somebody keep it?"""
-        session = self._session
+        trace = self._trace
         try:
             storage, norm, described = before
             memory = self._memory.get(storage)
             if memory is None or not memory.expired():
                 self.settle(storage)
                 return
-            session.order += 1
-            site = sites.find_site(2, session.cell_files)
+            trace.order += 1
+            site = sites.find_site(2, trace.cell_files)
             row, leaves = self._rows.get(site) or (None, set())
             if row is None:
-                row = WriteRow(".grad =", site, None, 0, session.seconds(), session.order)
+                row = WriteRow(".grad =", site, None, 0, trace.seconds(), trace.order)
                 row.shape, row.dtype, row.device, row.version_before = described
                 row.version_after = row.version_before
                 self._rows[site] = row, leaves
@@ -232,24 +255,27 @@ class DiscardedGrads:
                 leaves.clear()
                 row.count += 1
             leaves.add(id(leaf))
-            row.last = session.order
+            row.last = trace.order
             self._clear(storage, norm, row, zeros=False)
         except Exception as fault:
-            session.fault(fault)
+            trace.fault(fault)
 
-    def size_of(self, t: torch.Tensor) -> float | None:
+    def before_write(self, write: PendingWrite) -> float | None:
         """The norm of an unread gradient that is about to be filled with zeros; None for anything else."""
-        storage = private.storage_id(t)
-        if self._session.last_op not in _ZEROING or storage not in self.held or self._session.engine.depth:
+        if not self.held:
             return None
-        if self._session.exported_memory.has_left(storage):
+        t = write.tensor
+        storage = private.storage_id(t)
+        if self._trace.last_op not in _ZEROING or storage not in self.held or self._trace.depth:
+            return None
+        if self._exported.has_left(storage):
             self.settle(storage)
             return None
         return self._norm(t)
 
-    def zeroed(self, storage: int, norm: float, row: WriteRow) -> None:
+    def after_write(self, kept: float, write: PendingWrite, row: WriteRow) -> None:
         """A gradient was filled with zeros."""
-        self._clear(storage, norm, row, zeros=True)
+        self._clear(write.storage, kept, row, zeros=True)
 
     def _clear(self, storage: int, norm: float, row: WriteRow, *, zeros: bool) -> None:
         for given in self.held.pop(storage, ()):
@@ -307,9 +333,9 @@ class DiscardedGrads:
         self.watch_assignments()
         del self.lost[:-_KEPT]
 
-    def updated(self, storage: int) -> None:
+    def leaf_written(self, storage: int) -> None:
         """A leaf was written outside of an optimizer: by what has been read of the gradients since, if anything has."""
-        if self.held:
+        if self.held or not self.cleared:
             return
         found = [given for given in self.cleared if storage in given.shared.values()]
         self.lost.extend(found)
@@ -325,3 +351,32 @@ class DiscardedGrads:
 
 def _described(grad: torch.Tensor) -> tuple[tuple[int, ...], str, str, int | None]:
     return tuple(grad.shape), str(grad.dtype).removeprefix("torch."), str(grad.device), private.version(grad)
+
+
+def _retaining(original: Any) -> Any:
+    def retain_grad(trace: Trace, original: Any, tensor: Any) -> Any:
+        __tracebackhide__ = True
+        trace.part(DiscardedGrads).retained = True
+        return original(tensor)
+
+    return StandIn(original, retain_grad)
+
+
+def _following(original: Any) -> Any:
+    # Not `__setattr__`: torch itself sets attributes from C++, and an interruption that comes in Python code there is lost.
+    def put(tensor: Any, value: Any) -> None:
+        __tracebackhide__ = True
+        channel = part_here(DiscardedGrads)
+        with private.Unfollowed():
+            before = None if channel is None else channel.before_assigned(tensor)
+        original.__set__(tensor, value)
+        if channel is not None and before is not None:
+            with private.Unfollowed():
+                channel.assigned(tensor, before)
+
+    return StandInProperty(original, original.__get__, put)
+
+
+_RETAIN = Replacement(torch.Tensor, "retain_grad", _retaining)
+# `.grad` is assigned once for each parameter of each step: that is seen only while some gradient is followed.
+_ASSIGNED = Replacement(torch.Tensor, "grad", _following)

@@ -16,15 +16,17 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from jupyter_inplace.record.base import torch_private as private
 from jupyter_inplace.record.base.geometry import byte_range, view_of
-from jupyter_inplace.record.base.patching import Replacement, StandIn
+from jupyter_inplace.record.base.memory import is_gone, is_own_memory
+from jupyter_inplace.record.base.memory import underlying_storage as _storage
+from jupyter_inplace.record.base.patching import Held, Replacement
+from jupyter_inplace.record.channels.channel import Channel, Operation
 from jupyter_inplace.record.channels.exported_nonleaves import ExportedNonleaves, same_bits
-from jupyter_inplace.record.saved.freed import is_gone, is_own_memory
-from jupyter_inplace.record.saved.freed import underlying_storage as _storage
+from jupyter_inplace.record.here import StandIn
 from jupyter_inplace.record.saved.saved import Saved
 from jupyter_inplace.record.source import sites
 
 if TYPE_CHECKING:
-    from jupyter_inplace.record.session import Session
+    from jupyter_inplace.record.trace import Trace
     from jupyter_inplace.record.write_table import WriteRow
 
 # Methods of a tensor through which its memory becomes reachable for others.
@@ -45,11 +47,11 @@ class Bracket:
         self.opened_by_exit = opened_by_exit
 
 
-class ExportedMemory:
-    """The fingerprints of one session. `policy` is the magic's `--fingerprint`: exported, all or off."""
+class ExportedMemory(Channel):
+    """The fingerprints of one trace. `policy` is the magic's `--fingerprint`: exported, all or off."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, trace: Trace) -> None:
+        self._trace = trace
         self._policy = "exported"
         # Whether tensors are looked at that need a gradient or that the program itself computed.
         self.asks = False
@@ -58,10 +60,10 @@ class ExportedMemory:
         self._held: list[weakref.ref[Saved]] = []
         self._bytes = 0
         self._last_site: Any = None
-        self._replaced: list[Replacement] = []
+        self._replaced = Held()
         self.busy = False
         self._opened_by_exit = False
-        self.exported_nonleaves = ExportedNonleaves(session)
+        self._nonleaves = trace.part(ExportedNonleaves)
 
     @property
     def policy(self) -> str:
@@ -72,28 +74,26 @@ class ExportedMemory:
         self._policy = policy
         self.asks = bool(self._storages) or policy == "all"
 
-    # --- installed for the time of the session -----------------------------------------------------------------------------
+    # --- installed for the time of the trace -----------------------------------------------------------------------------
 
     def install(self) -> None:
-        self._replaced = [replacement for replacement in _REPLACEMENTS if replacement.acquire()]
+        self._replaced.acquire(_REPLACEMENTS)
 
     def remove(self) -> None:
-        for replacement in self._replaced:
-            replacement.release()
-        self._replaced.clear()
+        self._replaced.release()
         self._held.clear()
-        self.exported_nonleaves.clear()
+        self._nonleaves.clear()
         self._storages.clear()
         self.asks = self._policy == "all"
         self._last_site = None
 
     def has_left(self, storage: int) -> bool:
-        """Whether the memory became reachable for others during the session."""
+        """Whether the memory became reachable for others during the trace."""
         return storage in self._storages
 
     def leaving(self, tensor: Any) -> None:
         """The memory of `tensor` is about to become reachable for others."""
-        if not self.busy and self.policy == "exported" and not self._session.muted:
+        if not self.busy and self.policy == "exported" and not self._trace.muted:
             self._left(tensor)
 
     def _left(self, tensor: Any) -> None:
@@ -102,9 +102,9 @@ class ExportedMemory:
             storage = private.storage_id(tensor)
             if not storage:
                 return
-            self.exported_nonleaves.left(tensor, storage)
-            if self.exported_nonleaves:
-                self._session.attend()
+            self._nonleaves.left(tensor, storage)
+            if self._nonleaves:
+                self._trace.attend(self)
             if storage in self._storages:
                 return
             if len(self._storages) >= _MAX_STORAGES:
@@ -112,13 +112,13 @@ class ExportedMemory:
             self._storages[storage] = StorageWeakRef(_storage(tensor))
             self.asks = True
             # Whoever asks for the address may write in the same statement (ctypes): that statement opens the bracket.
-            self._last_site = sites.find_site(4, self._session.cell_files)
+            self._last_site = sites.find_site(4, self._trace.cell_files)
             self._opened_by_exit = True
-            bucket = self._session.index.bucket(storage)
+            bucket = self._trace.index.bucket(storage)
             for saved in bucket.live() if bucket is not None else ():
                 self.hold(saved)
         except Exception as fault:
-            self._session.fault(fault)
+            self._trace.fault(fault)
         finally:
             self.busy = False
 
@@ -149,30 +149,32 @@ class ExportedMemory:
         if saved.clone is not None or t.layout is not torch.strided or is_gone(t) or not private.has_data(t):
             return
         if t.nbytes > _MAX_BYTES:
-            self._session.blind_spots.setdefault(
+            self._trace.blind_spots.setdefault(
                 "a saved tensor over memory shared with numpy is too large to be watched for outside writes"
             )
             return
         saved.view, saved.clone = view_of(t), private.copy_of(t)
         saved.fingerprint = True
         self._held.append(weakref.ref(saved))
-        self._session.attend()
+        self._trace.attend(self)
         self._bytes += t.nbytes
 
     @property
-    def any(self) -> bool:
-        return bool(self._held or self.exported_nonleaves)
+    def reads(self) -> bool:
+        return bool(self._held or self._nonleaves)
 
-    def at_operation(self) -> None:
+    def read(self, operation: Operation) -> None:  # noqa: ARG002
         """Compare before an operation runs. Cheap or not at all."""
-        if self._bytes + self.exported_nonleaves.bytes <= _MAX_PER_OP:
-            site = sites.find_site(2, self._session.cell_files)
+        if self._trace.muted:
+            return
+        if self._bytes + self._nonleaves.bytes <= _MAX_PER_OP:
+            site = sites.find_site(2, self._trace.cell_files)
             self.compare(site)
             self._last_site = site
             self._opened_by_exit = False
-            self.exported_nonleaves.since = private.peek_sequence_nr()
+            self._nonleaves.since = private.peek_sequence_nr()
         else:
-            self.exported_nonleaves.since = None
+            self._nonleaves.since = None
 
     def compare(self, site: Any) -> None:
         """Find the saved tensors that changed although no write was dispatched, and enter an external write for each."""
@@ -191,41 +193,40 @@ class ExportedMemory:
         self._held, self._bytes = still, total
         rows: dict[int, WriteRow] = {}
         for saved in changed:
-            session, t = self._session, saved.tensor
+            trace, t = self._trace, saved.tensor
             row = rows[private.storage_id(t)] = self._enter(t, site)
-            bucket = session.index.bucket(row.storage)
+            bucket = trace.index.bucket(row.storage)
             if bucket is not None:
-                bucket.log(row, session.order, *byte_range(t), view_of(t))
+                bucket.log(row, trace.order, *byte_range(t), view_of(t))
                 for other in bucket.live():
-                    session.index.touch(other)
-            session.index.touch(saved)
-        for part, before in self.exported_nonleaves.changed():
+                    trace.index.touch(other)
+            trace.index.touch(saved)
+        for part, before in self._nonleaves.changed():
             memory = part.memory()
             if memory is not None:
-                self.exported_nonleaves.enter(part, before, rows.get(part.storage) or self._enter(memory, site))
+                self._nonleaves.enter(part, before, rows.get(part.storage) or self._enter(memory, site))
 
     def _enter(self, t: torch.Tensor, site: Any) -> WriteRow:
         """The row of an external write to the memory of `t`, seen for the first time by the operation at `site`."""
-        session = self._session
+        trace = self._trace
         memory = _storage(t)
         bracket = Bracket(self._last_site, site, memory.data_ptr(), memory.nbytes(), self._opened_by_exit)
-        session.order += 1
+        trace.order += 1
         key = (self._last_site, site)
-        row = session.table.row("external", key, None, 0, private.storage_id(t), session.seconds(), session.order)
+        row = trace.row("external", key, None, private.storage_id(t), key=0)
+        version = private.version(t)
         if not row.count:
             row.bracket = bracket
-            row.shape, row.dtype, row.device = tuple(t.shape), str(t.dtype).removeprefix("torch."), str(t.device)
-            row.version_before = row.version_after = private.version(t)
-        row.count += 1
-        row.last = session.order
+            row.describe(t, tuple(t.shape), version)
+        row.happened(trace.order, version, bumps=False)
         return row
 
 
 def _exit(original: Any) -> Any:
-    def leave(session: Session, original: Any, tensor: Any, *args: Any, **kwargs: Any) -> Any:
+    def leave(trace: Trace, original: Any, tensor: Any, *args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
         if not sys._getframe(2).f_code.co_filename.startswith(_DISTRIBUTED):  # FSDP frees and fills its own memory
-            session.exported_memory.leaving(tensor)
+            trace.part(ExportedMemory).leaving(tensor)
         return original(tensor, *args, **kwargs)
 
     return StandIn(original, leave)

@@ -14,11 +14,12 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from jupyter_inplace.record.base import torch_private as private
 from jupyter_inplace.record.base.geometry import View, view_of
-from jupyter_inplace.record.channels.untracked_writes import Cut
-from jupyter_inplace.record.saved.freed import is_gone, underlying_storage
+from jupyter_inplace.record.base.memory import is_gone, underlying_storage
+from jupyter_inplace.record.channels.channel import Channel
+from jupyter_inplace.record.channels.untracked_writes import Cut, UntrackedWrites
 
 if TYPE_CHECKING:
-    from jupyter_inplace.record.session import Session
+    from jupyter_inplace.record.trace import Trace
     from jupyter_inplace.record.write_table import WriteRow
 
 _KEPT = 32  # the newest; a list of losses as arrays must not cost more and more
@@ -43,11 +44,12 @@ class ExportedPart:
         return whole.set_(storage, view.offset, view.shape, view.stride)
 
 
-class ExportedNonleaves:
-    """The parts in view of one session."""
+class ExportedNonleaves(Channel):
+    """The parts in view of one trace."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, trace: Trace) -> None:
+        self._trace = trace
+        self._untracked = trace.part(UntrackedWrites)
         self._parts: dict[int, ExportedPart] = {}
         self.bytes = 0
         # The node number that was next when the last operation began: what changed since was read by nodes from there on.
@@ -60,18 +62,18 @@ class ExportedNonleaves:
         """The memory of `t` is about to be handed out: keep what it holds, where it is that of a non-leaf."""
         if not t.is_cpu or not private.has_data(t) or is_gone(t) or not 0 < t.nbytes <= _MAX_BYTES:
             return
-        view, unrecorded = view_of(t), self._session.untracked_writes
+        view, untracked = view_of(t), self._untracked
         if view is None:
             return
-        unrecorded.note_alias(t)
-        if not unrecorded.knows(storage):
+        untracked.note_alias(t)
+        if not untracked.knows(storage):
             return
         value = private.copy_of(t)
         self._parts.pop(storage, None)
-        self._session.table.own(storage)  # from here on each write to it counts
+        self._trace.table.own(storage)  # from here on each write to it counts
         self.since = private.peek_sequence_nr()
         self._parts[storage] = ExportedPart(
-            storage, StorageWeakRef(underlying_storage(t)), view, value, self._session.order
+            storage, StorageWeakRef(underlying_storage(t)), view, value, self._trace.order
         )
         if len(self._parts) > _KEPT:
             del self._parts[next(iter(self._parts))]
@@ -79,7 +81,7 @@ class ExportedNonleaves:
 
     def changed(self) -> Iterator[tuple[ExportedPart, torch.Tensor]]:
         """The parts that hold something else although nobody was seen to write there, and what they held; kept anew."""
-        session = self._session
+        trace = self._trace
         for storage, part in list(self._parts.items()):
             with private.DisableTorchDispatch(), private.without_grad():
                 memory = part.memory()
@@ -89,20 +91,23 @@ class ExportedNonleaves:
                 if same_bits(memory, part.value):
                     continue
                 before, part.value = part.value, memory.clone()
-            written = max((row.last for row in session.table.own(storage)), default=0)
+            written = max((row.last for row in trace.table.own(storage)), default=0)
             if written <= part.order:
                 yield part, before
-            part.order = session.order
+            part.order = trace.order
 
     def enter(self, part: ExportedPart, before: torch.Tensor, write: WriteRow) -> None:
         """What `part` holds was written from outside: every autograd identity over it goes on without knowing."""
         cuts = []
         sequence = self.since if self.since is not None else private.peek_sequence_nr()
-        for identity in self._session.untracked_writes.identities(part.storage):
-            cut = Cut(identity, self._session.order, sequence)
+        for identity in self._untracked.identities(part.storage):
+            cut = Cut(identity, self._trace.order, sequence)
             cut.storage, cut.before, cut.view = part.storage, before, part.view
             cuts.append(cut)
-        self._session.untracked_writes.enter(cuts, write)
+        self._untracked.enter(cuts, write)
+
+    def graph_freed(self, sequence: int) -> None:  # noqa: ARG002
+        self.clear()
 
     def clear(self) -> None:
         """A graph was used up, or the watch is over."""

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import sys
 import types
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from jupyter_inplace.record.base import torch_private as private
-from jupyter_inplace.record.saved.freed import underlying_storage
+from jupyter_inplace.record.base.memory import underlying_storage
+from jupyter_inplace.record.channels.channel import Channel, Operation
 from jupyter_inplace.record.source import sites
-
-if TYPE_CHECKING:
-    from jupyter_inplace.record.session import Session
+from jupyter_inplace.record.trace import Trace
+from jupyter_inplace.record.write_table import WriteRow
+from jupyter_inplace.record.writes.pending import PendingWrite
 
 _MAX_READS = 64
 _MAX_KEPT = 256
@@ -60,19 +62,43 @@ class KnownGrad:
         return self._storage is None or self._storage.expired()
 
 
-class GradAliases:
-    """The gradients in `.grad` that this session knows, and those kept under a name and overwritten."""
+class GradAliases(Channel):
+    """The gradients in `.grad` that this trace knows, and those kept under a name and overwritten."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, trace: Trace) -> None:
+        self._trace = trace
         self.wanted = False  # whether the source under watch mentions `.grad` at all
         self.known: dict[int, KnownGrad] = {}  # by the storage of a leaf's .grad
         self.kept: list[GradAlias] = []
         self._watched: dict[int, list[GradAlias]] = {}
+        # Explain's: called with (tensor, row, value before) for a write to what is known to be some leaf's `.grad`.
+        self.overwritten: Callable[[torch.Tensor, WriteRow, torch.Tensor], None] | None = None
 
     @property
-    def any(self) -> bool:
+    def follows(self) -> bool:
+        return bool(self.known)
+
+    @property
+    def reads(self) -> bool:
         return bool(self._watched)
+
+    def concerns(self, storage: int) -> bool:
+        return storage in self.known
+
+    def before_write(self, write: PendingWrite) -> torch.Tensor | None:
+        """The value of a known `.grad`."""
+        if not self.known or not write.keys or self.overwritten is None or self.held(write.storage) is None:
+            return None
+        return private.copy_of(write.tensor)
+
+    def after_write(self, kept: torch.Tensor, write: PendingWrite, row: WriteRow) -> None:
+        if self.overwritten is not None:
+            self.overwritten(write.tensor, row, kept)
+
+    def know(self, storage: int, gradient: KnownGrad) -> None:
+        """What lies on a storage is the `.grad` of a leaf."""
+        self.known[storage] = gradient
+        self._trace.follow(self)
 
     def held(self, storage: int) -> KnownGrad | None:
         """The gradient on a storage, if it still is one: memory that was let go is given to the next tensor that is made."""
@@ -86,22 +112,26 @@ class GradAliases:
         if len(self.kept) < _MAX_KEPT:
             self.kept.append(kept)
             self._watched.setdefault(kept.storage, []).append(kept)
-            self._session.attend()
+            self._trace.attend(self)
 
     def clear(self) -> None:
         self.known.clear()
         self.kept.clear()
         self._watched.clear()
 
-    def read(self, args: Any) -> None:
-        """An operation is about to run: does it read memory that was overwritten while a name held it?"""
+    def read(self, operation: Operation) -> None:
+        """Does the operation read memory that was overwritten while a name held it?"""
+        if not self._trace.muted and not self._trace.depth:
+            self._read(operation.args)
+
+    def _read(self, args: Any) -> None:
         for value in args:
             if isinstance(value, torch.Tensor):
                 kept = self._watched.get(private.storage_id(value))
                 if kept is not None:
                     self._note(kept, value)
             elif isinstance(value, (list, tuple)) and value and isinstance(value[0], torch.Tensor):
-                self.read(value)
+                self._read(value)
 
     def _note(self, found: list[GradAlias], t: torch.Tensor) -> None:
         frames = frames_that_hold(private.storage_id(t))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import types
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
@@ -17,13 +17,13 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from jupyter_inplace._package import FOLDER
 from jupyter_inplace.record.base import torch_private as private
 from jupyter_inplace.record.base.geometry import View
+from jupyter_inplace.record.base.memory import flat_storage, underlying_storage
+from jupyter_inplace.record.channels.channel import Channel, Operation
 from jupyter_inplace.record.channels.grad_aliases import frames_that_hold
-from jupyter_inplace.record.saved.freed import underlying_storage
 from jupyter_inplace.record.source import sites
-from jupyter_inplace.record.writes.prepared import flat_storage
-
-if TYPE_CHECKING:
-    from jupyter_inplace.record.session import Session
+from jupyter_inplace.record.trace import Trace
+from jupyter_inplace.record.write_table import WriteRow
+from jupyter_inplace.record.writes.pending import PendingWrite
 
 _KEPT = 64
 _PER_SITE = 4
@@ -59,19 +59,30 @@ class GradResult:
         self.keys: set[Any] = set()
 
 
-class GradResults:
-    """The shared results of a session, by their storages."""
+class GradResults(Channel):
+    """The shared results of a trace, by their storages."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, trace: Trace) -> None:
+        self._trace = trace
         self.known: dict[int, GradResult] = {}
         self.all: list[GradResult] = []
-        self.any = False  # whether one of them was overwritten
+        self._overwritten = False  # whether one of them was
+
+    @property
+    def reads(self) -> bool:
+        return self._overwritten
+
+    @property
+    def follows(self) -> bool:
+        return bool(self.known)
+
+    def concerns(self, storage: int) -> bool:  # noqa: ARG002 - the frame of every write counts
+        return bool(self.known)
 
     def clear(self) -> None:
         self.known.clear()
         self.all.clear()
-        self.any = False
+        self._overwritten = False
 
     def wants(self, site: Any) -> bool:
         """Whether results of one more call at a place are to be remembered."""
@@ -81,6 +92,7 @@ class GradResults:
         if underlying_storage(result).nbytes() <= _MAX_BYTES:
             self.known[private.storage_id(result)] = shared
             self.all.append(shared)
+            self._trace.follow(self)
 
     def held(self, storage: int) -> GradResult | None:
         shared = self.known.get(storage)
@@ -89,23 +101,33 @@ class GradResults:
             return None
         return shared
 
-    def before_write(self, t: torch.Tensor) -> torch.Tensor | None:
+    def before_write(self, write: PendingWrite) -> torch.Tensor | None:
         """The memory of shared results before a write to it; None for any other."""
+        if not self.known:
+            return None
+        t = write.tensor
         shared = self.held(private.storage_id(t))
         return flat_storage(t) if shared is not None and len(shared.writes) < _MAX_WRITES else None
 
-    def written(self, t: torch.Tensor, before: torch.Tensor, row: Any, order: int) -> None:
+    def after_write(self, kept: torch.Tensor, write: PendingWrite, row: WriteRow) -> None:
+        t = write.tensor
         shared = self.held(private.storage_id(t))
         frame = _innermost()
         if shared is None or frame is None:
             return
-        shared.writes.append(WrittenResult(row, order, id(frame), sites.site_key(frame.f_code, frame.f_lasti), before))
+        shared.writes.append(
+            WrittenResult(row, self._trace.order, id(frame), sites.site_key(frame.f_code, frame.f_lasti), kept)
+        )
         shared.latest = flat_storage(t)
-        self.any = True
-        self._session.attend()
+        self._overwritten = True
+        self._trace.attend(self)
 
-    def read(self, args: Any) -> None:
-        """An operation is about to run: does it read shared results that were overwritten?"""
+    def read(self, operation: Operation) -> None:
+        """Does the operation read shared results that were overwritten?"""
+        if not self._trace.muted and not self._trace.depth:
+            self._read(operation.args)
+
+    def _read(self, args: Any) -> None:
         for value in args:
             if isinstance(value, torch.Tensor):
                 shared = self.known.get(private.storage_id(value))
@@ -116,7 +138,7 @@ class GradResults:
                         shared.keys.add(key)
                         shared.reads.append((len(shared.writes), frames))
             elif isinstance(value, (list, tuple)) and value and isinstance(value[0], torch.Tensor):
-                self.read(value)
+                self._read(value)
 
 
 def _innermost() -> types.FrameType | None:

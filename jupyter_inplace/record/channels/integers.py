@@ -9,6 +9,10 @@ import torch
 
 from jupyter_inplace.record.base import torch_private as private
 from jupyter_inplace.record.base.geometry import View, view_of
+from jupyter_inplace.record.channels.channel import Channel
+from jupyter_inplace.record.trace import Trace
+from jupyter_inplace.record.write_table import WriteRow
+from jupyter_inplace.record.writes.pending import PendingWrite
 
 _MAX_ELEMENTS = 1 << 16
 _STORAGES = 256
@@ -25,15 +29,19 @@ class IntegerWrite:
         self.write: Any = None
 
 
-class IntegerWrites:
+class IntegerWrites(Channel):
     """The last few writes to each integer storage. Counters (one element) and large tensors are left out."""
 
-    def __init__(self) -> None:
+    standing = True
+
+    def __init__(self, trace: Trace) -> None:  # noqa: ARG002
         self.by_storage: dict[int, deque[IntegerWrite]] = {}
 
-    def before_write(self, t: torch.Tensor, order: int) -> IntegerWrite | None:
+    def before_write(self, write: PendingWrite) -> IntegerWrite | None:
+        t = write.tensor
         if (
-            t.dtype.is_floating_point
+            write.plan.metadata_only
+            or t.dtype.is_floating_point
             or t.dtype.is_complex
             or not 1 < t.numel() <= _MAX_ELEMENTS
             or t.layout is not torch.strided
@@ -43,13 +51,17 @@ class IntegerWrites:
         view = view_of(t)
         if view is None:
             return None
-        return IntegerWrite(order, private.copy_of(t), view)
+        return IntegerWrite(write.order, private.copy_of(t), view)
 
-    def enter(self, kept: IntegerWrite, storage: int, write: Any) -> None:
-        kept.write = write
+    def after_write(self, kept: IntegerWrite, write: PendingWrite, row: WriteRow) -> None:
+        kept.write = row
+        storage = write.storage
         known = self.by_storage.get(storage)
         if known is None:
             if len(self.by_storage) >= _STORAGES:
                 del self.by_storage[next(iter(self.by_storage))]
             known = self.by_storage[storage] = deque(maxlen=_PER_STORAGE)
         known.append(kept)
+
+    def clear(self) -> None:
+        self.by_storage.clear()

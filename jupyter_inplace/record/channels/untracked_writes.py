@@ -15,9 +15,14 @@ import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from jupyter_inplace.record.base import torch_private as private
+from jupyter_inplace.record.base.arguments import needs_gradient
 from jupyter_inplace.record.base.geometry import View, view_of
+from jupyter_inplace.record.base.memory import underlying_storage
 from jupyter_inplace.record.channels.alias_values import AliasValues
-from jupyter_inplace.record.saved.freed import underlying_storage
+from jupyter_inplace.record.channels.channel import Channel
+from jupyter_inplace.record.trace import Trace
+from jupyter_inplace.record.write_table import WriteRow
+from jupyter_inplace.record.writes.pending import PendingWrite
 
 _PER_STORAGE = 8
 _STORAGES = 4096
@@ -85,24 +90,30 @@ class _Place:
         self.view = view
 
 
-class UntrackedWrites:
+class UntrackedWrites(Channel):
     """The identities in view and the cuts that wait for a backward."""
 
-    def __init__(self) -> None:
+    standing = True
+
+    def __init__(self, trace: Trace) -> None:
+        self._trace = trace
         # By storage, with a weak reference to it: addresses are given out again.
         self.by_storage: dict[int, tuple[StorageWeakRef, list[Identity]]] = {}
         self.cuts: list[Cut] = []
-        self.alias_values = AliasValues()
+        self._values = trace.part(AliasValues)
 
-    def note_alias(self, t: Any) -> bool:
-        """`t` is about to get an alias that autograd does not connect with it; whether operations have to be looked at from now on."""
-        if not isinstance(t, torch.Tensor) or not t.requires_grad:
-            return False
-        identity = identity_of(t)
-        if identity is None:
-            return False
-        self._add(t, identity)
-        return self.alias_values.watch(t)
+    def note_alias(self, t: Any) -> None:
+        """`t` is about to get an alias that autograd does not connect with it."""
+        trace = self._trace
+        if trace.muted:
+            return
+        try:
+            identity = identity_of(t) if isinstance(t, torch.Tensor) and t.requires_grad else None
+            if identity is not None:
+                self._add(t, identity)
+                self._values.watch(t)
+        except Exception as fault:
+            trace.fault(fault)
 
     def _add(self, t: torch.Tensor, identity: Identity) -> None:
         storage = private.storage_id(t)
@@ -112,6 +123,7 @@ class UntrackedWrites:
                 del self.by_storage[next(iter(self.by_storage))]
             known = []
             self.by_storage[storage] = (StorageWeakRef(underlying_storage(t)), known)
+            self._trace.follow(self)
         if all(other.key != identity.key for other in known):
             known.append(identity)
             del known[:-_PER_STORAGE]
@@ -133,10 +145,29 @@ class UntrackedWrites:
         """Those non-leaves."""
         return self._known(storage) or ()
 
-    def before_write(self, func: Any, t: torch.Tensor, args: Any, kwargs: Any, order: int) -> list[Cut]:
+    def before_write(self, write: PendingWrite) -> list[Cut] | None:
+        """The cuts that a write makes; None for nearly every write."""
+        plan, t = write.plan, write.tensor
+        if plan.metadata_only or plan.hidden:
+            return None
+        if not (self.by_storage or t.requires_grad or ((base := t._base) is not None and base.requires_grad)):
+            return None
+        cuts = self.cuts_of(write.func, t, write.args, write.kwargs, write.order)
+        if not plan.repeatable:
+            for cut in cuts:
+                cut.replayable = False
+        return cuts or None
+
+    def after_write(self, kept: list[Cut], write: PendingWrite, row: WriteRow) -> None:  # noqa: ARG002
+        self.enter(kept, row)
+
+    def concerns(self, storage: int) -> bool:
+        return storage in self.by_storage and self.knows(storage)
+
+    def cuts_of(self, func: Any, t: torch.Tensor, args: Any, kwargs: Any, order: int) -> list[Cut]:
         """The cuts that a write to `t` makes, with copies of what it reads. Empty for nearly every write."""
         storage = private.storage_id(t)
-        self.alias_values.written(storage)
+        self._values.written(storage)
         known = self._known(storage)
         own = identity_of(_base(t)) if t.requires_grad or (t._base is not None and t._base.requires_grad) else None
         if known is None and own is None:
@@ -145,7 +176,7 @@ class UntrackedWrites:
         missed = [identity for identity in known or () if own is None or identity.key != own.key]
         if own is not None and not recorded:
             missed.append(own)
-        if not missed or self.alias_values.straight_through(func, storage, args):
+        if not missed or self._values.straight_through(func, storage, args):
             return []
         sequence = private.peek_sequence_nr()
         cuts = [Cut(identity, order, sequence) for identity in missed]
@@ -153,7 +184,7 @@ class UntrackedWrites:
         if view is None or t.nbytes > _MAX_BYTES:
             return cuts
         before = private.copy_of(t)
-        kept_args, kept_kwargs, edges, ok = _keep_call(t, storage, args, kwargs, self.alias_values)
+        kept_args, kept_kwargs, edges, ok = _keep_call(t, storage, args, kwargs, self._values)
         for cut in cuts:
             cut.storage = storage
             cut.func, cut.args, cut.kwargs, cut.edges = func, kept_args, kept_kwargs, edges
@@ -161,7 +192,7 @@ class UntrackedWrites:
         return cuts
 
     @property
-    def any(self) -> bool:
+    def follows(self) -> bool:
         """Whether any tensor has an alias that autograd does not connect with it."""
         return bool(self.by_storage)
 
@@ -171,15 +202,13 @@ class UntrackedWrites:
         self.cuts.extend(cuts)
         del self.cuts[:-_KEPT]
 
-    def forget_before(self, sequence: int) -> None:
-        """A graph was used up: writes older than it cannot matter to graphs that are still to come."""
+    def graph_freed(self, sequence: int) -> None:
+        """Writes older than the graph cannot matter to graphs that are still to come."""
         self.cuts = [cut for cut in self.cuts if cut.sequence > sequence]
-        self.alias_values.clear()
 
     def clear(self) -> None:
         self.cuts.clear()
         self.by_storage.clear()
-        self.alias_values.clear()
 
 
 def identity_of(t: torch.Tensor) -> Identity | None:
@@ -200,11 +229,6 @@ def _base(t: torch.Tensor) -> torch.Tensor:
     return t if base is None else base
 
 
-def needs_gradient(args: Any, kwargs: Any) -> bool:
-    """Whether an argument does."""
-    return any(isinstance(a, torch.Tensor) and a.requires_grad for a in (*args, *kwargs.values()))
-
-
 def _keep_call(
     t: torch.Tensor, storage: int, args: Any, kwargs: Any, values: AliasValues
 ) -> tuple[tuple[Any, ...], dict[str, Any], dict[Any, Any], bool]:
@@ -219,7 +243,7 @@ def _keep_call(
             view = view_of(value) if private.storage_id(value) == storage else None
             if view is not None:
                 return _Place(view)
-            part = values.part(value) if values.any and not value.requires_grad else None
+            part = values.part(value) if values.follows and not value.requires_grad else None
             if part is not None and part.step is not None:
                 return part
             room -= value.nbytes if value.layout is torch.strided else 0

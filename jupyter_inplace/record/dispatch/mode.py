@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from jupyter_inplace.record.base import torch_private as private
+from jupyter_inplace.record.base.arguments import tensors_in
 from jupyter_inplace.record.base.schema import ALIAS, Plan, make_plan
+from jupyter_inplace.record.channels.channel import Operation
+from jupyter_inplace.record.channels.untracked_writes import UntrackedWrites
+from jupyter_inplace.record.trace import Trace
 from jupyter_inplace.record.writes.fast_path import enter, repeated
-
-if TYPE_CHECKING:
-    from jupyter_inplace.record.session import Session
+from jupyter_inplace.record.writes.write_entry import WriteEntry
 
 _UNKNOWN: Any = object()
 CUSTOM: Any = object()  # the plan of an operator that is not torch's own and writes to nothing it is given
@@ -41,33 +43,33 @@ class WatchMode(TorchDispatchMode):
     def ignore_compile_internals(cls) -> bool:
         return True
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, trace: Trace, entry: WriteEntry, untracked: UntrackedWrites) -> None:
         super().__init__()
-        self._session = session
+        self._trace, self._entry, self._untracked = trace, entry, untracked
         self._plans: dict[Any, Plan | None] = {}
         # What to call for operators that write to nothing, by identity (their own hash is Python code): `_plans` holds them.
         self._by_identity: dict[int, Plan | None] = {}
         self._plain: dict[int, Any] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        session = self._session
-        if session.fresh:  # inputs are packed right before their operation is dispatched: now it is known which
-            session.cell[0] = func
-            session.cell = [None]
-            session.fresh = False
-        session.last_op = func
+        trace = self._trace
+        if trace.fresh:  # inputs are packed right before their operation is dispatched: now it is known which
+            trace.cell[0] = func
+            trace.cell = [None]
+            trace.fresh = False
+        trace.last_op = func
         if private.function_modes():  # torch calls this one from C++: function modes would not be told of it
             with private.Unfollowed():
                 return self._by_plan(func, args, kwargs or {})
         call = self._plain.get(id(func))
-        if call is None or session.attentive:
+        if call is None or trace.attentive:
             return self._by_plan(func, args, kwargs or {})
         return call(*args, **kwargs) if kwargs else call(*args)
 
     def _by_plan(self, func: Any, args: Any, kwargs: Any) -> Any:
         """An operator that may write, or any while something is to be looked out for."""
-        session = self._session
-        if session.midway is not None and session.is_midway(sys._getframe(2)):
+        trace = self._trace
+        if trace.midway is not None and trace.is_midway(sys._getframe(2)):
             return func(*args, **kwargs)
         plan = self._by_identity.get(id(func), _UNKNOWN)
         if plan is _UNKNOWN:
@@ -75,75 +77,42 @@ class WatchMode(TorchDispatchMode):
             if plan is None:
                 # What the call of an operator comes down to, without the frame in between.
                 self._plain[id(func)] = func._op if type(func) is torch._ops.OpOverload else func
-        if session.attentive and session.look(args):
-            return self._with_care(plan, func, args, kwargs)
+        if trace.attentive and not trace.muted:
+            with private.Unfollowed():
+                noted = trace.look(Operation(func, plan, args, kwargs))
+            if noted:
+                out = self._call(plan, func, args, kwargs)
+                trace.gave(out, noted)
+                return out
+        return self._call(plan, func, args, kwargs)
+
+    def _call(self, plan: Any, func: Any, args: Any, kwargs: Any) -> Any:
         if plan is None:
-            out = func(*args, **kwargs)
-            if session.gradient_written is not None:
-                session.python.made(out, args)
-            return out
+            return func(*args, **kwargs)
         if plan is CUSTOM:
             return self._call_custom(func, args, kwargs)
         if plan is ALIAS:
-            session.note_alias(args)
+            self._untracked.note_alias(args[0])
             return func(*args, **kwargs)
         return self._write(plan, func, args, kwargs)
 
-    def _with_care(self, plan: Any, func: Any, args: Any, kwargs: Any) -> Any:
-        """What comes into a checkpointed region from outside is read again in backward; what reads a severed tensor carries it on."""
-        session, region = self._session, self._session.checkpoints.current
-        carried, session.carried = session.carried, ()
-        values = session.untracked_writes.alias_values
-        step = None
-        if values.any and not session.muted and not isinstance(plan, Plan):
-            try:
-                step = values.read(func, args, kwargs)
-            except Exception as fault:
-                session.fault(fault)
-        if region is not None:
-            try:
-                own = _not_read(plan, args, kwargs)
-                region.take(session, args, own)
-                if kwargs:
-                    region.take(session, kwargs.values(), own)
-            except Exception as fault:
-                session.fault(fault)
-        if isinstance(plan, Plan):
-            out = self._write(plan, func, args, kwargs)
-        elif plan is CUSTOM:
-            out = self._call_custom(func, args, kwargs)
-        else:
-            if plan is ALIAS:
-                session.note_alias(args)
-            out = func(*args, **kwargs)
-        try:
-            if region is not None:
-                region.gave(out)
-            if step is not None:
-                values.gave(out, step)
-            if carried:
-                session.detached.gave(out, carried)
-        except Exception as fault:
-            session.fault(fault)
-        return out
-
     def _write(self, plan: Plan, func: Any, args: Any, kwargs: Any) -> Any:
-        session = self._session
+        trace = self._trace
         if plan.ordinary:
-            known = repeated(session, plan, args, kwargs)
+            known = repeated(trace, plan, args, kwargs)
             if known is not None:
-                order = session.order
+                order = trace.order
                 out = func._op(*args, **kwargs)
-                enter(session, plan, known, order)
+                enter(trace, plan, known, order)
                 return out
         targets: list[torch.Tensor] = []
         pending = None
-        if not session.muted:
+        if not trace.muted:
             try:
                 targets = plan.tensors(args, kwargs)
-                pending = session.write_entry.before(plan, targets, func, args, kwargs)
+                pending = self._entry.before(plan, targets, func, args, kwargs)
             except Exception as fault:  # nothing of ours may surface inside of the user's operation
-                session.fault(fault)
+                trace.fault(fault)
         lists: list[torch.Tensor] = []
         if plan.foreach:
             lists = targets or plan.tensors(args, kwargs)
@@ -152,9 +121,9 @@ class WatchMode(TorchDispatchMode):
         out = self._call_custom(func, args, kwargs) if plan.custom else func._op(*args, **kwargs)
         if pending is not None:
             try:
-                session.write_entry.after(plan, targets, pending, func, args, kwargs)
+                self._entry.after(pending)
             except Exception as fault:
-                session.fault(fault)
+                trace.fault(fault)
         # Last of all: a view that is asked for its node between this and the end of the operation keeps a node from before it.
         if lists:
             private.increment_version(lists)
@@ -167,7 +136,7 @@ class WatchMode(TorchDispatchMode):
     def _call_custom(func: Any, args: Any, kwargs: Any) -> Any:
         """Run a custom operator's body in the dispatch state it has unwatched, so that its own writes bump versions."""
         restore, below = private.RestorePythonTLSSnapshot, private.AutoDispatchBelowAutograd
-        tensors = _tensors(args) + _tensors(kwargs.values())
+        tensors = tensors_in(args) + tensors_in(kwargs.values())
         # Where other modes are in force they come next, and see the operator as they do unwatched.
         if (
             restore is None
@@ -192,23 +161,6 @@ def plan_of(func: Any) -> Any:
     """The plan of an operator, `CUSTOM` for one that is not torch's own and writes to nothing it is given."""
     plan = make_plan(func)
     return CUSTOM if plan is None and _is_custom(func) else plan
-
-
-def _tensors(values: Any) -> list[torch.Tensor]:
-    found: list[torch.Tensor] = []
-    for value in values:
-        if isinstance(value, torch.Tensor):
-            found.append(value)
-        elif isinstance(value, (list, tuple)):
-            found.extend(_tensors(value))
-    return found
-
-
-def _not_read(plan: Any, args: Any, kwargs: Any) -> list[torch.Tensor]:
-    """What an operator updates without its result coming from it: running statistics, counters."""
-    if not isinstance(plan, Plan):
-        return []
-    return [t for t in plan.tensors(args, kwargs) if plan.hidden or not (t.is_floating_point() or t.is_complex())]
 
 
 def _is_custom(func: Any) -> bool:

@@ -7,16 +7,16 @@ not the program's, a traced graph with other nodes. torch's own version check is
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from jupyter_inplace.record.base import torch_private as private
-from jupyter_inplace.record.base.patching import Replacement, session_here
+from jupyter_inplace.record.base.patching import Held, Replacement
 from jupyter_inplace.record.dispatch.mode import WatchMode
-
-if TYPE_CHECKING:
-    from jupyter_inplace.record.session import Session
+from jupyter_inplace.record.here import part_here
+from jupyter_inplace.record.saved.hooks import SavedTensorHooks
+from jupyter_inplace.record.trace import Trace
 
 REASON = "mode"
 
@@ -39,51 +39,49 @@ _ONLOOKER = "_AnalyzeCustomOpInputOutputMode"
 class OtherModes:
     """Counts the modes that the program has on, beside ours."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self._held: list[Replacement] = []
+    def __init__(self, trace: Trace, hooks: SavedTensorHooks) -> None:
+        self._trace, self._hooks = trace, hooks
+        self._replaced = Held()
         self.count = 0
 
     def install(self) -> None:
         modes = [private.dispatch_stack_at(i) for i in range(private.len_dispatch_stack())]
         self.count = sum(not isinstance(mode, WatchMode) for mode in modes)
-        self._held = [replacement for replacement in _REPLACEMENTS if replacement.acquire()]
+        self._replaced.acquire(_REPLACEMENTS)
         self._act()
 
     def remove(self) -> None:
-        for replacement in self._held:
-            replacement.release()
-        self._held.clear()
+        self._replaced.release()
         self.count = 0
 
     def changed(self, mode: Any, by: int) -> None:
         """The program put a mode on, or took one off."""
-        self._session.stack.attend()
-        if not self._session.muted and type(mode).__name__ != _ONLOOKER:
+        self._trace.stack.attend()
+        if not self._trace.muted and type(mode).__name__ != _ONLOOKER:
             self.count = max(0, self.count + by)
             self._act(mode)
 
     def _act(self, mode: Any = None) -> None:
-        session = self._session
+        trace = self._trace
         if self.count:
-            session.hooks.suspend(REASON)
+            self._hooks.suspend(REASON)
             if type(mode).__module__.startswith(_COMPILER):
-                session.blind_spots.setdefault(COMPILED)
+                trace.blind_spots.setdefault(COMPILED)
             else:
-                session.blind_spots.setdefault(
+                trace.blind_spots.setdefault(
                     "the program's own dispatch modes see every operation: what was saved while one was on was left to torch's own check"
                 )
         else:
-            session.hooks.resume(REASON)
+            self._hooks.resume(REASON)
 
 
 def _entering(original: Any) -> Any:
     @functools.wraps(original)
     def __enter__(mode: Any) -> Any:  # noqa: N807  (torch's own name)
         out = original(mode)
-        session = session_here()
-        if session is not None:
-            session.other_modes.changed(mode, 1)
+        others = part_here(OtherModes)
+        if others is not None:
+            others.changed(mode, 1)
         return out
 
     return __enter__
@@ -95,9 +93,9 @@ def _leaving(original: Any) -> Any:
         try:
             return original(mode, *error)
         finally:
-            session = session_here()
-            if session is not None:
-                session.other_modes.changed(mode, -1)
+            others = part_here(OtherModes)
+            if others is not None:
+                others.changed(mode, -1)
 
     return __exit__
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from jupyter_inplace.record.base import torch_private as private
-from jupyter_inplace.record.channels.aliases import Aliases
 from jupyter_inplace.record.dispatch import tripwires
+from jupyter_inplace.record.dispatch.aliases import Aliases
 
 
 class Place(NamedTuple):

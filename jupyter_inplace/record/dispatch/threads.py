@@ -9,33 +9,33 @@ from __future__ import annotations
 
 import functools
 import threading
-import weakref
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from jupyter_inplace.record.base import torch_private as private
 from jupyter_inplace.record.base.geometry import WHOLE, byte_range, view_of
-from jupyter_inplace.record.base.patching import Replacement, session_here
+from jupyter_inplace.record.base.memory import storages_of
+from jupyter_inplace.record.base.patching import Replacement
 from jupyter_inplace.record.base.schema import ALIAS, Plan
+from jupyter_inplace.record.channels.untracked_writes import UntrackedWrites
 from jupyter_inplace.record.dispatch.mode import CUSTOM, WatchMode, plan_of
 from jupyter_inplace.record.dispatch.stack import ModeStack
-from jupyter_inplace.record.saved.saved import storages_of
+from jupyter_inplace.record.here import trace_here
+from jupyter_inplace.record.saved.copies import Copies
 from jupyter_inplace.record.source import sites
+from jupyter_inplace.record.trace import CALL_IMPL, Trace
+from jupyter_inplace.record.writes.write_entry import WriteEntry
 
-if TYPE_CHECKING:
-    from jupyter_inplace.record.session import Session
-
-_CALL_IMPL = torch.nn.Module._call_impl.__code__
 _UNKNOWN: Any = object()
 
 
 class ThreadMode(WatchMode):
     """Sees the operations of a started thread, and acts on writes to storages on which the watched thread saved."""
 
-    def __init__(self, session: Session, name: str) -> None:
-        super().__init__(session)
-        self._name = name
+    def __init__(self, threads: Threads, name: str) -> None:
+        super().__init__(threads.trace, threads.entry, threads.untracked)
+        self._threads, self._name = threads, name
         self._told = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -44,7 +44,7 @@ class ThreadMode(WatchMode):
             plan = self._plans[func] = plan_of(func)
         if plan is None:
             if not self._told and torch.is_grad_enabled() and _differentiable(args):
-                self._tell(self._session)
+                self._tell(self._trace)
             return func(*args, **kwargs) if kwargs else func(*args)
         if plan is ALIAS:
             return func(*args, **kwargs) if kwargs else func(*args)
@@ -52,31 +52,31 @@ class ThreadMode(WatchMode):
             return self._call_custom(func, args, kwargs or {})
         return self._write(plan, func, args, kwargs or {})
 
-    def _tell(self, session: Session) -> None:
+    def _tell(self, trace: Trace) -> None:
         self._told = True
-        if session.installed:
-            session.blind_spots.setdefault(
+        if trace.installed:
+            trace.blind_spots.setdefault(
                 f"the thread {self._name!r} built graphs of its own: what they saved is not watched"
             )
 
     def _write(self, plan: Plan, func: Any, args: Any, kwargs: Any) -> Any:
-        session = self._session
+        trace = self._trace
         targets: list[torch.Tensor] = []
         prepared = None
         try:
             targets = plan.tensors(args, kwargs)
-            if session.installed:
-                prepared = session.threads.before_write(targets, plan)
+            if trace.installed:
+                prepared = self._threads.before_write(targets, plan)
         except Exception as fault:
-            session.fault(fault)
+            trace.fault(fault)
         out = self._call_custom(func, args, kwargs) if plan.custom else func(*args, **kwargs)
         if plan.foreach:
             private.increment_version(targets)
         if prepared:
             try:
-                session.threads.after_write(plan, prepared, self._name)
+                self._threads.after_write(plan, prepared, self._name)
             except Exception as fault:
-                session.fault(fault)
+                trace.fault(fault)
         return out
 
 
@@ -87,8 +87,8 @@ def _differentiable(args: Any) -> bool:
 class Threads:
     """Puts a mode into each thread that the watched one starts, and enters what those modes see."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, trace: Trace, copies: Copies, entry: WriteEntry, untracked: UntrackedWrites) -> None:
+        self.trace, self._copies, self.entry, self.untracked = trace, copies, entry, untracked
         self._lock = threading.Lock()  # between started threads; the watched one never waits
 
     def install(self) -> None:
@@ -99,66 +99,54 @@ class Threads:
 
     def before_write(self, targets: list[torch.Tensor], plan: Plan) -> list[_Foreign]:
         """The writes to watched storages among these; what was saved there is copied first."""
-        session, prepared = self._session, []
+        trace, prepared = self.trace, []
         for t in targets:
-            keys = [key for key in storages_of(t) if session.index.bucket(key) is not None]
+            keys = [key for key in storages_of(t) if trace.index.bucket(key) is not None]
             if keys:
                 span = WHOLE if plan.metadata_only else byte_range(t)
                 with self._lock:
                     for key in keys:
-                        session.copies.on_write(key, span, None)
+                        self._copies.on_write(key, span, None)
                 prepared.append(_Foreign(t, keys, span))
         return prepared
 
     def after_write(self, plan: Plan, prepared: list[_Foreign], thread: str) -> None:
         """Enter them. Numbers of nodes are left alone: each thread counts its own."""
-        session = self._session
-        site, module = sites.find_site_and_module(_CALL_IMPL, 3, session.cell_files)
+        trace = self.trace
+        site, module = sites.find_site_and_module(CALL_IMPL, 3, trace.cell_files)
         with self._lock:
             for write in prepared:
-                session.order += 1
-                row = session.table.row(
-                    plan.name,
-                    site,
-                    None if module is None else weakref.ref(module),
-                    id(module),
-                    write.keys[0],
-                    session.seconds(),
-                    session.order,
-                )
+                trace.order += 1
+                row = trace.row(plan.name, site, module, write.keys[0])
                 if not row.count:
-                    row.shape, row.dtype, row.device = write.shape, write.dtype, write.device
-                    row.version_before, row.thread = write.version, thread
-                row.count += 1
-                row.last = session.order
-                row.version_after = None if write.version is None else write.version + plan.bumps
+                    row.describe(write.tensor, write.shape, write.version)
+                    row.thread = thread
+                row.happened(trace.order, write.version, bumps=plan.bumps)
                 for key in write.keys:
-                    bucket = session.index.bucket(key)
+                    bucket = trace.index.bucket(key)
                     if bucket is not None:
-                        bucket.log(row, session.order, *write.span, write.view)
+                        bucket.log(row, trace.order, *write.span, write.view)
 
 
 class _Foreign:
     """A write of another thread's, about to happen."""
 
-    __slots__ = ("device", "dtype", "keys", "shape", "span", "version", "view")
+    __slots__ = ("keys", "shape", "span", "tensor", "version", "view")
 
     def __init__(self, t: torch.Tensor, keys: list[int], span: tuple[int, int]) -> None:
-        self.keys, self.span = keys, span
-        self.version, self.view = private.version(t), view_of(t)
-        self.shape, self.device = tuple(t.shape), str(t.device)
-        self.dtype = str(t.dtype).removeprefix("torch.")
+        self.tensor, self.keys, self.span = t, keys, span
+        self.version, self.view, self.shape = private.version(t), view_of(t), tuple(t.shape)
 
 
 def _wrap_start(original: Any) -> Any:
     def start(self: threading.Thread) -> None:
-        session = session_here()
-        if session is None or not session.installed:
+        trace = trace_here()
+        if trace is None or not trace.installed:
             original(self)
             return
         run, own = self.run, vars(self).get("run")
         # For one call: the new thread takes it away again before anything of the program's runs in it.
-        self.run = functools.partial(_run, self, run, own, session)  # type: ignore[method-assign]
+        self.run = functools.partial(_run, self, run, own, trace.part(Threads))  # type: ignore[method-assign]
         try:
             original(self)
         except BaseException:
@@ -175,9 +163,9 @@ def _restore(thread: threading.Thread, own: Any) -> None:
         thread.run = own  # type: ignore[method-assign]
 
 
-def _run(thread: threading.Thread, run: Any, own: Any, session: Session) -> None:
+def _run(thread: threading.Thread, run: Any, own: Any, threads: Threads) -> None:
     _restore(thread, own)
-    mode = ThreadMode(session, thread.name)
+    mode = ThreadMode(threads, thread.name)
     stack = ModeStack(mode)
     stack.put_on()
     try:

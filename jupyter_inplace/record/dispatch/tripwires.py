@@ -17,8 +17,8 @@ from typing import Any
 import torch
 
 from jupyter_inplace.record.base import torch_private as private
-from jupyter_inplace.record.base.patching import session_here
 from jupyter_inplace.record.base.schema import Plan, make_plan, may_need_a_plan
+from jupyter_inplace.record.here import trace_here
 from jupyter_inplace.record.writes.fast_path import enter, repeated
 
 _libraries: dict[str, Any] = {}  # by namespace: a registration lasts as long as its library
@@ -101,33 +101,33 @@ def _kernel(base: str, overload: str) -> Callable[..., Any]:
                 return call(*args, **kwargs)
             finally:
                 include(key, True)
-        session = session_here()
-        wired = session is not None and session.stack.wired  # if not, a guard of somebody's put the key back
+        trace = trace_here()
+        wired = trace is not None and trace.stack.wired  # if not, a guard of somebody's put the key back
         try:
             include(key, False)
             for i in tensors:
                 if i < len(args) and not isinstance(args[i], torch.Tensor):
                     args = _numbers_as_tensors(args, tensors)
                     break
-            if inside or not wired or session.muted or private.dispatch_is_off():  # type: ignore[union-attr]
+            if inside or not wired or trace.muted or private.dispatch_is_off():  # type: ignore[union-attr]
                 return call(*args, **kwargs)
-            session.drop_fresh()  # type: ignore[union-attr]
+            trace.drop_fresh()  # type: ignore[union-attr]
             if plan is not None:
-                known = repeated(session, plan, args, kwargs)  # type: ignore[arg-type]
+                known = repeated(trace, plan, args, kwargs)  # type: ignore[arg-type]
                 if known is not None:
-                    session.last_op, order = func, session.order  # type: ignore[union-attr]
+                    trace.last_op, order = func, trace.order  # type: ignore[union-attr]
                     if known:  # the node that is made now saves at the same place
-                        session.place, session.place_of = session.written_at, peek()  # type: ignore[union-attr]
+                        trace.place, trace.place_of = trace.written_at, peek()  # type: ignore[union-attr]
                     try:
                         out = call(*args, **kwargs)
                     finally:
-                        session.place_of = -1  # type: ignore[union-attr]
-                    session.packed_by(func)  # type: ignore[union-attr]
-                    enter(session, plan, known, order)  # type: ignore[arg-type]
+                        trace.place_of = -1  # type: ignore[union-attr]
+                    trace.packed_by(func)  # type: ignore[union-attr]
+                    enter(trace, plan, known, order)  # type: ignore[arg-type]
                     return out
-            return session.stack.with_mode(call, args, kwargs)  # type: ignore[union-attr]
+            return trace.stack.with_mode(call, args, kwargs)  # type: ignore[union-attr]
         finally:
-            if wired and session.stack.wired:  # type: ignore[union-attr]
+            if wired and trace.stack.wired:  # type: ignore[union-attr]
                 include(key, True)
 
     return tripwire

@@ -1,4 +1,4 @@
-"""When tripwires may stand in for the dispatch mode of a session, and what ends that.
+"""When tripwires may stand in for the dispatch mode of a trace, and what ends that.
 
 They do from the start of a watch, where they were made before (making them takes longer than most cells), else from the second
 backward call on that needed no look at its operations. Both are places where no guard of torch's is open that would put
@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import functools
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from jupyter_inplace.record.base import torch_private as private
-from jupyter_inplace.record.base.patching import Replacement, session_here
+from jupyter_inplace.record.base.patching import Held, Replacement
 from jupyter_inplace.record.dispatch import tripwires
-
-if TYPE_CHECKING:
-    from jupyter_inplace.record.session import Session
+from jupyter_inplace.record.dispatch.other_modes import OtherModes
+from jupyter_inplace.record.here import part_here, trace_here
+from jupyter_inplace.record.saved.hooks import SavedTensorHooks
+from jupyter_inplace.record.trace import Trace
 
 # Whose operators `torch.library` may hold without any of the program's own among them.
 _TORCH_NAMESPACES = """
@@ -31,14 +32,15 @@ _TORCH = frozenset(_TORCH_NAMESPACES.split())
 
 
 class Wiring:
-    """Decides for one session; replaces the few functions of torch's that tripwires cannot live with by ones that say so first."""
+    """Decides for one trace; replaces the few functions of torch's that tripwires cannot live with by ones that say so first."""
 
     #: How many backward calls see the mode before tripwires may stand in for it.
     backwards = 1
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self._held: list[Replacement] = []
+    def __init__(self, trace: Trace, hooks: SavedTensorHooks, other_modes: OtherModes) -> None:
+        self._trace, self._hooks, self._other_modes = trace, hooks, other_modes
+        self._replaced = Held()
+        self._complete = False  # whether all of what would end them can be seen
         self._loaded: tuple[int, ...] = ()  # how much there was when operators were looked through last
         self._known = False
         self._guards = 0  # how many guards are open that put all keys back when they end
@@ -47,14 +49,13 @@ class Wiring:
     def install(self) -> None:
         """Begin to see what would end the tripwires. A watch that begins in inference mode has none."""
         if private.TRIPWIRE is not None and not torch.is_inference_mode_enabled():
-            self._held = [replacement for replacement in _REPLACEMENTS if replacement.acquire()]
+            self._complete = self._replaced.acquire(_REPLACEMENTS)
         self._calls = self._guards = 0
 
     def remove(self) -> None:
         """See it no more."""
-        for replacement in self._held:
-            replacement.release()
-        self._held.clear()
+        self._replaced.release()
+        self._complete = False
 
     @property
     def at_once(self) -> bool:
@@ -63,14 +64,14 @@ class Wiring:
 
     def guard(self, by: int) -> None:
         """A guard that keeps all keys in force, to put them back, is about to open or was closed."""
-        self._session.stack.attend()
+        self._trace.stack.attend()
         self._guards = max(0, self._guards + by)
 
     def looked_up(self, packet: str) -> None:
         """The program asks torch for an operator. One that came since the last look has no tripwire yet."""
         if not tripwires.knows(packet):
             self._loaded = ()
-            self._session.stack.attend()
+            self._trace.stack.attend()
 
     def counted(self) -> bool:
         """One more backward call ran without the mode; whether that is enough."""
@@ -79,13 +80,13 @@ class Wiring:
 
     def allowed(self) -> bool:
         """Whether nothing in this program needs the mode to see plain operations."""
-        session = self._session
+        trace = self._trace
         return (
-            len(self._held) == len(_REPLACEMENTS)
-            and not session.has_to_look
-            and not session.engine.depth
-            and not session.other_modes.count
-            and not session.hooks.suspended
+            self._complete
+            and not trace.has_to_look
+            and not trace.depth
+            and not self._other_modes.count
+            and not self._hooks.suspended
             and not private.in_transform()
             and not self._guards
             and not _compiled()
@@ -118,9 +119,9 @@ def _announcing(original: Any) -> Any:
     @functools.wraps(original)
     def announced(*args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
-        session = session_here()
-        if session is not None:
-            session.stack.attend()
+        trace = trace_here()
+        if trace is not None:
+            trace.stack.attend()
         return original(*args, **kwargs)
 
     return announced
@@ -129,9 +130,9 @@ def _announcing(original: Any) -> Any:
 def _opening(original: Any) -> Any:
     @functools.wraps(original)
     def __enter__(guard: Any) -> Any:  # noqa: N807  (torch's own name)
-        session = session_here()
-        if session is not None:
-            session.wiring.guard(1)
+        wiring = part_here(Wiring)
+        if wiring is not None:
+            wiring.guard(1)
         return original(guard)
 
     return __enter__
@@ -143,9 +144,9 @@ def _closing(original: Any) -> Any:
         try:
             return original(guard, *error)
         finally:
-            session = session_here()
-            if session is not None:
-                session.wiring.guard(-1)
+            wiring = part_here(Wiring)
+            if wiring is not None:
+                wiring.guard(-1)
 
     return __exit__
 
@@ -154,9 +155,9 @@ def _looking_up(original: Any) -> Any:
     @functools.wraps(original)
     def __getattr__(namespace: Any, name: str) -> Any:  # noqa: N807
         found = original(namespace, name)
-        session = session_here()
-        if session is not None and session.stack.wired:
-            session.wiring.looked_up(f"{namespace.name}::{name}")
+        trace = trace_here()
+        if trace is not None and trace.stack.wired:
+            trace.part(Wiring).looked_up(f"{namespace.name}::{name}")
         return found
 
     return __getattr__

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING
 
 import torch
 
 from jupyter_inplace.record.base import torch_private as private
 from jupyter_inplace.record.base.geometry import byte_range, view_of
 from jupyter_inplace.record.base.schema import Plan
+from jupyter_inplace.record.saved.freed import FreedMemory
 from jupyter_inplace.record.saved.saved import Bucket, Saved
-
-if TYPE_CHECKING:
-    from jupyter_inplace.record.session import Session
+from jupyter_inplace.record.trace import Trace
 
 _BUDGET = 2 << 30  # bytes of copies held at once; past it a number is lost, never the program
 
 
 class Copies:
-    """Makes the copies of one session, within a budget."""
+    """Makes the copies of one trace, within a budget."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, trace: Trace, freed: FreedMemory) -> None:
+        self._trace, self._freed = trace, freed
         self.made = 0  # so far
         self._bytes = 0  # of copies, those of dead saved tensors among them until they are counted anew
         self._kept: list[tuple[weakref.ref[Saved], int]] = []
@@ -30,12 +28,12 @@ class Copies:
 
     def on_write(self, storage: int, span: tuple[int, int], plan: Plan | None) -> None:
         """Clone the saved tensors that overlap the bytes `span` of `storage` and are not cloned yet."""
-        bucket = self._session.index.bucket(storage)
+        bucket = self._trace.index.bucket(storage)
         if bucket is not None:
             self.overlapping(bucket, span, plan is not None and plan.hidden)
 
     def overlapping(self, bucket: Bucket, span: tuple[int, int], hidden: bool) -> None:
-        index, freed = self._session.index, self._session.freed
+        index, freed = self._trace.index, self._freed
         lo, hi = span
         if bucket.untouched or (bucket.unread and not hidden):
             for saved in bucket.never_touched(unread=not hidden):
@@ -65,7 +63,7 @@ class Copies:
         if self._bytes + size > _BUDGET:
             self._count()
         if self._bytes + size > _BUDGET:
-            self._session.blind_spots.setdefault(
+            self._trace.blind_spots.setdefault(
                 "copies of overwritten saved tensors reached their budget of 2 GiB: some numbers are missing"
             )
             return
@@ -73,12 +71,12 @@ class Copies:
         try:
             saved.clone = private.copy_of(t)
         except (torch.OutOfMemoryError, MemoryError):
-            self._session.blind_spots.setdefault(
+            self._trace.blind_spots.setdefault(
                 "a copy of an overwritten saved tensor did not fit into memory: its numbers are missing"
             )
             return
         except RuntimeError as error:
-            self._session.blind_spots.setdefault(
+            self._trace.blind_spots.setdefault(
                 f"an overwritten saved tensor could not be copied ({error}): its numbers are missing"
             )
             return

@@ -9,19 +9,16 @@ from __future__ import annotations
 
 import functools
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from jupyter_inplace.record.base.geometry import byte_range
-from jupyter_inplace.record.base.patching import Replacement, session_here
+from jupyter_inplace.record.base.patching import Replacement
+from jupyter_inplace.record.here import trace_here
 from jupyter_inplace.record.saved.saved import Saved
+from jupyter_inplace.record.trace import Trace
 
-if TYPE_CHECKING:
-    from jupyter_inplace.record.session import Session
-
-# The method under `Tensor.untyped_storage`, which is replaced meanwhile by one that takes note of whoever asks.
-underlying_storage = torch._C.TensorBase.untyped_storage
 _NOTE = (
     "memory of saved tensors was freed and filled again (sharded or offloaded tensors): what came back is not compared"
 )
@@ -30,8 +27,8 @@ _NOTE = (
 class FreedMemory:
     """Which saved tensors have lost their memory at least once."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, trace: Trace) -> None:
+        self._trace = trace
         self._saved: weakref.WeakSet[Saved] = weakref.WeakSet()
         self._installed = False
 
@@ -50,42 +47,24 @@ class FreedMemory:
 
     def shrinks(self, storage: Any, size: int) -> None:
         """A storage is about to be cut to `size` bytes."""
-        session = self._session
+        trace = self._trace
         try:
-            bucket = session.index.bucket(int(storage._cdata))
+            bucket = trace.index.bucket(int(storage._cdata))
             lost = [s for s in bucket.live() if s.clone is None and byte_range(s.tensor)[1] > size] if bucket else []
             if lost:
                 self._saved.update(lost)
-                session.blind_spots.setdefault(_NOTE)
+                trace.blind_spots.setdefault(_NOTE)
         except Exception as fault:
-            session.fault(fault)
-
-
-def is_own_memory(t: torch.Tensor) -> bool:
-    """Whether torch made the memory of a tensor, as far as can be told: what came in from outside cannot be resized."""
-    try:
-        return not t.is_cpu or bool(underlying_storage(t).resizable())
-    except RuntimeError:  # it has no storage
-        return True
-
-
-def is_gone(t: torch.Tensor) -> bool:
-    """Whether the memory of a tensor is not there: its storage is too small for it."""
-    if t.layout is not torch.strided:
-        return False
-    try:
-        return underlying_storage(t).nbytes() < byte_range(t)[1]
-    except (RuntimeError, NotImplementedError):
-        return False
+            trace.fault(fault)
 
 
 def _noticing(original: Any) -> Any:
     @functools.wraps(original)
     def resize_(storage: Any, size: int) -> Any:
         __tracebackhide__ = True
-        session = session_here()
-        if session is not None and session.installed and not session.muted:
-            session.freed.shrinks(storage, size)
+        trace = trace_here()
+        if trace is not None and trace.installed and not trace.muted:
+            trace.part(FreedMemory).shrinks(storage, size)
         return original(storage, size)
 
     return resize_

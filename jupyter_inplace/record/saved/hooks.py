@@ -6,21 +6,23 @@ import weakref
 from collections.abc import Callable
 from sys import _getframe
 from threading import get_ident
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch.overrides import has_torch_function_unary as _followed
 
 from jupyter_inplace.record.base import deep_graphs
 from jupyter_inplace.record.base import torch_private as private
+from jupyter_inplace.record.base.memory import is_own_memory
 from jupyter_inplace.record.base.nodes import may_save
-from jupyter_inplace.record.base.patching import Replacement, session_here
-from jupyter_inplace.record.saved.freed import is_own_memory
+from jupyter_inplace.record.base.patching import Replacement
+from jupyter_inplace.record.channels.exported_memory import ExportedMemory
+from jupyter_inplace.record.here import trace_here
 from jupyter_inplace.record.saved.message import detached_error, version_error
+from jupyter_inplace.record.saved.reading import readings
 from jupyter_inplace.record.saved.saved import Saved
-
-if TYPE_CHECKING:
-    from jupyter_inplace.record.session import Session
+from jupyter_inplace.record.saved.saved_objects import Hold
+from jupyter_inplace.record.trace import Trace
 
 # A custom Function saves from within a frame of this code.
 _APPLY = torch.autograd.Function.__dict__["apply"].__func__.__code__
@@ -30,37 +32,12 @@ _DisableTorchDispatch = private.DisableTorchDispatch
 _detach: Callable[[torch.Tensor], torch.Tensor] = torch._C.TensorBase.detach
 
 
-class Reading:
-    """Set while a gradient walk of ours reads saved tensors: it decides which value a node sees, and notes the reader."""
-
-    def value(self, saved: Saved) -> torch.Tensor:
-        raise NotImplementedError
-
-
-# One for each thread: watched threads work their gradients out at the same time.
-_readings: dict[int, Reading] = {}
-
-
-def set_reading(reading: Reading | None) -> Reading | None:
-    """Have this thread's unpacking decided by `reading` from now on; returns what decided it before."""
-    thread = get_ident()
-    before = _readings.pop(thread, None)
-    if reading is not None:
-        _readings[thread] = reading
-    return before
-
-
-def current_reading() -> Reading | None:
-    """What decides this thread's unpacking, None outside of a walk of ours."""
-    return _readings.get(get_ident())
-
-
 def unpack(saved: Saved) -> torch.Tensor:
     """What a node reads back. Makes the check that torch makes without hooks, and raises torch's own error.
 
     Also in force for graphs that outlive the watch.
     """
-    if _readings and (reading := _readings.get(get_ident())) is not None:
+    if readings and (reading := readings.get(get_ident())) is not None:
         return reading.value(saved)
     t = saved.tensor
     if saved.interior and t.is_leaf:
@@ -75,36 +52,34 @@ def unpack(saved: Saved) -> torch.Tensor:
 class SavedTensorHooks:
     """Installs `pack` and `unpack` as the default hooks of this thread."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, trace: Trace, exported: ExportedMemory) -> None:
+        self.trace, self.exported = trace, exported
         self._on = False
         self._announced = False
         self._off: set[str] = set()  # why the pair is out of force for a while
         self._depth = 0  # how many pairs lie under ours
         self._hold: Any = None
-        self.others = False  # whether the program has put hooks of its own in force since
-        # The session must not live as long as a graph does: graphs keep the hooks, and those only a weak way back.
-        ref = weakref.ref(session)
-        self._pack = _make_pack(ref)
+        # The trace must not live as long as a graph does: graphs keep the hooks, and those only a weak way back.
+        self._pack = _make_pack(weakref.ref(self))
 
     def install(self) -> None:
         if private.top_saved_tensors_hooks() is not None:
             # Hooks of the user's are in force already (save_on_cpu, allow_mutation_on_saved_tensors): torch makes no check
             # there and calls only the innermost pair, so ours would change the program.
-            self._session.blind_spots.setdefault(
+            self.trace.blind_spots.setdefault(
                 "saved-tensor hooks of the program were in force when the watch began: saved tensors could not be watched"
             )
             return
         try:
             private.push_saved_tensors_hooks(self._pack, unpack)
         except RuntimeError:  # hooks are disabled (torch.func, export)
-            self._session.blind_spots.setdefault(
+            self.trace.blind_spots.setdefault(
                 "saved-tensor hooks were disabled when the watch began: saved tensors could not be watched"
             )
             return
         self._on = True
         self._announced = _REPLACEMENT.acquire()
-        self.others = False
+        self.trace.other_hooks = False
 
     def remove(self) -> None:
         """Take the pair off, from under others that the program left in force if need be."""
@@ -144,9 +119,6 @@ class SavedTensorHooks:
         """Whether the pair is out of force for a while."""
         return bool(self._off)
 
-    def suspended_for(self, reason: str) -> bool:
-        return reason in self._off
-
     def _take_off(self) -> int:
         """Take the pair from the stack; returns how many pairs lay under it."""
         pairs = self._pop_all()
@@ -165,20 +137,29 @@ class SavedTensorHooks:
             pairs.append(top)
         return pairs
 
+    def saw(self, saved: Saved, t: torch.Tensor, sequence: int, frame: Any) -> None:
+        """An operation of `frame` just saved `t` for node `sequence`: what the memory holds is kept if others may change it.
+
+        Then the mode comes back, in the middle of that operation: what it does inside of itself is its own.
+        """
+        stack = self.trace.stack
+        bare = stack.bare
+        self.exported.saw(saved, t)
+        if bare and not stack.wired:
+            self.trace.midway = (sequence, id(frame), frame.f_lasti)
+
     def hold(self) -> Any:
         """Have custom Functions get back the very objects that they save, from now on."""
         if self._hold is None:
-            from jupyter_inplace.record.saved.saved_objects import Hold
-
             self._hold = Hold()
         return self._hold
 
 
 def _announcing(original: Any) -> Any:
     def _push_saved_tensors_default_hooks(*args: Any, **kwargs: Any) -> Any:
-        session = session_here()
-        if session is not None:
-            session.hooks.others = True
+        trace = trace_here()
+        if trace is not None:
+            trace.other_hooks = True
         return original(*args, **kwargs)
 
     return _push_saved_tensors_default_hooks
@@ -187,19 +168,19 @@ def _announcing(original: Any) -> Any:
 _REPLACEMENT = Replacement(private.autograd_bindings, "_push_saved_tensors_default_hooks", _announcing)
 
 
-def _alias(session: Session, t: torch.Tensor) -> torch.Tensor:
+def _alias(trace: Trace, t: torch.Tensor) -> torch.Tensor:
     """What torch keeps of an output: an alias without its node."""
     if type(t) is torch.Tensor or not private.is_python_tensor(t):
-        if session.stack.bare:  # nobody sees it
+        if trace.stack.bare:  # nobody sees it
             return _detach(t)
         with _DisableTorchDispatch():
             return _detach(t)
     # A tensor class makes its own aliases, and is asked for one unwatched too.
-    before, session.muted = session.muted, True
+    before, trace.muted = trace.muted, True
     try:
         return t.detach()
     finally:
-        session.muted = before
+        trace.muted = before
 
 
 def _is_late_output(node: Any, sequence: int) -> bool:
@@ -216,7 +197,7 @@ def _is_late_output(node: Any, sequence: int) -> bool:
     return False
 
 
-def _make_pack(ref: weakref.ref[Session]) -> Any:
+def _make_pack(ref: weakref.ref[SavedTensorHooks]) -> Any:
     def pack(t: torch.Tensor) -> Saved:
         saved = Saved()
         saved.tensor = t
@@ -230,44 +211,45 @@ def _make_pack(ref: weakref.ref[Session]) -> Any:
                 saved.version = t._version
             except RuntimeError:  # an inference tensor has none
                 saved.version = None
-            session = ref()
-            if session is None:
+            hooks = ref()
+            if hooks is None:
                 return saved
+            trace, exported = hooks.trace, hooks.exported
             try:
-                if session.optimizers.place is not None:  # a step that raised, or one whose closure nobody announced
-                    session.optimizers.end_step()
+                if trace.unfinished is not None:  # a step that raised, or one whose closure nobody announced
+                    trace.unfinished()
                 caller = _getframe(1)
                 custom = caller.f_code is _APPLY
                 node = t.grad_fn
                 if node is None or (
-                    node._sequence_nr() < sequence and not (session.rewritten and _is_late_output(node, sequence))
+                    node._sequence_nr() < sequence and not (trace.rewritten and _is_late_output(node, sequence))
                 ):
                     saved.interior = node is not None
-                    saved.cell = session.cell
-                    session.fresh = True
+                    saved.cell = trace.cell
+                    trace.fresh = True
                     if custom:
-                        saved.hold = session.hooks.hold()
+                        saved.hold = hooks.hold()
                 else:
                     saved.interior = False
                     saved.made_by = type(node)
                     saved.output_nr = t.output_nr
-                    saved.cell = [session.last_op]
-                    saved.tensor = _alias(session, t)
-                if node is not None and sequence > session.deep_from:
+                    saved.cell = [trace.last_op]
+                    saved.tensor = _alias(trace, t)
+                if node is not None and sequence > trace.deep_from:
                     deep_graphs.note(node)
-                session.order = saved.order = session.order + 1
-                if not session.muted:
+                trace.order = saved.order = trace.order + 1
+                if not trace.muted:
                     # What one node saves, one expression saves: the frames are looked at once. Functions and the engine run
                     # others meanwhile. The index takes its share of the work with each node.
-                    if session.place_of == sequence and not custom:
-                        saved.site, saved.module = session.place
+                    if trace.place_of == sequence and not custom:
+                        saved.site, saved.module = trace.place
                     else:
-                        saved.site, saved.module = session.note_place(sequence if not custom else -1)
-                    session.index.pending.append(_weak(saved))
-                    if session.exported_memory.asks or (node is None and not t.requires_grad and not is_own_memory(t)):
-                        session.saw(saved, t, sequence, caller)
+                        saved.site, saved.module = trace.note_place(sequence if not custom else -1)
+                    trace.index.pending.append(_weak(saved))
+                    if exported.asks or (node is None and not t.requires_grad and not is_own_memory(t)):
+                        hooks.saw(saved, t, sequence, caller)
             except Exception as fault:
-                session.fault(fault)
+                trace.fault(fault)
             return saved
         finally:
             if guard is not None:

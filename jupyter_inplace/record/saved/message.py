@@ -10,7 +10,7 @@ import torch
 from jupyter_inplace.record.base import torch_private as private
 from jupyter_inplace.record.saved.saved import Saved
 
-# Words the explanation for a saved tensor; set by the session in force, None where nobody knows more than torch.
+# Words the explanation for a saved tensor; set by the trace in force, None where nobody knows more than torch.
 explain: Callable[[Saved], str] | None = None
 
 

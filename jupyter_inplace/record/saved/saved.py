@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 
-from jupyter_inplace.record.base.geometry import View, byte_range, view_of
+from jupyter_inplace.record.base.geometry import View
+from jupyter_inplace.record.base.memory import storages_of
 from jupyter_inplace.record.base.torch_private import storage_id
 
 
@@ -222,7 +223,7 @@ def _start(entry: tuple[int, int, Any, int]) -> int:
 
 
 class SavedIndex:
-    """Every live saved tensor of the session by storage.
+    """Every live saved tensor of the trace by storage.
 
     Filled lazily: a pack costs one weak reference, the next write a look-up of where that lies, and only a write there a bucket.
     """
@@ -346,24 +347,3 @@ class SavedIndex:
         self._put_all()
         for bucket in list(self._buckets.values()):
             yield from bucket.live()
-
-
-def storages_of(t: torch.Tensor) -> tuple[int, ...]:
-    """The storages under `t`: one for a strided tensor, those of the components of a sparse or nested one, or none."""
-    key = storage_id(t)
-    if key:
-        return (key,)
-    parts: list[torch.Tensor] = []
-    try:
-        if t.layout is torch.sparse_coo:
-            parts = [t._indices(), t._values()]
-        elif t.layout in (torch.sparse_csr, torch.sparse_bsr):
-            parts = [t.crow_indices(), t.col_indices(), t.values()]
-        elif t.layout in (torch.sparse_csc, torch.sparse_bsc):
-            parts = [t.ccol_indices(), t.row_indices(), t.values()]
-    except (RuntimeError, NotImplementedError):
-        return ()
-    return tuple(k for p in parts if (k := storage_id(p)))
-
-
-__all__ = ["Bucket", "Hit", "Saved", "SavedIndex", "byte_range", "storages_of", "view_of"]

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 
 from jupyter_inplace.record.base.patching import Replacement
-from jupyter_inplace.record.saved import hooks
+from jupyter_inplace.record.saved.reading import current_reading
 from jupyter_inplace.record.saved.saved import Saved
 
 
 class Hold:
-    """Keeps `saved_tensors` replaced as long as a session, or a graph that it has seen, lives."""
+    """Keeps `saved_tensors` replaced as long as a trace, or a graph that it has seen, lives."""
 
     def __init__(self) -> None:
         self._held = _REPLACEMENT.acquire()
@@ -29,7 +29,7 @@ class Hold:
 def _leading_back(original: Any) -> Any:
     def saved_tensors(node: Any) -> Any:
         found = original.__get__(node)
-        if hooks.current_reading() is not None:  # a walk of ours, which reads copies
+        if current_reading() is not None:  # a walk of ours, which reads copies
             return found
         try:
             slots = node._raw_saved_tensors

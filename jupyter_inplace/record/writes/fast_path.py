@@ -12,63 +12,56 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from jupyter_inplace.record.base import torch_private as private
-from jupyter_inplace.record.channels.untracked_writes import needs_gradient
+from jupyter_inplace.record.base.arguments import needs_gradient
 from jupyter_inplace.record.source import sites
+from jupyter_inplace.record.trace import CALL_IMPL, Trace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from jupyter_inplace.record.base.schema import Plan
-    from jupyter_inplace.record.session import Session
     from jupyter_inplace.record.write_table import WriteRow
 
-_CALL_IMPL = torch.nn.Module._call_impl.__code__
 
-
-def repeated(session: Session, plan: Plan, args: Any, kwargs: Any) -> list[tuple[WriteRow, int, int]] | None:
-    """`_rows`; None where a fault of ours comes between, which never surfaces inside of the program's operation."""
+def repeated(trace: Trace, plan: Plan, args: Any, kwargs: Any) -> list[tuple[WriteRow, int, int]] | None:
+    """`_rows`; None if a fault of ours comes between, which never surfaces inside of the program's operation."""
     try:
-        return _rows(session, plan, args, kwargs)
+        return _rows(trace, plan, args, kwargs)
     except Exception as fault:
-        session.fault(fault)
+        trace.fault(fault)
         return None
 
 
-def _rows(session: Session, plan: Plan, args: Any, kwargs: Any) -> list[tuple[WriteRow, int, int]] | None:
+def _rows(trace: Trace, plan: Plan, args: Any, kwargs: Any) -> list[tuple[WriteRow, int, int]] | None:
     """The rows that the writes of an operation, about to happen, have already, each with the storage and the version before it.
 
-    None where one is the first of its kind, or where it concerns anything that is followed: what was saved or is about to be,
-    leaves, what autograd will not record, aliases, gradients that are unread or kept.
+    None if one is the first of its kind, or if it concerns anything that is followed: what was saved or is about to be,
+    leaves, what autograd will not record, memory that a channel follows.
     """
-    if (
-        session.muted
-        or session.engine.depth
-        or session.untracked_writes.alias_values.roots
-        or session.grad_results.known
-    ):
+    if trace.muted or trace.depth:
         return None
     found: list[tuple[WriteRow, int, int]] = []
     site: Any = None
     module: Any = None
     for t in plan.tensors(args, kwargs):
-        storage = _of_no_concern(session, plan, t, args, kwargs)
+        storage = _of_no_concern(trace, plan, t, args, kwargs)
         if not storage:
             return None
         if site is None:
-            site, module = sites.find_site_and_module(_CALL_IMPL, 3, session.cell_files)
-        row = session.table.find(plan.name, site, id(module), storage)
+            site, module = sites.find_site_and_module(CALL_IMPL, 3, trace.cell_files)
+        row = trace.table.find(plan.name, site, id(module), storage)
         if row is None:
-            row = session.table.shared(plan.name, site, id(module), storage)
+            row = trace.table.shared(plan.name, site, id(module), storage)
         if row is None or row.version_before is None:
             return None
-        session.rewritten = session.rewritten or t.requires_grad
+        trace.rewritten = trace.rewritten or t.requires_grad
         found.append((row, storage, t._version))
-    session.order += 1
-    session.written_at = (site, None if module is None else weakref.ref(module))
+    trace.order += 1
+    trace.written_at = (site, None if module is None else weakref.ref(module))
     return found
 
 
-def enter(session: Session, plan: Plan, found: list[tuple[WriteRow, int, int]], order: int) -> None:
+def enter(trace: Trace, plan: Plan, found: list[tuple[WriteRow, int, int]], order: int) -> None:
     """Enter them, now that they have happened. `order` is the moment at which they were about to."""
     try:
         for row, _, version in found:
@@ -78,14 +71,14 @@ def enter(session: Session, plan: Plan, found: list[tuple[WriteRow, int, int]], 
         if plan.hidden:
             # What such an operation saves of its running statistics it never reads back.
             written = {storage for _, storage, _ in found}
-            for saved in session.index.newer_than(order):
+            for saved in trace.index.newer_than(order):
                 if private.storage_id(saved.tensor) in written:
                     saved.never_read = True
     except Exception as fault:
-        session.fault(fault)
+        trace.fault(fault)
 
 
-def _of_no_concern(session: Session, plan: Plan, t: Any, args: Any, kwargs: Any) -> int:
+def _of_no_concern(trace: Trace, plan: Plan, t: Any, args: Any, kwargs: Any) -> int:
     """The storage of a tensor whose values nobody follows; 0 for any other."""
     if type(t) is not torch.Tensor:
         return 0
@@ -99,14 +92,13 @@ def _of_no_concern(session: Session, plan: Plan, t: Any, args: Any, kwargs: Any)
     elif t.requires_grad and (base is not None or t.is_leaf or not torch.is_grad_enabled()):
         return 0
     storage = private.storage_id(t)
+    if not storage or t.is_inference() or storage in trace.leaf_storages:
+        return 0
+    for channel in trace.following:
+        if channel.concerns(storage):
+            return 0
     if (
-        not storage
-        or t.is_inference()
-        or storage in session.leaf_storages
-        or storage in session.discarded_grads.held
-        or storage in session.grad_aliases.known
-        or (storage in session.untracked_writes.by_storage and session.untracked_writes.knows(storage))
-        or session.index.bucket(storage) is not None
+        trace.index.bucket(storage) is not None
         # The operation itself may save what it writes, under another name.
         or not (plan.hidden or len(args) == 1 or _apart(t, storage, args))
         or (kwargs and not _apart(t, storage, kwargs.values()))

@@ -8,9 +8,9 @@ import tripwired
 
 from jupyter_inplace import watch
 from jupyter_inplace.record.base import torch_private as private
-from jupyter_inplace.record.base.patching import session_here
 from jupyter_inplace.record.base.schema import make_plan, may_need_a_plan
 from jupyter_inplace.record.dispatch import tripwires
+from jupyter_inplace.record.here import trace_here
 
 pytestmark = tripwired.needed
 
@@ -47,7 +47,7 @@ class TestWired:
     def test_plain_operations_have_no_mode(self):
         x = torch.ones(3)
         with watch():
-            assert session_here().stack.wired
+            assert trace_here().stack.wired
             assert private.len_dispatch_stack() == 0
             assert (x * 2).sum() == 6
             assert private.key_included(private.TRIPWIRE)

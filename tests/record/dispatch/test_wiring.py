@@ -12,8 +12,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from jupyter_inplace import watch
 from jupyter_inplace.record.base import torch_private as private
-from jupyter_inplace.record.base.patching import session_here
 from jupyter_inplace.record.dispatch import tripwires
+from jupyter_inplace.record.dispatch.wiring import Wiring
+from jupyter_inplace.record.here import trace_here
 
 pytestmark = [tripwired.needed, pytest.mark.usefixtures("nothing_compiled", "own_record")]
 
@@ -25,11 +26,11 @@ def step(w):
     loss.backward()
     optimizer.step()
     optimizer.zero_grad()
-    return session_here().stack.wired
+    return trace_here().stack.wired
 
 
 def wired():
-    return session_here().stack.wired
+    return trace_here().stack.wired
 
 
 def test_from_the_start_of_a_watch():
@@ -194,7 +195,7 @@ def test_an_operator_that_came_between_watches_is_seen_to_write(monkeypatch):
 
 def test_a_watch_in_inference_mode_has_none():
     with torch.inference_mode(), watch():
-        assert not session_here().wiring.allowed()
+        assert not trace_here().part(Wiring).allowed()
 
 
 def test_a_mode_that_is_put_on_while_an_optimizer_steps():

@@ -1,6 +1,6 @@
 """`x.detach()` while tripwires stand in for the mode: an alias that autograd does not connect with `x`, made without a kernel of ours.
 
-Where the mode is on it sees the operation itself; `x.data` is seen with the writes that torch does not dispatch.
+While the mode is active it sees the operation itself; `x.data` is seen with the writes that torch does not dispatch.
 """
 
 from __future__ import annotations
@@ -10,33 +10,33 @@ from typing import Any
 import torch
 
 from jupyter_inplace.record.base import torch_private as private
-from jupyter_inplace.record.base.patching import Replacement, StandIn, session_here
+from jupyter_inplace.record.base.patching import Held, Replacement
+from jupyter_inplace.record.channels.untracked_writes import UntrackedWrites
+from jupyter_inplace.record.here import StandIn, trace_here
 
 
 class Aliases:
-    """Replaces `Tensor.detach` and `torch.detach`, once tripwires come into force."""
+    """Replaces `Tensor.detach` and `torch.detach` while tripwires stand in for the mode."""
 
     def __init__(self) -> None:
-        self._held: list[Replacement] = []
+        self._replaced = Held()
 
     def see(self) -> None:
         """Take note of aliases from now on."""
-        if not self._held:
-            self._held = [replacement for replacement in _REPLACEMENTS if replacement.acquire()]
+        if not self._replaced:
+            self._replaced.acquire(_REPLACEMENTS)
 
     def leave(self) -> None:
         """The mode sees them, or nobody has to."""
-        for replacement in self._held:
-            replacement.release()
-        self._held.clear()
+        self._replaced.release()
 
 
 def note_alias(t: Any) -> None:
     """Somebody is about to make an alias of `t` that autograd does not know of."""
-    session = session_here()
-    if session is not None and session.stack.wired and not private.dispatch_is_off():
+    trace = trace_here()
+    if trace is not None and trace.stack.wired and not private.dispatch_is_off():
         with private.Unfollowed():
-            session.note_alias((t,))
+            trace.part(UntrackedWrites).note_alias(t)
 
 
 def _noting(original: Any) -> Any:

@@ -8,18 +8,16 @@ and lives with the region's frame (or node, in the re-entrant variant).
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from jupyter_inplace.record.base import torch_private as private
+from jupyter_inplace.record.base.schema import Plan
+from jupyter_inplace.record.channels.channel import Channel, Operation
 from jupyter_inplace.record.saved.saved import Saved
 from jupyter_inplace.record.source import sites
-
-if TYPE_CHECKING:
-    from jupyter_inplace.record.session import Session
-
-_CALL_IMPL = torch.nn.Module._call_impl.__code__
+from jupyter_inplace.record.trace import CALL_IMPL, Trace
 
 
 class CheckpointRegion:
@@ -34,7 +32,7 @@ class CheckpointRegion:
         self._made: set[int] = set()
         self.holders: Any = None  # the frame's list of weak references to what stands in for saved tensors
 
-    def take(self, session: Session, args: Any, own: list[torch.Tensor]) -> None:
+    def take(self, trace: Trace, args: Any, own: list[torch.Tensor]) -> None:
         """Enter the tensors among `args` that come from outside, save for those of `own`, which the operator only updates."""
         for value in args:
             if isinstance(value, torch.Tensor):
@@ -45,9 +43,9 @@ class CheckpointRegion:
                 storage = private.storage_id(value)
                 if storage and storage not in self._made and id(value) not in self._seen:
                     self._seen.add(id(value))
-                    self.reads.append(self._saved(session, value))
+                    self.reads.append(self._saved(trace, value))
             elif isinstance(value, (list, tuple)):
-                self.take(session, value, own)
+                self.take(trace, value, own)
 
     def gave(self, out: Any) -> None:
         for value in out if isinstance(out, (list, tuple)) else (out,):
@@ -56,15 +54,15 @@ class CheckpointRegion:
                 if storage and not any(private.storage_id(saved.tensor) == storage for saved in self.reads[-4:]):
                     self._made.add(storage)
 
-    def _saved(self, session: Session, t: torch.Tensor) -> Saved:
+    def _saved(self, trace: Trace, t: torch.Tensor) -> Saved:
         saved = Saved()
         saved.tensor = t
         saved.sequence = private.peek_sequence_nr() - 1
-        session.order += 1
-        saved.order = session.order
-        saved.site, module = sites.find_site_and_module(_CALL_IMPL, 3, session.cell_files)
+        trace.order += 1
+        saved.order = trace.order
+        saved.site, module = sites.find_site_and_module(CALL_IMPL, 3, trace.cell_files)
         saved.module = weakref.ref(module) if module is not None else None
-        session.index.add(saved)
+        trace.index.add(saved)
         return saved
 
     @property
@@ -72,11 +70,11 @@ class CheckpointRegion:
         return any(saved.touched for saved in self.reads)
 
 
-class Checkpoints:
-    """Replaces the class of hooks that a checkpoint puts around its forward by one that tells the session."""
+class Checkpoints(Channel):
+    """Replaces the class of hooks that a checkpoint puts around its forward by one that tells the trace."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, trace: Trace) -> None:
+        self._trace = trace
         self._original: Any = None
         self.current: CheckpointRegion | None = None
         self.by_owner: weakref.WeakKeyDictionary[Any, CheckpointRegion] = weakref.WeakKeyDictionary()
@@ -85,7 +83,7 @@ class Checkpoints:
         checkpoint = torch.utils.checkpoint
         original = getattr(checkpoint, "_checkpoint_hook", None)
         if original is None:
-            self._session.blind_spots.setdefault("this torch has no place where checkpointed regions can be seen")
+            self._trace.blind_spots.setdefault("this torch has no place where checkpointed regions can be seen")
             return
         regions = self
         self._original = original
@@ -112,26 +110,52 @@ class Checkpoints:
             self._original = None
         self.current = None
 
+    @property
+    def reads(self) -> bool:
+        return self.current is not None
+
+    def read(self, operation: Operation) -> CheckpointRegion | None:
+        """What comes into the region from outside is read again in backward."""
+        region = self.current
+        if region is not None:
+            own = _not_read(operation)
+            region.take(self._trace, operation.args, own)
+            if operation.kwargs:
+                region.take(self._trace, operation.kwargs.values(), own)
+        return region
+
+    def gave(self, out: Any, noted: CheckpointRegion) -> None:
+        noted.gave(out)
+
     def begin(self) -> CheckpointRegion | None:
         """A region starts; returns the one around it. Recomputation inside of the engine is no new region."""
         outer = self.current
-        session = self._session
-        if not session.muted and session.installed and not session.engine.depth:
-            self.current = CheckpointRegion(sites.find_site(2, session.cell_files))
-            session.attend()
+        trace = self._trace
+        if not trace.muted and trace.installed and not trace.depth:
+            self.current = CheckpointRegion(sites.find_site(2, trace.cell_files))
+            trace.attend(self)
         return outer
 
     def end(self, outer: CheckpointRegion | None, owner: Any) -> None:
         region, self.current = self.current, outer
-        self._session.attend()
+        self._trace.attend(self)
         if region is None or owner is None:
             return
         region.holders = getattr(owner, "weak_holders", None)
         try:
             self.by_owner[owner] = region
         except TypeError as fault:
-            self._session.fault(fault)
+            self._trace.fault(fault)
 
     def touched(self) -> list[tuple[Any, CheckpointRegion]]:
         """The regions that read something which was written since, each with its frame or node."""
         return [(owner, region) for owner, region in list(self.by_owner.items()) if region.touched]
+
+
+def _not_read(operation: Operation) -> list[torch.Tensor]:
+    """What an operator updates without its result coming from it: running statistics, counters."""
+    plan = operation.plan
+    if not isinstance(plan, Plan):
+        return []
+    written = plan.tensors(operation.args, operation.kwargs)
+    return [t for t in written if plan.hidden or not (t.is_floating_point() or t.is_complex())]

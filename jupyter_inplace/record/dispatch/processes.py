@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import functools
 from multiprocessing.process import BaseProcess
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from jupyter_inplace.record.base.patching import Replacement, session_here
-
-if TYPE_CHECKING:
-    from jupyter_inplace.record.session import Session
+from jupyter_inplace.record.base.patching import Replacement
+from jupyter_inplace.record.here import part_here
+from jupyter_inplace.record.trace import Trace
 
 
 class Processes:
     """Takes note of started processes. Daemonic ones (a DataLoader's workers) prepare data: they go without a word."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, trace: Trace) -> None:
+        self._trace = trace
 
     def install(self) -> None:
         """Begin to see processes that are started."""
@@ -28,8 +27,8 @@ class Processes:
 
     def started(self, process: BaseProcess) -> None:
         """A process is about to start."""
-        if not process.daemon:
-            self._session.blind_spots.setdefault(
+        if self._trace.installed and not process.daemon:
+            self._trace.blind_spots.setdefault(
                 f"the process {process.name!r} was started during the watch and is not watched; "
                 "a watch inside of the function that it runs sees it"
             )
@@ -39,9 +38,9 @@ def _noting(original: Any) -> Any:
     @functools.wraps(original)
     def start(self: BaseProcess) -> Any:
         __tracebackhide__ = True
-        session = session_here()
-        if session is not None and session.installed:
-            session.processes.started(self)
+        processes = part_here(Processes)
+        if processes is not None:
+            processes.started(self)
         return original(self)
 
     return start

@@ -10,35 +10,34 @@ from typing import Any
 
 from torch.autograd.profiler import record_function
 
-from jupyter_inplace.record.base.patching import Replacement, session_here
+from jupyter_inplace.record.base.patching import Held, Replacement
+from jupyter_inplace.record.here import trace_here
 
 
 class ProfilerLabels:
-    """Lifts the mode of this thread's session where `record_function` begins and ends."""
+    """Lifts the mode of this thread's trace where `record_function` begins and ends."""
 
     def __init__(self) -> None:
-        self._held: list[Replacement] = []
+        self._replaced = Held()
 
     def install(self) -> None:
-        self._held = [replacement for replacement in _REPLACEMENTS if replacement.acquire()]
+        self._replaced.acquire(_REPLACEMENTS)
 
     def remove(self) -> None:
-        for replacement in self._held:
-            replacement.release()
-        self._held.clear()
+        self._replaced.release()
 
 
 def _without_mode(original: Any) -> Any:
     @functools.wraps(original)
     def method(label: Any, *args: Any) -> Any:
-        session = session_here()
-        place = None if session is None or session.stack.wired else session.stack.lift()
-        if session is None or place is None:
+        trace = trace_here()
+        place = None if trace is None or trace.stack.wired else trace.stack.lift()
+        if trace is None or place is None:
             return original(label, *args)
         try:
             return original(label, *args)
         finally:
-            session.stack.put_back(place)
+            trace.stack.put_back(place)
 
     return method
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import atexit
 import io
 import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,6 +29,21 @@ os.environ.setdefault("JUPYTER_PLATFORM_DIRS", "1")
 # A process that a script starts in the background ignores Ctrl+C, and so does what it starts: tests of Ctrl+C need it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# Faults of ours, in this process and in those that tests start, are appended to a file.
+_FAULTS = Path(tempfile.mkdtemp(prefix="ji-faults-")) / "faults"
+os.environ["JUPYTER_INPLACE_DEBUG"] = str(_FAULTS)
+atexit.register(shutil.rmtree, _FAULTS.parent, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def no_faults(request) -> Iterator[None]:
+    """A fault of ours fails the test, unless the test is about faults (`@pytest.mark.faulty`)."""
+    _FAULTS.unlink(missing_ok=True)
+    yield
+    if _FAULTS.exists() and request.node.get_closest_marker("faulty") is None:
+        pytest.fail(_FAULTS.read_text(encoding="utf-8"))
 
 
 @dataclass

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from jupyter_inplace import _faults
 from jupyter_inplace._interrupts import uninterrupted
 from jupyter_inplace.explain.backward.analyst import Analyst
 from jupyter_inplace.explain.backward.damage import quiet
@@ -168,6 +169,7 @@ class Window:
             spaces += _raising_spaces(error)
             return Assembly(self, self._end, error, Names(spaces)).report()
         except Exception as fault:
+            _faults.show(fault)
             note = f"the report could not be worked out: {type(fault).__name__}: {fault}"
             return Report(
                 tool=_tool(),

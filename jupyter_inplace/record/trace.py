@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
 
-from jupyter_inplace.record import faults
+from jupyter_inplace import _faults
 from jupyter_inplace.record.base import torch_private as private
 from jupyter_inplace.record.saved.saved import SavedIndex
 from jupyter_inplace.record.source import sites
@@ -66,7 +66,7 @@ class Trace:
         self.last_backward = -1  # place in program order of the newest call
         self.depth = 0  # how many backward calls are running, one inside the other
         self.blind_spots: dict[str, None] = {}
-        self.faults: list[BaseException] = []  # our own, with their tracebacks; the first few
+        self.faults: list[str] = []  # the tracebacks of the first few of our own
         self.cell_files: frozenset[str] = frozenset()
         self.order = 0  # the current moment of program order
         self.muted = False  # whether what runs is ours
@@ -132,7 +132,7 @@ class Trace:
 
     def fault(self, error: BaseException) -> None:
         """Note a fault of our own; the user's program goes on as if nothing were there."""
-        faults.keep(self.faults, error)
+        _faults.keep(self.faults, error)
         self.blind_spots.setdefault(
             f"the recorder failed on an operation and left it out: {type(error).__name__}: {error}"
         )

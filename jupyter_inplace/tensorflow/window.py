@@ -9,6 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from jupyter_inplace import _faults
 from jupyter_inplace.explain.names.names import namespaces, user_frame
 from jupyter_inplace.record.source.sites import SiteResolver
 from jupyter_inplace.report.data import Cell, Report
@@ -106,5 +107,6 @@ class Window:
             own = Assembly(self, list(rows.values()), names).report(used)
             return combined(report, own, used)
         except Exception as fault:  # the report of the other framework is not to suffer
+            _faults.show(fault)
             note = f"TensorFlow's part of the report could not be worked out: {type(fault).__name__}: {fault}"
             return replace(report, blind_spots=(*report.blind_spots, note))

@@ -53,7 +53,7 @@ def test_the_code_of_a_page_runs_from_top_to_bottom(page, shell, tmp_path, monke
         else:
             assert block.raises in str(error)
         ran += 1
-    assert ran or page == "docs/how-to/tests.md"
+    assert ran or page in ("docs/how-to/tests.md", "docs/develop/channel.md")  # their code stands in files
 
 
 @pytest.mark.parametrize("page", with_code("console"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -9,6 +11,7 @@ import torch
 from jupyter_inplace.record.backward.python_frames import made_by_engine
 from jupyter_inplace.record.base import torch_private as private
 from jupyter_inplace.record.base.geometry import WHOLE, byte_range, view_of
+from jupyter_inplace.record.base.memory import storages_of
 from jupyter_inplace.record.base.schema import Plan
 from jupyter_inplace.record.saved.copies import Copies
 from jupyter_inplace.record.source import sites
@@ -35,6 +38,43 @@ class WriteEntry:
             row.describe(t, shape, version)
         row.happened(trace.order, version, bumps=bumps)
         return row
+
+    @contextlib.contextmanager
+    def around(self, op: str, t: torch.Tensor) -> Iterator[None]:
+        """Enter a write to the values of `t` that torch does not dispatch and does not count.
+
+        What was saved there is copied first; the row is entered when the block is over. No fault of ours comes out.
+        """
+        trace = self._trace
+        if trace.muted or not trace.installed:
+            yield
+            return
+        before = None
+        try:
+            before = self._before_outside(t)
+        except Exception as fault:
+            trace.fault(fault)
+        yield
+        if before is not None:
+            try:
+                self._after_outside(op, t, *before)
+            except Exception as fault:
+                trace.fault(fault)
+
+    def _before_outside(self, t: torch.Tensor) -> tuple[tuple[int, ...], int | None]:
+        for key in storages_of(t):
+            self._copies.on_write(key, byte_range(t), None)
+        return tuple(t.shape), private.version(t)
+
+    def _after_outside(self, op: str, t: torch.Tensor, shape: tuple[int, ...], version: int | None) -> None:
+        trace = self._trace
+        row = self.row_for(op, t, shape, version, bumps=False)
+        for key in storages_of(t):
+            bucket = trace.index.bucket(key)
+            if bucket is not None:
+                bucket.log(row, trace.order, *byte_range(t), view_of(t))
+        if t.requires_grad and _is_leaf(t):
+            self.note_leaf(row, row.storage)
 
     def before(
         self, plan: Plan, targets: list[torch.Tensor], func: Any, args: Any, kwargs: Any

@@ -16,13 +16,13 @@ import torch
 
 from jupyter_inplace import _faults
 from jupyter_inplace.record.base import torch_private as private
+from jupyter_inplace.record.channels.channel import Channel, Operation
 from jupyter_inplace.record.saved.saved import SavedIndex
 from jupyter_inplace.record.source import sites
 from jupyter_inplace.record.write_table import WriteRow, WriteTable
 
 if TYPE_CHECKING:
     from jupyter_inplace.record.backward.call import Backward
-    from jupyter_inplace.record.channels.channel import Channel, Operation
 
 Part = TypeVar("Part")
 
@@ -94,6 +94,8 @@ class Trace:
         # Every part by its class, and the channels among them in the order in which they are asked.
         self.parts: dict[type, Any] = {}
         self.channels: tuple[Channel, ...] = ()
+        self._at_end: tuple[Channel, ...] = ()  # those that have something to do when a backward call is over
+        self._at_freeing: tuple[Channel, ...] = ()  # and when a graph was used up
         # The channels that follow some memory now, and those that want to see each operation. Both are nearly always empty.
         self.asked: tuple[
             Channel, ...
@@ -114,6 +116,8 @@ class Trace:
         """Make the channels, in the order in which they are asked. Each may look up those before it."""
         self.channels = tuple(self.add_part(kind(self)) for kind in kinds)  # type: ignore[call-arg]
         self._set_following([])
+        self._at_end = tuple(c for c in self.channels if type(c).backward_ended is not Channel.backward_ended)
+        self._at_freeing = tuple(c for c in self.channels if type(c).graph_freed is not Channel.graph_freed)
 
     def part(self, kind: type[Part]) -> Part:
         """The part of that class.
@@ -230,6 +234,24 @@ class Trace:
         for channel, token in noted:
             try:
                 channel.gave(out, token)
+            except Exception as fault:
+                self.fault(fault)
+
+    def backward_ended(self, call: Backward) -> None:
+        """An outermost backward call is over."""
+        for channel in self._at_end:
+            try:
+                channel.backward_ended(call)
+            except Exception as fault:
+                self.fault(fault)
+        if self.following:
+            self.settle()
+
+    def graph_freed(self, sequence: int) -> None:
+        """A graph was used up: nodes with a lower number will not be read again."""
+        for channel in self._at_freeing:
+            try:
+                channel.graph_freed(sequence)
             except Exception as fault:
                 self.fault(fault)
 

@@ -9,6 +9,7 @@ from counting import own_calls, session_now
 from jupyter_inplace import watch
 from jupyter_inplace.explain.backward import damage
 from jupyter_inplace.explain.graph import numbers
+from jupyter_inplace.record.saved.copies import Copies
 
 pytestmark = pytest.mark.usefixtures("own_record")
 
@@ -18,11 +19,11 @@ def test_each_saved_slot_is_copied_once(slots):
     w = torch.ones(slots, requires_grad=True)
     with watch():
         buffer = w * 2
-        before = session_now().copies.made
+        before = session_now().part(Copies).made
         total = sum(buffer[i] * buffer[i].detach() for i in range(slots))
         for i in range(slots):
             buffer.data[i] = 0.0
-        assert session_now().copies.made - before == slots
+        assert session_now().part(Copies).made - before == slots
         total.backward()
 
 
@@ -30,10 +31,10 @@ def test_nothing_is_copied_where_writes_and_saved_tensors_lie_apart():
     w = torch.ones(8, requires_grad=True)
     with watch():
         buffer = w * 2
-        before = session_now().copies.made
+        before = session_now().part(Copies).made
         loss = buffer[:4].exp().sum() + (buffer[:4] * w[:4]).sum()
         buffer.data[4:].zero_()
-        assert session_now().copies.made == before
+        assert session_now().part(Copies).made == before
         loss.backward()
 
 

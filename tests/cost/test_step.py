@@ -11,6 +11,7 @@ from torch import nn
 
 from jupyter_inplace import watch
 from jupyter_inplace.explain.graph.graph import Graph
+from jupyter_inplace.record.saved.copies import Copies
 
 LAYERS = 4
 
@@ -94,7 +95,7 @@ def test_a_quiet_loop_visits_no_graph_and_leaves_nothing_behind(monkeypatch):
         for _ in range(10):
             training.step()
         session = session_now()
-        copies = session.copies.made
+        copies = session.part(Copies).made
         calls, walks, rows = len(session.backwards), len(visited), len(session.table.rows)
         gc.collect()
         objects = len(gc.get_objects())
@@ -106,7 +107,7 @@ def test_a_quiet_loop_visits_no_graph_and_leaves_nothing_behind(monkeypatch):
         assert len(session.table.rows) == rows
         assert len(session.index.pending) < 100
         assert len(gc.get_objects()) - objects < 40
-        assert session.copies.made == copies
+        assert session.part(Copies).made == copies
     (backward,) = [event for event in report.timeline if event.kind == "backward"]
     assert backward.count == 50
 

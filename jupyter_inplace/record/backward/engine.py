@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,7 +13,6 @@ from jupyter_inplace.record.base import deep_graphs
 from jupyter_inplace.record.base import torch_private as private
 from jupyter_inplace.record.base.patching import Held, Replacement
 from jupyter_inplace.record.base.python_code import runs_python
-from jupyter_inplace.record.channels.channel import Channel
 from jupyter_inplace.record.dispatch.wiring import Wiring
 from jupyter_inplace.record.here import part_here
 from jupyter_inplace.record.source import sites
@@ -158,7 +156,7 @@ class EnginePatch:
             except Exception as fault:
                 trace.fault(fault)
         if not call.nested:
-            self._tell_channels(lambda channel: channel.backward_ended(call))
+            trace.backward_ended(call)
         call.release()
         if call.finished and not call.retain and not call.nested:
             trace.graph_floor = call.sequence
@@ -166,17 +164,8 @@ class EnginePatch:
             deep_from = call.sequence + deep_graphs.SHALLOW
             if deep_from - trace.deep_from > deep_graphs.SHALLOW // 2 and not trace.index.any_alive():
                 trace.deep_from = deep_from
-            self._tell_channels(lambda channel: channel.graph_freed(call.sequence))
-        if not call.nested:
-            trace.settle()
+            trace.graph_freed(call.sequence)
         trace.order += 1
-
-    def _tell_channels(self, tell: Callable[[Channel], None]) -> None:
-        for channel in self._trace.channels:
-            try:
-                tell(channel)
-            except Exception as fault:
-                self._trace.fault(fault)
 
 
 def _any_transformed(values: Any) -> bool:

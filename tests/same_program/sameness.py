@@ -27,7 +27,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import jupyter_inplace
 from jupyter_inplace import watch
-from jupyter_inplace.record.saved import hooks, message
+from jupyter_inplace.record.saved import message, reading
 
 PACKAGE = str(Path(jupyter_inplace.__file__).parent)
 SEED = 20
@@ -175,7 +175,7 @@ def installed() -> dict[str, Any]:
             dict(torch.nn.modules.module._global_forward_hooks),
             dict(torch.nn.modules.module._global_forward_pre_hooks),
         ),
-        "readings": dict(hooks._readings),
+        "readings": dict(reading.readings),
         "wording": message.explain,
         "grad mode": torch.is_grad_enabled(),
         "anomaly": torch.is_anomaly_enabled(),

@@ -288,6 +288,7 @@ def test_an_interruption_from_outside():
     assert interrupted > 50
 
 
+@pytest.mark.faulty
 @pytest.mark.parametrize(
     ("owner", "place"),
     [(write_entry.WriteEntry, "before"), (write_entry.WriteEntry, "after"), (session_module.Session, "note_place")],

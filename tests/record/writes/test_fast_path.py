@@ -419,6 +419,7 @@ def test_it_is_taken(program, times, monkeypatch):
         assert len(entered) >= 3
 
 
+@pytest.mark.faulty
 @pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("part", ["_rows", "_of_no_concern"])
 def test_a_fault_of_ours_never_surfaces_in_the_program(part, monkeypatch):

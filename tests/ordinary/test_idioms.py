@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import pytest
 from cell_oracle import watched
-from idioms import differences, generative, language, reinforcement, selfsupervised, vision
+from idioms import (
+    differences,
+    discrete,
+    generative,
+    language,
+    optimizing,
+    reinforcement,
+    science,
+    selfsupervised,
+    unusual,
+    vision,
+    writing,
+)
 from idioms.program import HEAD, Idiom, numbers, quiet, run_source, seed, unequal
 
 from jupyter_inplace import watch
 
-FILES = (vision, language, reinforcement, selfsupervised, generative)
+FILES = (vision, language, reinforcement, selfsupervised, generative, optimizing, science, discrete, unusual, writing)
 IDIOMS = [idiom for file in FILES for idiom in file.IDIOMS]
 CELLS = IDIOMS[::3]
 

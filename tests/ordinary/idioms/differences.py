@@ -64,6 +64,7 @@ class _Run:
         self.gradients: dict[int, list[Any]] = {}
         self.shapes: dict[int, list[torch.Size]] = {}
         self.open: int | None = None
+        self.inside = False
         self.leaves: list[torch.Tensor] = []
         self.constants = _Constants(constants)
         hook = register_optimizer_step_pre_hook(self._close)
@@ -114,10 +115,14 @@ class _Run:
         backward, grad = torch.autograd.backward, torch.autograd.grad
 
         def new_backward(tensors: Any, grad_tensors: Any = None, *args: Any, **kwargs: Any) -> Any:
-            if self.open is None:
+            if self.open is None or self.inside:
                 return backward(tensors, grad_tensors, *args, **kwargs)
             before = [None if p.grad is None else p.grad.data.clone() for p in self.leaves]
-            out = backward(tensors, grad_tensors, *args, **kwargs)
+            self.inside = True  # what a backward of the program's calls is a part of this one
+            try:
+                out = backward(tensors, grad_tensors, *args, **kwargs)
+            finally:
+                self.inside = False
             after = [p.grad for p in self.leaves]
             self._note(tensors, grad_tensors, [_less(b, a) for a, b in zip(before, after, strict=True)])
             return out
@@ -126,7 +131,12 @@ class _Run:
             out = grad(outputs, inputs, grad_outputs, *args, **kwargs)
             wanted = [inputs] if isinstance(inputs, torch.Tensor) else list(inputs)
             found = [next((g for i, g in zip(wanted, out, strict=True) if i is p), None) for p in self.leaves]
-            if self.open is not None and any(g is not None for g in found) and not kwargs.get("create_graph"):
+            if (
+                self.open is not None
+                and not self.inside
+                and any(g is not None for g in found)
+                and not kwargs.get("create_graph")
+            ):
                 self._note(outputs, grad_outputs, [None if g is None else g.data.clone() for g in found])
             return out
 

@@ -111,7 +111,7 @@ def numbers(space: dict[str, Any]) -> dict[str, Any]:
         if isinstance(value, (np.ndarray, np.generic)):
             found[name] = np.array(value)
             return
-        if isinstance(value, torch.Tensor):
+        if isinstance(value, torch.Tensor) and not value.is_meta:
             found[name] = value.detach().clone()
             found[f"{name}._version"] = value._version
             # A view made under no_grad refuses `is_leaf` once its base was written.
@@ -132,11 +132,11 @@ def numbers(space: dict[str, Any]) -> dict[str, Any]:
         elif isinstance(value, (list, tuple)):
             for i, item in enumerate(value):
                 add(f"{name}[{i}]", item)
-        elif hasattr(value, "__dict__") and not inspect.ismodule(value) and not callable(value):
+        elif type(value).__module__ == "__main__" or type(value).__module__.startswith("idioms."):
             add(name, vars(value))
 
     for name, value in space.items():
-        if not name.startswith("_"):
+        if not name.startswith("_") and name not in ("In", "Out"):  # those are IPython's
             add(name, value)
     return found
 

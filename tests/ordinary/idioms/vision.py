@@ -170,7 +170,7 @@ def torchvision_densenet():
     class Layer(nn.Module):
         def __init__(self, channels):
             super().__init__()
-            self.norm, self.relu = nn.BatchNorm2d(channels, momentum=None), nn.ReLU(inplace=True)
+            self.norm, self.relu = nn.BatchNorm2d(channels), nn.ReLU(inplace=True)
             self.conv = nn.Conv2d(channels, 2, 1, bias=False)
 
         def forward(self, features):

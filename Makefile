@@ -90,7 +90,7 @@ fuzz: $(VENV)/.installed-test
 
 # Every table is printed, whichever target is missed.
 bench: $(VENV)/.installed-test
-	@missed=0; for part in overhead scale start; do echo "== $$part"; $(BIN)/python -m benchmarks.$$part || missed=1; done; exit $$missed
+	@missed=0; for part in overhead loops scale start; do echo "== $$part"; $(BIN)/python -m benchmarks.$$part || missed=1; done; exit $$missed
 
 clean:
 	rm -rf $(VENV) $(TENSORFLOW_VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis labextension/node_modules

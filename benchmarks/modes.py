@@ -21,7 +21,9 @@ PLAIN, WATCH, HOOKS, EMPTY = "plain", "watch", "saved-tensor hooks alone", "empt
 ANOMALY = "anomaly mode"
 
 
-class _Empty(TorchDispatchMode):
+class EmptyMode(TorchDispatchMode):
+    """Sees every operation and does nothing."""
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return func(*args, **(kwargs or {}))
 
@@ -47,7 +49,7 @@ MODES: dict[str, Mode] = {
     PLAIN: lambda _: contextlib.nullcontext(),
     WATCH: _watched,
     HOOKS: lambda _: saved_tensors_hooks(lambda t: t, lambda t: t),
-    EMPTY: lambda _: _Empty(),
+    EMPTY: lambda _: EmptyMode(),
     f"{ANOMALY}, NaN checks off": lambda _: torch.autograd.set_detect_anomaly(mode=True, check_nan=False),
     ANOMALY: lambda _: torch.autograd.set_detect_anomaly(mode=True, check_nan=True),
     "allow_mutation_on_saved_tensors": lambda _: allow_mutation_on_saved_tensors(),

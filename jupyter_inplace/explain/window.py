@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from jupyter_inplace._interrupts import uninterrupted
+from jupyter_inplace._version import __version__
 from jupyter_inplace.explain.backward.analyst import Analyst
 from jupyter_inplace.explain.backward.damage import quiet
 from jupyter_inplace.explain.channels.grad_aliases import mentions_grad
@@ -170,7 +171,7 @@ class Window:
         except Exception as fault:
             note = f"the report could not be worked out: {type(fault).__name__}: {fault}"
             return Report(
-                tool=_tool(),
+                tool=__version__,
                 framework_version=str(torch.__version__),
                 cell=self.options["cell"],
                 summary=note,
@@ -206,9 +207,3 @@ def _raising_spaces(error: BaseException | None) -> list[Mapping[str, Any]]:
             found.append(sites.locals_of(tb.tb_frame))
         tb = tb.tb_next
     return found
-
-
-def _tool() -> str:
-    from jupyter_inplace import __version__
-
-    return __version__

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
+from jupyter_inplace._version import __version__
 from jupyter_inplace.explain.backward.damage import quiet
 from jupyter_inplace.explain.backward.facts import BackwardFacts
 from jupyter_inplace.explain.channels import discarded_grads as unread
@@ -71,10 +72,8 @@ class Assembly:
         summary = build_summary(
             mutations, conflicts, tasks, table.rows, cell=options["cell"], error=error, framework_used=used
         )
-        from jupyter_inplace.explain.window import _tool
-
         return Report(
-            tool=_tool(),
+            tool=__version__,
             framework="torch",
             framework_version=str(torch.__version__),
             verdict=worst(m.verdict for m in mutations),

@@ -20,6 +20,7 @@ from jupyter_inplace.explain.errors.wording import ErrorWording
 from jupyter_inplace.explain.names.names import Names, namespaces, user_frame
 from jupyter_inplace.explain.report.assemble import Assembly
 from jupyter_inplace.frameworks.companions import Companions
+from jupyter_inplace.record.active import active
 from jupyter_inplace.record.channels.alias_values import writes_through_aliases
 from jupyter_inplace.record.saved import message
 from jupyter_inplace.record.session import Session
@@ -43,7 +44,6 @@ class Window:
     @classmethod
     def open(
         cls,
-        active: Any,
         *,
         tasks: tuple[str, ...],
         fingerprint: str,

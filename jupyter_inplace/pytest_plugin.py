@@ -18,8 +18,8 @@ import pytest
 from jupyter_inplace.report.data import HARMFUL, VERDICTS, Report, Verdict
 
 if TYPE_CHECKING:
-    from jupyter_inplace.frameworks.import_hook import WatchOnArrival
     from jupyter_inplace.watch import watch
+    from jupyter_inplace.watch_on_arrival import WatchOnArrival
 
 NAME = "autograd_watch"
 #: What the flag, the ini option and the marker understand.
@@ -106,8 +106,8 @@ def _make(item: pytest.Item) -> Watched | None:
         wanted = _wanted(item)
         if wanted is None:
             return None
-        from jupyter_inplace.frameworks.import_hook import WatchOnArrival
         from jupyter_inplace.watch import watch
+        from jupyter_inplace.watch_on_arrival import WatchOnArrival
 
         names = getattr(getattr(item, "module", None), "__dict__", {})
         try:

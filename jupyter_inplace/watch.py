@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from jupyter_inplace._interrupts import uninterrupted
 from jupyter_inplace._rank import stamped
-from jupyter_inplace.report.data import Cell, Report
+from jupyter_inplace.report.data import Cell
+from jupyter_inplace.report.data import Report as Data
+from jupyter_inplace.show.report import Report
 
 if TYPE_CHECKING:
+    from jupyter_inplace.explain.window import Window
     from jupyter_inplace.rewrite.rewind.rewind import Rewound
     from jupyter_inplace.rewrite.verify import Before, Proofs
     from jupyter_inplace.show.panel import Panel
@@ -101,7 +104,7 @@ class watch:
         self._proofs: Proofs | None = None
         self._began = 0.0
         self._report: Report | None = None
-        self._window: Any = None
+        self._window: Any = None  # the `Window` of a watch over one block
         self._steps: Steps | None = None
         self._frame: types.FrameType | None = None
 
@@ -109,7 +112,7 @@ class watch:
     def report(self) -> Report | None:
         """The newest report, None while the block runs; with `every`, that of the steps watched until now."""
         if self._proofs is not None:
-            return self._proofs.report
+            return Report.of(self._proofs.report)
         return self._report if self._steps is None else self._steps.report()
 
     @property
@@ -135,7 +138,7 @@ class watch:
             return self
         from jupyter_inplace.steps import Steps
 
-        self._steps = Steps(self._every, self._open, lambda window, error: window.close(error), self._progress)
+        self._steps = Steps(self._every, self._open, _close, self._progress)
         if self._namespace is None:
             space = frame.f_globals
             self._namespace = lambda: space
@@ -184,7 +187,7 @@ class watch:
             return self._report
         seconds = time.perf_counter() - self._began
         try:
-            self._report = stamped(window.close(error))
+            self._report = stamped(_close(window, error))
             self._prove(self._report, seconds)
         except BaseException:
             uninterrupted(window.abandon)
@@ -259,7 +262,7 @@ class watch:
         panel = report.panel()
         if self._proofs is not None:
 
-            def show(newer: Report) -> None:
+            def show(newer: Data) -> None:
                 panel.report = newer
 
             self._proofs.follow(show)
@@ -314,7 +317,7 @@ class watch:
         if report is None:
             raise AttributeError(f"the watch has no {name!r} yet: its block is still running, or never ran")
         if self._proofs is not None and name in _WHOLE:
-            report = self._proofs.wait()
+            report = Report.of(self._proofs.wait())
         return getattr(report, name)
 
     def __str__(self) -> str:
@@ -335,3 +338,11 @@ class watch:
         if report is None:
             return {"text/plain": str(self)}
         return report._repr_mimebundle_()
+
+
+def _close(window: Window, error: BaseException | None) -> Report:
+    """End a window; its report, which is bare data, becomes the one that people get, here and nowhere else.
+
+    All newer ones are made from it by `dataclasses.replace`, which keeps the class.
+    """
+    return Report.of(window.close(error))

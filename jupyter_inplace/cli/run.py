@@ -13,9 +13,9 @@ from jupyter_inplace._rank import Place, place
 from jupyter_inplace.cli.arguments import Options
 from jupyter_inplace.cli.program import Program, conclude, die_of_interrupt, status_of
 from jupyter_inplace.cli.save import make_folder, save
-from jupyter_inplace.frameworks.import_hook import WatchOnArrival
 from jupyter_inplace.report.data import VERDICTS, Report
 from jupyter_inplace.watch import watch
+from jupyter_inplace.watch_on_arrival import WatchOnArrival
 
 FAILED_ON = 3
 

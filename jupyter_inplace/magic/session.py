@@ -6,10 +6,12 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from jupyter_inplace.magic.arrival import FRAMEWORKS, OnArrival
+from jupyter_inplace.frameworks.companions import FRAMEWORKS
+from jupyter_inplace.frameworks.import_hook import OnArrival
 from jupyter_inplace.magic.options import Options
 from jupyter_inplace.magic.output import complain
-from jupyter_inplace.report.data import Cell, Report
+from jupyter_inplace.report.data import Cell
+from jupyter_inplace.show.report import Report
 
 if TYPE_CHECKING:
     from jupyter_inplace.rewrite.verify import Before, Proofs

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from jupyter_inplace.report.data import (
     HARMFUL,
@@ -27,8 +27,11 @@ from jupyter_inplace.report.data import (
     TimelineEvent,
     worst,
 )
+from jupyter_inplace.report.summary import build_summary
 
 __all__ = ["Merger", "merge"]
+
+R = TypeVar("R", bound=Report)
 
 _TASK_ORDER = ("raises", "wrong", "lost", "not_run", "ok")
 _ROWS = 4000  # of one kind; a program that names its tasks after the step may not fill the memory
@@ -36,8 +39,8 @@ _SPOTS = 100
 _FIXES = 40
 
 
-def merge(reports: Iterable[Report]) -> Report:
-    """One report of several.
+def merge(reports: Iterable[R]) -> R:
+    """One report of several, of the class of the first one.
 
     :param reports: of the ranks of one job (told apart by their `rank`), or of several runs or steps.
     :raises ValueError: there are none, or they are of jobs of different size; the text begins with how many there are.
@@ -51,18 +54,18 @@ def merge(reports: Iterable[Report]) -> Report:
     if len(worlds) > 1:
         sizes = " and ".join(str(w) for w in worlds)
         raise ValueError(f"{len(given)} reports of jobs with {sizes} ranks; name those of one job.")
-    merger = Merger()
+    merger = Merger[R]()
     for report in given:
         merger.add(report)
     return merger.report()
 
 
-class Merger:
+class Merger(Generic[R]):
     """Takes in reports one by one; `report` gives the merged one at any time."""
 
     def __init__(self) -> None:
-        self._first: Report | None = None
-        self._worst: Report | None = None  # whose timeline is shown: program order cannot be merged
+        self._first: R | None = None
+        self._worst: R | None = None  # whose timeline is shown: program order cannot be merged
         self._worst_ids: dict[int, int] = {}
         self._rows: dict[Any, Mutation] = {}
         self._ids: dict[Any, int] = {}
@@ -80,7 +83,7 @@ class Merger:
         #: The first watched step with a harmful write.
         self.first_harm: int | None = None
 
-    def add(self, report: Report, step: int | None = None) -> None:
+    def add(self, report: R, step: int | None = None) -> None:
         """Take in one more.
 
         :param step: the number of the watched step that it is of.
@@ -189,7 +192,7 @@ class Merger:
         """The worst until now."""
         return "harmless" if self._worst is None else self._worst.verdict
 
-    def report(self, steps: int | None = None, error_unseen: str | None = None) -> Report:
+    def report(self, steps: int | None = None, error_unseen: str | None = None) -> R:
         """The merged report.
 
         :param steps: how many steps there were, watched or not.
@@ -205,8 +208,6 @@ class Merger:
         several = len(ranks) > 1
         mutations = tuple(self._noted(m, ranks if several else (), counted) for m in self._rows.values())
         error, spots = self._error(several), list(self._blind_spots(several, first.world, ranks))
-        from jupyter_inplace.report.summary import build_summary
-
         conflicts, tasks = tuple(self._conflicts.values()), tuple(self._tasks.values())
         gradients = tuple(self._gradients.values())
         summary = build_summary(
@@ -215,17 +216,13 @@ class Merger:
         )  # fmt: skip
         if error_unseen is not None:
             spots.append(error_unseen)
-        return Report(
-            tool=first.tool,
-            framework=first.framework,
-            framework_version=first.framework_version,
+        return replace(
+            first,
             rank=None if several else first.rank,
-            world=first.world,
             ranks=ranks if several else (),
             watched_steps=counted,
             verdict=worst(m.verdict for m in mutations),
             summary=" ".join((summary, *self._scope(several, ranks, counted, error_unseen))),
-            cell=first.cell,
             error=error,
             mutations=mutations,
             conflicts=conflicts,

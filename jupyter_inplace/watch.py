@@ -12,7 +12,7 @@ from jupyter_inplace._interrupts import uninterrupted
 from jupyter_inplace._rank import stamped
 from jupyter_inplace.report.data import Cell
 from jupyter_inplace.report.data import Report as Data
-from jupyter_inplace.show.report import Report
+from jupyter_inplace.show.report import Report, public
 
 if TYPE_CHECKING:
     from jupyter_inplace.explain.window import Window
@@ -112,7 +112,7 @@ class watch:
     def report(self) -> Report | None:
         """The newest report, None while the block runs; with `every`, that of the steps watched until now."""
         if self._proofs is not None:
-            return Report.of(self._proofs.report)
+            return public(self._proofs.report)
         return self._report if self._steps is None else self._steps.report()
 
     @property
@@ -317,7 +317,7 @@ class watch:
         if report is None:
             raise AttributeError(f"the watch has no {name!r} yet: its block is still running, or never ran")
         if self._proofs is not None and name in _WHOLE:
-            report = Report.of(self._proofs.wait())
+            report = public(self._proofs.wait())
         return getattr(report, name)
 
     def __str__(self) -> str:
@@ -345,4 +345,4 @@ def _close(window: Window, error: BaseException | None) -> Report:
 
     All newer ones are made from it by `dataclasses.replace`, which keeps the class.
     """
-    return Report.of(window.close(error))
+    return public(window.close(error))

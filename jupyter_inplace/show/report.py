@@ -36,13 +36,6 @@ class Report(data.Report):
 
     __slots__ = ()
 
-    @classmethod
-    def of(cls, report: data.Report) -> Report:
-        """The report of this class with the same data; a report of this class itself."""
-        if isinstance(report, cls):
-            return report
-        return cls(**{f.name: getattr(report, f.name) for f in fields(report)})
-
     def to_dict(self) -> dict[str, Any]:
         """The report as plain JSON data."""
         from jupyter_inplace.report.files import to_data
@@ -125,6 +118,13 @@ class Report(data.Report):
         from jupyter_inplace.show.bundle import mimebundle
 
         return mimebundle(self)
+
+
+def public(report: data.Report) -> Report:
+    """The report that people get with the same data; a report that is one already itself."""
+    if isinstance(report, Report):
+        return report
+    return Report(**{f.name: getattr(report, f.name) for f in fields(report)})
 
 
 class InplaceError(Exception):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from jupyter_inplace.report.data import HARMFUL, VERDICTS, Report, Verdict
+from jupyter_inplace.report.data import HARMFUL, VERDICTS, Report, Verdict, reaches
 
 if TYPE_CHECKING:
     from jupyter_inplace.watch import watch
@@ -160,7 +160,7 @@ def _tell(item: pytest.Item, watched: Watched, error: BaseException | None) -> R
 
 
 def _met(report: Report, wanted: Wanted) -> bool:
-    return VERDICTS.index(report.verdict) <= VERDICTS.index(wanted.fail_on)
+    return reaches(report.verdict, wanted.fail_on)
 
 
 def _unittest_error(item: pytest.Item) -> BaseException | None:

@@ -11,7 +11,7 @@ from jupyter_inplace._rank import stamped
 from jupyter_inplace._version import __version__
 from jupyter_inplace.frameworks.companions import FRAMEWORKS
 from jupyter_inplace.frameworks.import_hook import OnArrival
-from jupyter_inplace.show.report import Report
+from jupyter_inplace.show.report import Report, nothing_ran
 from jupyter_inplace.watch import watch
 
 
@@ -44,12 +44,10 @@ class WatchOnArrival:
         self._stop_waiting()
         if self._began:
             return self._watch.stop(error)
-        from jupyter_inplace.report.summary import build_summary
-
         if self.fault is not None:
             note = f"not watched: {self.fault!r}"
             return stamped(Report(tool=__version__, summary=f"{note}.", blind_spots=(note,)))
-        return stamped(Report(tool=__version__, summary=build_summary((), framework_used=False)))
+        return stamped(nothing_ran())
 
     def _stop_waiting(self) -> None:
         for arrival in self._arrivals:

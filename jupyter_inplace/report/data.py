@@ -47,17 +47,13 @@ GradientStatus = Literal["ok", "raises", "wrong", "lost"]
 EventKind = Literal["save", "write", "backward", "read"]
 FixKind = Literal["clone", "out_of_place", "no_grad", "reorder", "preserve"]
 Reading = Literal["update", "copy"]
+Effect = Literal["discards_gradient", "cuts_later_reads", "overwrites_gradients"]
 ProofStatus = Literal["passed", "failed", "unverified"]
 
 #: Every verdict, the worst one first.
 VERDICTS: tuple[Verdict, ...] = typing.get_args(Verdict)
 #: The verdicts of a program whose gradients are not what it wrote down.
 HARMFUL: tuple[Verdict, ...] = VERDICTS[:4]
-#: The note of a write that threw a task's gradient away. What it wrote to is right: it is the order of the program that is not.
-CLEARED_UNREAD = "cleared before anything read it"
-
-#: In the note of a write that breaks or corrupts a backward, and is a cut for what read the tensor after it.
-UNSEEN = "what reads it later gets a gradient that does not see the write"
 
 
 def worst(verdicts: Iterable[str]) -> Verdict:
@@ -137,6 +133,10 @@ class Mutation:
     :param time: seconds from the beginning of the watch to the first write of this row.
     :param tensors: the names of all tensors that one optimizer step wrote.
     :param note: what else a person should know, in a few words without a full stop.
+    :param effects: what the write did that its verdict does not say, and `note` says in words: ``"discards_gradient"``, it
+        cleared a gradient that nothing had read; ``"cuts_later_reads"``, it breaks or corrupts a backward, and is a cut for
+        what read the tensor after it; ``"overwrites_gradients"``, it overwrote gradients that share their memory.
+    :param own_note: in a merged report, `note` without what it says about ranks and steps.
     :param ranks: in a merged report, how many of the writes each rank made; ranks that made none are left out.
     :param steps: in a report of watched steps, in how many of them the write was made.
     """
@@ -163,6 +163,8 @@ class Mutation:
     framework: str | None = None
     ranks: tuple[RankCount, ...] = field(default=(), metadata={"absent_if_empty": True})
     steps: int | None = field(default=None, metadata={"absent_if_empty": True})
+    effects: tuple[Effect, ...] = field(default=(), metadata={"absent_if_empty": True})
+    own_note: str | None = field(default=None, metadata={"absent_if_empty": True})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -300,6 +302,7 @@ class Report:
     :param rank: which process of a job it is of; `world` is how many there are.
     :param ranks: of a merged report, the ranks that it is of.
     :param watched_steps: of a report of watched steps, how many were watched, and how many there were.
+    :param nothing_ran: no operation of a framework was seen, so that there was nothing to watch.
     """
 
     format: str = FORMAT
@@ -323,6 +326,7 @@ class Report:
     world: int | None = field(default=None, metadata={"absent_if_empty": True})
     ranks: tuple[int, ...] = field(default=(), metadata={"absent_if_empty": True})
     watched_steps: tuple[int, ...] = field(default=(), metadata={"absent_if_empty": True})
+    nothing_ran: bool = field(default=False, metadata={"absent_if_empty": True})
 
     def __repr__(self) -> str:
         return f"<Report {self.verdict}: {self.summary}>"

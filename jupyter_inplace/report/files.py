@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
 from jupyter_inplace.report.data import FORMAT, VERSION, Report
+from jupyter_inplace.report.upgrade import upgraded
 
 R = TypeVar("R", bound=Report)
 
@@ -37,7 +38,7 @@ def from_data(cls: type[R], data: Any) -> R:
     if data.get("version") != VERSION:
         raise ValueError(f"a report of version {data.get('version')!r}; this tool reads version {VERSION}.")
     report: R = decode(cls, data, "report")
-    return report
+    return upgraded(report)
 
 
 def to_text(report: Report, path: str | os.PathLike[str] | None = None) -> str:
@@ -57,13 +58,17 @@ def encode(value: Any) -> Any:
         return {
             f.name: encode(item)
             for f in dataclasses.fields(value)
-            if (item := getattr(value, f.name)) not in ((), None) or not f.metadata.get("absent_if_empty")
+            if not (_is_empty(item := getattr(value, f.name)) and f.metadata.get("absent_if_empty"))
         }
     if isinstance(value, tuple):
         return [encode(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     return value
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or value is False or value == ()
 
 
 def decode(hint: Any, value: Any, where: str) -> Any:

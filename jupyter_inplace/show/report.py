@@ -9,6 +9,7 @@ import os
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+from jupyter_inplace._version import __version__
 from jupyter_inplace.report import data
 
 if TYPE_CHECKING:
@@ -125,6 +126,13 @@ def public(report: data.Report) -> Report:
     if isinstance(report, Report):
         return report
     return Report(**{f.name: getattr(report, f.name) for f in fields(report)})
+
+
+def nothing_ran(cell: data.Cell | None = None) -> Report:
+    """The report of a program, or of a `cell`, that used no framework."""
+    from jupyter_inplace.report.summary import build_summary
+
+    return Report(tool=__version__, cell=cell, summary=build_summary((), framework_used=False), nothing_ran=True)
 
 
 class InplaceError(Exception):

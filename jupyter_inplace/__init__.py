@@ -16,14 +16,15 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from jupyter_inplace import report as _report
+from jupyter_inplace._version import __version__
+from jupyter_inplace.show.report import InplaceError, Report, load
+
 # At once, not on demand: a later import of the module of that name would hide the class behind it.
 from jupyter_inplace.watch import watch
 
 if TYPE_CHECKING:
-    from jupyter_inplace.report.data import InplaceError, Report, load
     from jupyter_inplace.rewrite.preserve import preserve_saved
-
-__version__ = "0.1.0"
 
 __all__ = [
     "InplaceError",
@@ -36,12 +37,12 @@ __all__ = [
     "watch",
 ]
 
-_HOMES = {
-    "InplaceError": "jupyter_inplace.report.data",
-    "Report": "jupyter_inplace.report.data",
-    "load": "jupyter_inplace.report.data",
-    "preserve_saved": "jupyter_inplace.rewrite.preserve",
-}
+# What people import from `jupyter_inplace.report` is the report that they get. The package itself cannot say so: it stands
+# below `jupyter_inplace.show`, and imports nothing of it.
+vars(_report).update(InplaceError=InplaceError, Report=Report, load=load)
+_report.__all__ += ["InplaceError", "load"]
+
+_HOMES = {"preserve_saved": "jupyter_inplace.rewrite.preserve"}
 
 
 def __getattr__(name: str) -> Any:

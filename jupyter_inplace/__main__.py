@@ -2,7 +2,7 @@
 
 import sys
 
-from jupyter_inplace.cli import main
+from jupyter_inplace.cli.command import main
 
 if __name__ == "__main__":
     sys.exit(main())

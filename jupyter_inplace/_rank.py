@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from jupyter_inplace.report.data import Report
+
+R = TypeVar("R", bound=Report)
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ def _engine() -> int | None:
     return number if type(number) is int and number >= 0 else None
 
 
-def stamped(report: Report) -> Report:
+def stamped(report: R) -> R:
     """The report with the rank of this process in it, where it is one of several."""
     here = place()
     return report if here is None else replace(report, rank=here.rank, world=here.world)

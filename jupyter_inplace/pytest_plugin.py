@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from jupyter_inplace.report.data import HARMFUL, VERDICTS, Report, Verdict
+from jupyter_inplace.report.data import HARMFUL, VERDICTS, Report, Verdict, reaches
 
 if TYPE_CHECKING:
-    from jupyter_inplace.frameworks.import_hook import WatchOnArrival
     from jupyter_inplace.watch import watch
+    from jupyter_inplace.watch_on_arrival import WatchOnArrival
 
 NAME = "autograd_watch"
 #: What the flag, the ini option and the marker understand.
@@ -106,8 +106,8 @@ def _make(item: pytest.Item) -> Watched | None:
         wanted = _wanted(item)
         if wanted is None:
             return None
-        from jupyter_inplace.frameworks.import_hook import WatchOnArrival
         from jupyter_inplace.watch import watch
+        from jupyter_inplace.watch_on_arrival import WatchOnArrival
 
         names = getattr(getattr(item, "module", None), "__dict__", {})
         try:
@@ -160,7 +160,7 @@ def _tell(item: pytest.Item, watched: Watched, error: BaseException | None) -> R
 
 
 def _met(report: Report, wanted: Wanted) -> bool:
-    return VERDICTS.index(report.verdict) <= VERDICTS.index(wanted.fail_on)
+    return reaches(report.verdict, wanted.fail_on)
 
 
 def _unittest_error(item: pytest.Item) -> BaseException | None:

@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from jupyter_inplace.progress import Progress
-from jupyter_inplace.report.data import Report
 from jupyter_inplace.report.merge import Merger
+from jupyter_inplace.show.report import Report
 
 if TYPE_CHECKING:
     from jupyter_inplace.explain.window import Window
@@ -29,7 +29,7 @@ class Steps:
     def __init__(self, every: int, open_window: Open, close_window: Close, progress: bool | None) -> None:
         self._every = every
         self._open, self._close = open_window, close_window
-        self._merger = Merger()
+        self._merger = Merger[Report]()
         self._window: Window | None = None
         self._told: Report | None = None
         self._verdict = "harmless"

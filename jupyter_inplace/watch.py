@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import threading
 import time
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -12,29 +10,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from jupyter_inplace._interrupts import uninterrupted
 from jupyter_inplace._rank import stamped
-from jupyter_inplace.report.data import Cell, Report
+from jupyter_inplace.report.data import Cell
+from jupyter_inplace.report.data import Report as Data
+from jupyter_inplace.show.report import Report, public
 
 if TYPE_CHECKING:
+    from jupyter_inplace.explain.window import Window
     from jupyter_inplace.rewrite.rewind.rewind import Rewound
     from jupyter_inplace.rewrite.verify import Before, Proofs
     from jupyter_inplace.show.panel import Panel
     from jupyter_inplace.steps import Steps
 
 Item = TypeVar("Item")
-
-_active = threading.local()  # the one session of this thread, and the watches open in it
-
-
-def _leave_in_child() -> None:
-    """A forked process goes on unwatched: nobody would read its report, and it may open a watch of its own."""
-    session = getattr(_active, "session", None)
-    if session is not None:
-        _active.session = None
-        session.remove()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_leave_in_child)
 
 # What is not to be had before every proof is there.
 _WHOLE = frozenset(("fixes", "to_dict", "to_json", "to_html", "portable", "apply"))
@@ -117,7 +104,7 @@ class watch:
         self._proofs: Proofs | None = None
         self._began = 0.0
         self._report: Report | None = None
-        self._window: Any = None
+        self._window: Any = None  # the `Window` of a watch over one block
         self._steps: Steps | None = None
         self._frame: types.FrameType | None = None
 
@@ -125,7 +112,7 @@ class watch:
     def report(self) -> Report | None:
         """The newest report, None while the block runs; with `every`, that of the steps watched until now."""
         if self._proofs is not None:
-            return self._proofs.report
+            return public(self._proofs.report)
         return self._report if self._steps is None else self._steps.report()
 
     @property
@@ -151,7 +138,7 @@ class watch:
             return self
         from jupyter_inplace.steps import Steps
 
-        self._steps = Steps(self._every, self._open, lambda window, error: window.close(error), self._progress)
+        self._steps = Steps(self._every, self._open, _close, self._progress)
         if self._namespace is None:
             space = frame.f_globals
             self._namespace = lambda: space
@@ -165,7 +152,6 @@ class watch:
         from jupyter_inplace.explain.window import Window
 
         return Window.open(
-            _active,
             tasks=self._tasks,
             fingerprint=self._fingerprint,
             gradients=self._gradients,
@@ -201,7 +187,7 @@ class watch:
             return self._report
         seconds = time.perf_counter() - self._began
         try:
-            self._report = stamped(window.close(error))
+            self._report = stamped(_close(window, error))
             self._prove(self._report, seconds)
         except BaseException:
             uninterrupted(window.abandon)
@@ -276,7 +262,7 @@ class watch:
         panel = report.panel()
         if self._proofs is not None:
 
-            def show(newer: Report) -> None:
+            def show(newer: Data) -> None:
                 panel.report = newer
 
             self._proofs.follow(show)
@@ -331,7 +317,7 @@ class watch:
         if report is None:
             raise AttributeError(f"the watch has no {name!r} yet: its block is still running, or never ran")
         if self._proofs is not None and name in _WHOLE:
-            report = self._proofs.wait()
+            report = public(self._proofs.wait())
         return getattr(report, name)
 
     def __str__(self) -> str:
@@ -352,3 +338,11 @@ class watch:
         if report is None:
             return {"text/plain": str(self)}
         return report._repr_mimebundle_()
+
+
+def _close(window: Window, error: BaseException | None) -> Report:
+    """End a window; its report, which is bare data, becomes the one that people get, here and nowhere else.
+
+    All newer ones are made from it by `dataclasses.replace`, which keeps the class.
+    """
+    return public(window.close(error))

@@ -1,29 +1,16 @@
-"""The command line: run a script under the watch, show a report, cure a script.
+"""The command line: run a script under the watch, show a report, fix a script.
 
-``arguments`` reads the words, ``program`` loads and runs somebody's script as ``__main__``, ``run``, ``show`` and
-``fix`` are the three commands. Each returns the exit status.
+`command` starts, `arguments` reads the words, `program` loads and runs somebody's script as ``__main__``; `run`, `show` and
+`fix` are the three commands.
 """
 
-from __future__ import annotations
+from importlib import import_module
+from typing import Any
 
-import sys
-from collections.abc import Sequence
-
-__all__ = ["main"]
+__all__ = ["main"]  # what the installed command calls
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    """Do what the words say.
-
-    :param words: the command line without the program's name; None: this process's own.
-    :return: the exit status: 0, 2 where the words or a file they name are no good, else what the command says.
-    """
-    from jupyter_inplace.cli.arguments import BadInputError, parse
-
-    words = sys.argv[1:] if words is None else list(words)
-    options = parse(words)
-    try:
-        return options.command(options)
-    except BadInputError as error:
-        print(f"jupyter-inplace: {error}", file=sys.stderr)
-        return 2
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.command"), name)

@@ -13,9 +13,9 @@ from jupyter_inplace._rank import Place, place
 from jupyter_inplace.cli.arguments import Options
 from jupyter_inplace.cli.program import Program, conclude, die_of_interrupt, status_of
 from jupyter_inplace.cli.save import make_folder, save
-from jupyter_inplace.frameworks.import_hook import WatchOnArrival
-from jupyter_inplace.report.data import VERDICTS, Report
+from jupyter_inplace.report.data import Report, reaches
 from jupyter_inplace.watch import watch
+from jupyter_inplace.watch_on_arrival import WatchOnArrival
 
 FAILED_ON = 3
 
@@ -89,7 +89,7 @@ class ScriptRun:
     def _status(self, report: Report, error: BaseException | None) -> int:
         status = status_of(error)
         level = self._options.fail_on
-        met = level is not None and VERDICTS.index(report.verdict) <= VERDICTS.index(level)
+        met = level is not None and reaches(report.verdict, level)
         if not met or (isinstance(error, SystemExit) and status):
             return status
         return FAILED_ON

@@ -8,6 +8,7 @@ from pathlib import Path
 from jupyter_inplace._rank import Place
 from jupyter_inplace.cli.arguments import BadInputError
 from jupyter_inplace.report.data import Report
+from jupyter_inplace.report.files import to_text
 
 
 def file_name(program: str, place: Place | None) -> str:
@@ -41,5 +42,5 @@ def save(report: Report, folder: Path, program: str, place: Place | None) -> Pat
     :raises OSError: it cannot be written.
     """
     path = folder / file_name(program, place)
-    report.to_json(path)
+    to_text(report, path)
     return path

@@ -6,8 +6,9 @@ import os
 import sys
 
 from jupyter_inplace.cli.arguments import BadInputError, Options
-from jupyter_inplace.report.data import Report, load
 from jupyter_inplace.report.merge import merge
+from jupyter_inplace.show import text
+from jupyter_inplace.show.report import Report, load
 
 
 def main(options: Options) -> int:
@@ -15,8 +16,6 @@ def main(options: Options) -> int:
     found = [_load(name) for name in options.reports]
     report = found[0] if len(found) == 1 else merge(found)
     if options.html is None:
-        from jupyter_inplace.show import text
-
         print(text.render(report, color=sys.stdout.isatty() and "NO_COLOR" not in os.environ))
         return 0
     try:

@@ -12,6 +12,7 @@ import torch
 
 from jupyter_inplace import _faults
 from jupyter_inplace._interrupts import uninterrupted
+from jupyter_inplace._version import __version__
 from jupyter_inplace.explain.backward.analyst import Analyst
 from jupyter_inplace.explain.backward.damage import quiet
 from jupyter_inplace.explain.channels.grad_aliases import mentions_grad
@@ -20,6 +21,7 @@ from jupyter_inplace.explain.errors.wording import ErrorWording
 from jupyter_inplace.explain.names.names import Names, namespaces, user_frame
 from jupyter_inplace.explain.report.assemble import Assembly
 from jupyter_inplace.frameworks.companions import Companions
+from jupyter_inplace.record.active import active
 from jupyter_inplace.record.channels.alias_values import writes_through_aliases
 from jupyter_inplace.record.saved import message
 from jupyter_inplace.record.session import Session
@@ -43,7 +45,6 @@ class Window:
     @classmethod
     def open(
         cls,
-        active: Any,
         *,
         tasks: tuple[str, ...],
         fingerprint: str,
@@ -172,7 +173,7 @@ class Window:
             _faults.show(fault)
             note = f"the report could not be worked out: {type(fault).__name__}: {fault}"
             return Report(
-                tool=_tool(),
+                tool=__version__,
                 framework_version=str(torch.__version__),
                 cell=self.options["cell"],
                 summary=note,
@@ -208,9 +209,3 @@ def _raising_spaces(error: BaseException | None) -> list[Mapping[str, Any]]:
             found.append(sites.locals_of(tb.tb_frame))
         tb = tb.tb_next
     return found
-
-
-def _tool() -> str:
-    from jupyter_inplace import __version__
-
-    return __version__

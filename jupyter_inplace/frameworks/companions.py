@@ -8,14 +8,16 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import replace
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from jupyter_inplace.report.data import Report
+from jupyter_inplace.frameworks.import_hook import OnArrival
+from jupyter_inplace.report.data import Report
 
 #: By the module whose import tells that a framework is in use: where its companion's `begin` stands.
 COMPANIONS: Mapping[str, str] = {"tensorflow": "jupyter_inplace.tensorflow.window"}
-
+#: The modules whose import says that there is something to watch: torch, and those that have a companion.
+FRAMEWORKS = ("torch", *COMPANIONS)
 
 #: By framework, as the report's mutations name it: the module that has its rewrites.
 REWRITES: Mapping[str, str] = {"tensorflow": "jupyter_inplace.tensorflow.rewrite"}
@@ -50,8 +52,6 @@ class Companions:
 
     def begin(self) -> None:
         """Start those whose framework is there, wait for the others."""
-        from jupyter_inplace.frameworks.import_hook import OnArrival
-
         for name, module in COMPANIONS.items():
             if name in sys.modules:
                 self._start(module)
@@ -101,8 +101,6 @@ class _Failed:
         pass
 
     def add_to(self, report: Report, _error: BaseException | None) -> Report:
-        from dataclasses import replace
-
         note = f"{self._module} could not watch: {type(self._fault).__name__}: {self._fault}"
         return replace(report, blind_spots=(*report.blind_spots, note))
 

@@ -1,7 +1,4 @@
-"""Programs that bring their framework themselves: the watch begins in the moment that its import is done, not before.
-
-A script may set environment variables for torch ahead of its import, and a program without torch should not pay for it.
-"""
+"""A call right after a module was imported for the first time."""
 
 from __future__ import annotations
 
@@ -12,14 +9,6 @@ from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
-
-from jupyter_inplace._rank import stamped
-from jupyter_inplace.frameworks.companions import COMPANIONS
-from jupyter_inplace.report.data import Report
-from jupyter_inplace.watch import watch
-
-#: The modules whose import says that there is something to watch: torch, and those that have a companion.
-FRAMEWORKS = ("torch", *COMPANIONS)
 
 
 class OnArrival:
@@ -79,53 +68,3 @@ class _Telling:
             module.__spec__.loader = self._real
         self._real.exec_module(module)
         self._then()
-
-
-class WatchOnArrival:
-    """A watch that begins at once where torch is imported already, else when the program imports it.
-
-    :param made: what to put in force.
-    """
-
-    def __init__(self, made: watch) -> None:
-        self._watch = made
-        self._arrivals: list[OnArrival] = []
-        self._began = False
-        self.fault: Exception | None = None
-
-    def begin(self) -> None:
-        """Start to watch, or to wait. A watch that cannot start leaves its reason in `fault`."""
-        if any(name in sys.modules for name in FRAMEWORKS):
-            self._start()
-        else:
-            self._arrivals = [OnArrival(name, self._start) for name in FRAMEWORKS]
-            for arrival in self._arrivals:
-                arrival.install()
-
-    def end(self, error: BaseException | None = None) -> Report:
-        """Take everything away and say what happened.
-
-        :param error: the exception that ended the program, if one did.
-        """
-        self._stop_waiting()
-        if self._began:
-            return self._watch.stop(error)
-        from jupyter_inplace import __version__
-        from jupyter_inplace.report.summary import build_summary
-
-        if self.fault is not None:
-            note = f"not watched: {self.fault!r}"
-            return stamped(Report(tool=__version__, summary=f"{note}.", blind_spots=(note,)))
-        return stamped(Report(tool=__version__, summary=build_summary((), framework_used=False)))
-
-    def _stop_waiting(self) -> None:
-        for arrival in self._arrivals:
-            arrival.remove()
-
-    def _start(self) -> None:
-        self._stop_waiting()
-        try:
-            self._watch.start()
-            self._began = True
-        except Exception as fault:  # noqa: BLE001 (the program goes on unwatched, and its report says so)
-            self.fault = fault

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import re
 
-from jupyter_inplace.frameworks.import_hook import FRAMEWORKS, OnArrival
-
-__all__ = ["FRAMEWORKS", "OnArrival", "mentions_framework"]
-
 #: torch, torchvision, torchmetrics, tensorflow ... in front of any comment or string of the line.
 _MENTION = re.compile(r"^[^#'\"\n]*\b(?:torch|tensorflow)", re.MULTILINE)
 

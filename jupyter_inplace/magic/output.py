@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from IPython.display import display, update_display
 
 from jupyter_inplace.report.data import Report
+from jupyter_inplace.report.files import to_text
+from jupyter_inplace.show.bundle import mimebundle
 
 if TYPE_CHECKING:
     from jupyter_inplace.show.panel import Panel
@@ -37,7 +39,7 @@ class Output:
         with self._lock:
             # A clean cell's one line needs no widget.
             live = self.live and report.verdict != "harmless"
-            bundle = self._live_bundle(report) if live else report._repr_mimebundle_()
+            bundle = self._live_bundle(report) if live else mimebundle(report)
             (update_display if self._shown else display)(bundle, raw=True, display_id=self._id)
             self._shown = True
 
@@ -51,7 +53,7 @@ class Output:
         except Exception as error:  # noqa: BLE001 (the panel is not built, or widgets do not work here: HTML does)
             if not self._shown:
                 complain(f"the report is shown without its panel: {error}")
-            return report._repr_mimebundle_()
+            return mimebundle(report)
 
 
 def can_hold_widgets(cell_id: str | None) -> bool:
@@ -62,7 +64,7 @@ def can_hold_widgets(cell_id: str | None) -> bool:
 def save(report: Report, path: Path) -> None:
     """Write a report as JSON. That it cannot be written is said and fails no cell."""
     try:
-        report.to_json(path)
+        to_text(report, path)
     except OSError as error:
         complain(f"the report could not be saved in {str(path)!r}: {error.strerror or error}")
 

@@ -6,10 +6,12 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from jupyter_inplace.magic.arrival import FRAMEWORKS, OnArrival
+from jupyter_inplace.frameworks.companions import FRAMEWORKS
+from jupyter_inplace.frameworks.import_hook import OnArrival
 from jupyter_inplace.magic.options import Options
 from jupyter_inplace.magic.output import complain
-from jupyter_inplace.report.data import Cell, Report
+from jupyter_inplace.report.data import Cell
+from jupyter_inplace.show.report import Report, nothing_ran
 
 if TYPE_CHECKING:
     from jupyter_inplace.rewrite.verify import Before, Proofs
@@ -62,7 +64,7 @@ class Session:
         if expected or any(name in sys.modules for name in FRAMEWORKS):
             self._start()
             return
-        self._bind(Report(cell=self.cell, summary=_nothing()))
+        self._bind(nothing_ran(self.cell))
         self._arrivals = [OnArrival(name, self._start_late) for name in FRAMEWORKS]
         for arrival in self._arrivals:
             arrival.install()
@@ -74,7 +76,7 @@ class Session:
         """
         self._stop_waiting()
         if self._report is None:
-            nothing = Report(cell=self.cell, summary=_nothing())
+            nothing = nothing_ran(self.cell)
             self._report = nothing if self._watch is None else self._watch.stop(error or self.swallowed)
         return self._report
 
@@ -125,9 +127,3 @@ class Session:
     def _bind(self, handle: Any) -> None:
         if self.options.result is not None:
             self._shell.user_ns[self.options.result] = handle
-
-
-def _nothing() -> str:
-    from jupyter_inplace.report.summary import build_summary
-
-    return build_summary((), framework_used=False)

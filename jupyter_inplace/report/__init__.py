@@ -1,4 +1,9 @@
-"""The report: plain data, which imports nothing else of the package. All its parts can be imported from here."""
+"""The report as data, the ground that all other parts stand on: nothing in this package imports anything else of ours.
+
+All parts of a report can be imported from here. `jupyter_inplace/__init__.py` puts three names more here, and `Report` in
+place of the bare data: `Report`, `InplaceError` and `load` of `jupyter_inplace.show.report`. `__init__.pyi` says so to type
+checkers.
+"""
 
 from jupyter_inplace.report.data import (
     HARMFUL,
@@ -9,7 +14,6 @@ from jupyter_inplace.report.data import (
     Error,
     Fix,
     Gradient,
-    InplaceError,
     Mutation,
     RankCount,
     Report,
@@ -19,7 +23,6 @@ from jupyter_inplace.report.data import (
     TimelineEvent,
     Verification,
     VersionNorm,
-    load,
     worst,
 )
 
@@ -32,7 +35,6 @@ __all__ = [
     "Error",
     "Fix",
     "Gradient",
-    "InplaceError",
     "Mutation",
     "RankCount",
     "Report",
@@ -42,6 +44,5 @@ __all__ = [
     "TimelineEvent",
     "Verification",
     "VersionNorm",
-    "load",
     "worst",
 ]

@@ -1,22 +1,18 @@
 """What one watched cell or block did, as plain data.
 
-A `Report` is frozen, knows no torch and no notebook, and reads and writes itself as JSON: format
-``jupyter-inplace/report``, version 1. The names of the JSON fields are the names of the attributes, JSON lists
-are tuples. Numbers that could not be had are ``None``; numbers that JSON cannot hold (NaN and the infinities) are
-written as the strings ``"NaN"``, ``"Infinity"`` and ``"-Infinity"`` (JavaScript's ``Number`` reads them back).
+A `Report` is frozen and knows no torch and no notebook. `jupyter_inplace.report.files` reads and writes it as JSON (format
+``jupyter-inplace/report``, version 1), `jupyter_inplace.show.report` adds what a person does with it. The names of the JSON
+fields are the names of the attributes, JSON lists are tuples. Numbers that could not be worked out are ``None``; numbers
+that JSON cannot hold (NaN and the infinities) are written as the strings ``"NaN"``, ``"Infinity"`` and ``"-Infinity"``
+(JavaScript's ``Number`` reads them back).
 """
 
 from __future__ import annotations
 
-import os
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-
-if TYPE_CHECKING:
-    from jupyter_inplace.show.panel import Panel
+from typing import Literal
 
 __all__ = [
     "HARMFUL",
@@ -27,7 +23,6 @@ __all__ = [
     "Error",
     "Fix",
     "Gradient",
-    "InplaceError",
     "Mutation",
     "RankCount",
     "Report",
@@ -38,7 +33,7 @@ __all__ = [
     "Verdict",
     "Verification",
     "VersionNorm",
-    "load",
+    "reaches",
     "worst",
 ]
 
@@ -52,17 +47,13 @@ GradientStatus = Literal["ok", "raises", "wrong", "lost"]
 EventKind = Literal["save", "write", "backward", "read"]
 FixKind = Literal["clone", "out_of_place", "no_grad", "reorder", "preserve"]
 Reading = Literal["update", "copy"]
+Effect = Literal["discards_gradient", "cuts_later_reads", "overwrites_gradients"]
 ProofStatus = Literal["passed", "failed", "unverified"]
 
 #: Every verdict, the worst one first.
 VERDICTS: tuple[Verdict, ...] = typing.get_args(Verdict)
 #: The verdicts of a program whose gradients are not what it wrote down.
 HARMFUL: tuple[Verdict, ...] = VERDICTS[:4]
-#: The note of a write that threw a task's gradient away. What it wrote to is right: it is the order of the program that is not.
-CLEARED_UNREAD = "cleared before anything read it"
-
-#: In the note of a write that breaks or corrupts a backward, and is a cut for what read the tensor after it.
-UNSEEN = "what reads it later gets a gradient that does not see the write"
 
 
 def worst(verdicts: Iterable[str]) -> Verdict:
@@ -70,10 +61,18 @@ def worst(verdicts: Iterable[str]) -> Verdict:
 
     :raises ValueError: a verdict is none of `VERDICTS`.
     """
-    return VERDICTS[min(map(_rank_of, verdicts), default=len(VERDICTS) - 1)]
+    return VERDICTS[min(map(_place_of, verdicts), default=len(VERDICTS) - 1)]
 
 
-def _rank_of(verdict: str) -> int:
+def reaches(verdict: str, level: str) -> bool:
+    """Whether `verdict` is `level` or worse.
+
+    :raises ValueError: one of the two is none of `VERDICTS`.
+    """
+    return _place_of(verdict) <= _place_of(level)
+
+
+def _place_of(verdict: str) -> int:
     try:
         return VERDICTS.index(typing.cast("Verdict", verdict))
     except ValueError:
@@ -134,6 +133,10 @@ class Mutation:
     :param time: seconds from the beginning of the watch to the first write of this row.
     :param tensors: the names of all tensors that one optimizer step wrote.
     :param note: what else a person should know, in a few words without a full stop.
+    :param effects: what the write did that its verdict does not say, and `note` says in words: ``"discards_gradient"``, it
+        cleared a gradient that nothing had read; ``"cuts_later_reads"``, it breaks or corrupts a backward, and is a cut for
+        what read the tensor after it; ``"overwrites_gradients"``, it overwrote gradients that share their memory.
+    :param own_note: in a merged report, `note` without what it says about ranks and steps.
     :param ranks: in a merged report, how many of the writes each rank made; ranks that made none are left out.
     :param steps: in a report of watched steps, in how many of them the write was made.
     """
@@ -160,6 +163,8 @@ class Mutation:
     framework: str | None = None
     ranks: tuple[RankCount, ...] = field(default=(), metadata={"absent_if_empty": True})
     steps: int | None = field(default=None, metadata={"absent_if_empty": True})
+    effects: tuple[Effect, ...] = field(default=(), metadata={"absent_if_empty": True})
+    own_note: str | None = field(default=None, metadata={"absent_if_empty": True})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -292,17 +297,12 @@ class Fix:
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Report:
-    """What a watch found. `print` it, show it in a notebook, save it, or assert on it.
-
-    ```python
-    with watch("loss1", "loss2") as report:
-        ...
-    report.raise_for_verdict("cuts")  # InplaceError where a gradient was harmed
-    ```
+    """What a watch found.
 
     :param rank: which process of a job it is of; `world` is how many there are.
     :param ranks: of a merged report, the ranks that it is of.
     :param watched_steps: of a report of watched steps, how many were watched, and how many there were.
+    :param nothing_ran: no operation of a framework was seen, so that there was nothing to watch.
     """
 
     format: str = FORMAT
@@ -326,139 +326,7 @@ class Report:
     world: int | None = field(default=None, metadata={"absent_if_empty": True})
     ranks: tuple[int, ...] = field(default=(), metadata={"absent_if_empty": True})
     watched_steps: tuple[int, ...] = field(default=(), metadata={"absent_if_empty": True})
-
-    def to_dict(self) -> dict[str, Any]:
-        """The report as plain JSON data."""
-        from jupyter_inplace.report.files import encode
-
-        data: dict[str, Any] = encode(self)
-        return data
-
-    @classmethod
-    def from_dict(cls, data: Any) -> Report:
-        """Read back what `to_dict` gave. Fields of later tools that this one does not know are skipped.
-
-        :raises ValueError: `data` is no report, or one of another format version.
-        """
-        if not isinstance(data, Mapping) or data.get("format") != FORMAT:
-            raise ValueError(f"not a report of jupyter_inplace: its `format` should say {FORMAT!r}.")
-        if data.get("version") != VERSION:
-            raise ValueError(f"a report of version {data.get('version')!r}; this tool reads version {VERSION}.")
-        from jupyter_inplace.report.files import decode
-
-        report: Report = decode(cls, data, "report")
-        return report
-
-    def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
-        """The report as JSON text; written to `path` too where one is given, whole or not at all."""
-        from jupyter_inplace.report.files import dumps, write_whole
-
-        text = dumps(self.to_dict())
-        if path is not None:
-            write_whole(path, text + "\n")
-        return text
-
-    def to_html(self, path: str | os.PathLike[str] | None = None) -> str:
-        """The report as one self-contained HTML fragment without script.
-
-        Where `path` is given, a page around the fragment is written there, whole or not at all.
-        """
-        from jupyter_inplace.report.files import write_whole
-        from jupyter_inplace.show.html import page as html
-
-        fragment = html.render(self)
-        if path is not None:
-            write_whole(path, html.page(fragment, title=f"In-place writes: {self.verdict}"))
-        return fragment
-
-    def portable(self) -> Report:
-        """The same report without absolute paths, and without source text from files outside of the cell.
-
-        This is what a notebook may keep: the display bundle is made from it.
-        """
-        from jupyter_inplace.report.portable import portable
-
-        return portable(self)
-
-    def apply(self, fix_id: int) -> str:
-        """Put the fix of that `id` in place of the cell that asks for it; in a script, print what it changes.
-
-        :return: the new source of the watched cell.
-        :raises ValueError: there is no such fix, or the watched cell was edited since.
-        """
-        from jupyter_inplace.show.apply import apply
-
-        return apply(self, fix_id)
-
-    def panel(self) -> Panel:
-        """The panel as a widget, to show by itself or to compose with other ipywidgets.
-
-        :raises ImportError: ipywidgets and anywidget are not installed.
-        """
-        from jupyter_inplace.show.panel import Panel
-
-        return Panel(self)
-
-    def raise_for_verdict(self, at: Verdict = "corrupts") -> None:
-        """Do nothing where the verdict is better than `at`.
-
-        :param at: ``"cuts"`` is the mildest verdict that harms a gradient.
-        :raises InplaceError: the verdict is `at` or worse.
-        :raises ValueError: `at` is no verdict.
-        """
-        if _rank_of(self.verdict) <= _rank_of(at):
-            raise InplaceError(self)
-
-    def __str__(self) -> str:
-        from jupyter_inplace.show import text
-
-        return text.render(self)
+    nothing_ran: bool = field(default=False, metadata={"absent_if_empty": True})
 
     def __repr__(self) -> str:
         return f"<Report {self.verdict}: {self.summary}>"
-
-    def _repr_mimebundle_(self, **_wanted: Any) -> dict[str, Any]:
-        from jupyter_inplace.show.bundle import mimebundle
-
-        return mimebundle(self)
-
-
-class InplaceError(Exception):
-    """In-place writes broke gradients. Its text is the report's; `report` is the report."""
-
-    def __init__(self, report: Report) -> None:
-        super().__init__(report)  # as an argument: exceptions are pickled by their arguments
-        self.report = report
-
-    def __str__(self) -> str:
-        return str(self.report)
-
-
-def load(path: str | os.PathLike[str]) -> Report:
-    """Read a report that `Report.to_json` wrote, or several as one (see `jupyter_inplace.report.merge`).
-
-    :param path: a file, a folder of reports, or a pattern such as ``"reports/*.json"``.
-    :raises FileNotFoundError: nothing is there.
-    :raises ValueError: a file is truncated, no report, or of another version; or they do not belong together.
-    """
-    from jupyter_inplace.report.files import find_files
-
-    found = [_load_one(file) for file in find_files(path)]
-    if len(found) == 1:
-        return found[0]
-    from jupyter_inplace.report.merge import merge
-
-    try:
-        return merge(found)
-    except ValueError as error:
-        raise ValueError(f"`{os.fspath(path)}` matches {error}") from None
-
-
-def _load_one(file: Path) -> Report:
-    from jupyter_inplace.report.files import read_file
-
-    data = read_file(file)
-    try:
-        return Report.from_dict(data)
-    except ValueError as error:
-        raise ValueError(f"`{file}` is {error}") from None

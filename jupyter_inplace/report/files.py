@@ -1,4 +1,4 @@
-"""Frozen dataclasses as JSON data, and files that are written whole or not at all."""
+"""Reports as JSON data, and files that are written whole or not at all."""
 
 from __future__ import annotations
 
@@ -11,9 +11,45 @@ import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Union
+from typing import Any, Literal, TypeVar, Union
+
+from jupyter_inplace.report.data import FORMAT, VERSION, Report
+from jupyter_inplace.report.upgrade import upgraded
+
+R = TypeVar("R", bound=Report)
 
 _WORDS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+
+def to_data(report: Report) -> dict[str, Any]:
+    """A report as plain JSON data."""
+    data: dict[str, Any] = encode(report)
+    return data
+
+
+def from_data(cls: type[R], data: Any) -> R:
+    """Read back what `to_data` gave. Fields of later tools that this one does not know are skipped.
+
+    :param cls: the class of the report.
+    :raises ValueError: `data` is no report, or one of another format version.
+    """
+    if not isinstance(data, Mapping) or data.get("format") != FORMAT:
+        raise ValueError(f"not a report of jupyter_inplace: its `format` should say {FORMAT!r}.")
+    if data.get("version") != VERSION:
+        raise ValueError(f"a report of version {data.get('version')!r}; this tool reads version {VERSION}.")
+    report: R = decode(cls, data, "report")
+    return upgraded(report)
+
+
+def to_text(report: Report, path: str | os.PathLike[str] | None = None) -> str:
+    """A report as JSON text; written to `path` too if one is given, whole or not at all.
+
+    :raises OSError: it cannot be written.
+    """
+    text = dumps(to_data(report))
+    if path is not None:
+        write_whole(path, text + "\n")
+    return text
 
 
 def encode(value: Any) -> Any:
@@ -22,13 +58,17 @@ def encode(value: Any) -> Any:
         return {
             f.name: encode(item)
             for f in dataclasses.fields(value)
-            if (item := getattr(value, f.name)) not in ((), None) or not f.metadata.get("absent_if_empty")
+            if not (_is_empty(item := getattr(value, f.name)) and f.metadata.get("absent_if_empty"))
         }
     if isinstance(value, tuple):
         return [encode(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     return value
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or value is False or value == ()
 
 
 def decode(hint: Any, value: Any, where: str) -> Any:
@@ -114,7 +154,7 @@ def read_file(path: Path) -> Any:
 
 
 def write_whole(path: str | os.PathLike[str], text: str) -> None:
-    """Write a file such that no reader ever sees a part of it."""
+    """Write a file so that no reader ever sees a part of it."""
     target = Path(os.path.realpath(path))  # through a link to what it names
     draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from jupyter_inplace.report.data import (
     HARMFUL,
@@ -27,17 +27,22 @@ from jupyter_inplace.report.data import (
     TimelineEvent,
     worst,
 )
+from jupyter_inplace.report.order import badness, opposition, worse_status
+from jupyter_inplace.report.scope import all_ranks, numbers, own_note, rank_note, ranks_named, step_note
+from jupyter_inplace.report.summary import build_summary
 
 __all__ = ["Merger", "merge"]
 
-_TASK_ORDER = ("raises", "wrong", "lost", "not_run", "ok")
+R = TypeVar("R", bound=Report)
+T = TypeVar("T")
+
 _ROWS = 4000  # of one kind; a program that names its tasks after the step may not fill the memory
 _SPOTS = 100
 _FIXES = 40
 
 
-def merge(reports: Iterable[Report]) -> Report:
-    """One report of several.
+def merge(reports: Iterable[R]) -> R:
+    """One report of several, of the class of the first one.
 
     :param reports: of the ranks of one job (told apart by their `rank`), or of several runs or steps.
     :raises ValueError: there are none, or they are of jobs of different size; the text begins with how many there are.
@@ -51,18 +56,18 @@ def merge(reports: Iterable[Report]) -> Report:
     if len(worlds) > 1:
         sizes = " and ".join(str(w) for w in worlds)
         raise ValueError(f"{len(given)} reports of jobs with {sizes} ranks; name those of one job.")
-    merger = Merger()
+    merger = Merger[R]()
     for report in given:
         merger.add(report)
     return merger.report()
 
 
-class Merger:
+class Merger(Generic[R]):
     """Takes in reports one by one; `report` gives the merged one at any time."""
 
     def __init__(self) -> None:
-        self._first: Report | None = None
-        self._worst: Report | None = None  # whose timeline is shown: program order cannot be merged
+        self._first: R | None = None
+        self._worst: R | None = None  # whose timeline is shown: program order cannot be merged
         self._worst_ids: dict[int, int] = {}
         self._rows: dict[Any, Mutation] = {}
         self._ids: dict[Any, int] = {}
@@ -76,18 +81,18 @@ class Merger:
         self._error_verdicts: dict[Error, int] = {}
         self._ranks: set[int | None] = set()
         self._watched = self._steps = 0
-        self._full = self._used = False
+        self._full = self._ran = False
         #: The first watched step with a harmful write.
         self.first_harm: int | None = None
 
-    def add(self, report: Report, step: int | None = None) -> None:
+    def add(self, report: R, step: int | None = None) -> None:
         """Take in one more.
 
         :param step: the number of the watched step that it is of.
         """
         rank = report.rank
         self._ranks.update(report.ranks or (rank,))
-        self._used |= not report.summary.startswith("nothing to watch")
+        self._ran |= not report.nothing_ran
         if step is not None:
             self._watched += 1
             if self.first_harm is None and report.verdict in HARMFUL:
@@ -121,7 +126,7 @@ class Merger:
         ids: dict[int, int] = {}
         met: set[int] = set()
         for m in report.mutations:
-            m = replace(m, note=_own_note(m, report))
+            m = replace(m, note=own_note(m), own_note=None)
             # A report keeps rows of one place apart by their storage, which is another one in each process and step; the
             # name of the tensor may go with the step (`losses[17]`), and is the same on all ranks.
             name = m.tensor if step is None or m.site is None else None
@@ -166,20 +171,20 @@ class Merger:
             old = self._tasks.get(task.name)
             if old is None and len(self._tasks) >= _ROWS:
                 self._full = True
-            elif old is None or _TASK_ORDER.index(task.status) < _TASK_ORDER.index(old.status):
+            elif old is None or worse_status(task.status, old.status) != old.status:
                 self._tasks[task.name] = task
         for g in report.gradients:
             row = self._gradients.get((g.task, g.leaf))
             if row is None and len(self._gradients) >= _ROWS:
                 self._full = True
-            elif row is None or _badness(g) > _badness(row):
+            elif row is None or badness(g) > badness(row):
                 at = step if step is not None and g.occurrence is None and g.status != "ok" else g.occurrence
                 self._gradients[g.task, g.leaf] = replace(g, occurrence=at)
         for cosine in report.task_cosines:
             before = self._cosines.get((cosine.leaf, cosine.tasks))
             if before is None and len(self._cosines) >= _ROWS:
                 continue
-            if before is None or _opposed(cosine) < _opposed(before):
+            if before is None or opposition(cosine) < opposition(before):
                 self._cosines[cosine.leaf, cosine.tasks] = cosine
 
     # --- the merged report --------------------------------------------------------------------------------------------
@@ -189,7 +194,7 @@ class Merger:
         """The worst until now."""
         return "harmless" if self._worst is None else self._worst.verdict
 
-    def report(self, steps: int | None = None, error_unseen: str | None = None) -> Report:
+    def report(self, steps: int | None = None, error_unseen: str | None = None) -> R:
         """The merged report.
 
         :param steps: how many steps there were, watched or not.
@@ -205,27 +210,21 @@ class Merger:
         several = len(ranks) > 1
         mutations = tuple(self._noted(m, ranks if several else (), counted) for m in self._rows.values())
         error, spots = self._error(several), list(self._blind_spots(several, first.world, ranks))
-        from jupyter_inplace.report.summary import build_summary
-
         conflicts, tasks = tuple(self._conflicts.values()), tuple(self._tasks.values())
         gradients = tuple(self._gradients.values())
         summary = build_summary(
             mutations, conflicts, tasks, gradients, cell=first.cell, error=None if error_unseen else error,
-            framework_used=self._used,
+            framework_used=self._ran,
         )  # fmt: skip
         if error_unseen is not None:
             spots.append(error_unseen)
-        return Report(
-            tool=first.tool,
-            framework=first.framework,
-            framework_version=first.framework_version,
+        return replace(
+            first,
             rank=None if several else first.rank,
-            world=first.world,
             ranks=ranks if several else (),
             watched_steps=counted,
             verdict=worst(m.verdict for m in mutations),
             summary=" ".join((summary, *self._scope(several, ranks, counted, error_unseen))),
-            cell=first.cell,
             error=error,
             mutations=mutations,
             conflicts=conflicts,
@@ -235,18 +234,20 @@ class Merger:
             timeline=self._timeline(),
             fixes=tuple(self._fixes.values()),
             blind_spots=tuple(spots),
+            nothing_ran=not self._ran,
         )
 
     def _noted(self, m: Mutation, ranks: tuple[int, ...], counted: tuple[int, ...]) -> Mutation:
-        notes = [m.note, _rank_note(m, ranks), _step_note(m, counted)]
-        note = ", ".join(n for n in notes if n) or None
-        return replace(m, note=note, ranks=m.ranks if ranks else ())
+        added = list(filter(None, (rank_note(m, ranks), step_note(m, counted))))
+        if added:
+            m = replace(m, own_note=m.note, note=", ".join(filter(None, (m.note, *added))))
+        return replace(m, ranks=m.ranks if ranks else ())
 
     def _error(self, several: bool) -> Error | None:
         if not self._errors:
             return None
         error = self._first_error()
-        where = f" ({_ranks_named(self._errors[error])})" if several else ""
+        where = f" ({ranks_named(self._errors[error])})" if several else ""
         return replace(error, message=f"{error.message}{where}")
 
     def _first_error(self) -> Error:
@@ -255,17 +256,17 @@ class Merger:
 
     def _blind_spots(self, several: bool, world: int | None, ranks: tuple[int, ...]) -> Iterable[str]:
         for spot, seen in self._spots.items():
-            yield spot if not several or seen >= self._ranks else f"{_ranks_named(seen)}: {spot}"
+            yield spot if not several or seen >= self._ranks else f"{ranks_named(seen)}: {spot}"
         told = self._first_error() if self._errors else None
         for error, seen in self._errors.items():
             if error is told:
                 continue
-            where = f", {_ranks_named(seen)}" if several else ""
+            where = f", {ranks_named(seen)}" if several else ""
             yield f"another error{where}: {error.type}: {error.message.partition(chr(10))[0]}"
         if several and None in self._ranks:
             yield "a report without a rank was merged with those of ranks: it is of another run"
         if several and world is not None and (missing := sorted(set(range(world)) - set(ranks))):
-            yield f"no report of {_ranks_named(set(missing))} of {world}"
+            yield f"no report of {ranks_named(set(missing))} of {world}"
         if self._full:
             yield f"more than {_ROWS:,} different rows: the later ones are left out"
 
@@ -276,11 +277,11 @@ class Merger:
             bad = [m for m in self._rows.values() if m.verdict in HARMFUL]
             hit = sorted({c.rank for m in bad for c in m.ranks})
             if not bad:
-                yield f"Ranks {_numbers(ranks)}."
+                yield f"Ranks {numbers(ranks)}."
             elif len(hit) < len(ranks):
-                yield f"Only on {_ranks_named(set(hit))}, of {len(ranks)} ranks."
+                yield f"Only on {ranks_named(set(hit))}, of {len(ranks)} ranks."
             else:
-                yield f"On {_all(ranks)}."
+                yield f"On {all_ranks(ranks)}."
         if counted:
             yield f"{counted[0]:,} of {counted[1]:,} steps were watched."
             if self.first_harm is not None:
@@ -325,6 +326,7 @@ def _both(a: Mutation, b: Mutation, counts: tuple[RankCount, ...], steps: int | 
         value_changed=any(changed) if changed else None,
         tasks=_union(a.tasks, b.tasks),
         leaves=_union(a.leaves, b.leaves),
+        effects=_union(a.effects, b.effects),
         tensors=_union(a.tensors, b.tensors),
         ranks=tuple(RankCount(rank, count) for rank, count in sorted(per_rank.items())),
         steps=None if a.steps is None and steps is None else (a.steps or 0) + (steps or 0),
@@ -335,60 +337,9 @@ def _key(site: Site | None) -> Any:
     return None if site is None else (site.file, site.line, site.column, site.end_line, site.end_column, site.cell_line)
 
 
-def _union(a: tuple[str, ...], b: tuple[str, ...]) -> tuple[str, ...]:
+def _union(a: tuple[T, ...], b: tuple[T, ...]) -> tuple[T, ...]:
     return a if a == b else tuple(dict.fromkeys((*a, *b)))[:_ROWS]
 
 
 def _order(verdict: Any) -> int:
     return VERDICTS.index(verdict)  # a word of a later tool raises, as it must
-
-
-def _badness(g: Gradient) -> tuple[int, float]:
-    return (("ok", "lost", "wrong", "raises").index(g.status), g.relative_difference or 0.0)
-
-
-def _opposed(c: TaskCosine) -> float:
-    found = c.reference if c.as_run is None else c.as_run
-    return 2.0 if found is None or found != found else found  # noqa: PLR0124  NaN
-
-
-def _own_note(m: Mutation, report: Report) -> str | None:
-    """The note without what an earlier merge has added to it."""
-    note = m.note
-    for added in (_step_note(m, report.watched_steps), _rank_note(m, report.ranks)):
-        if note is not None and added is not None:
-            note = note.removesuffix(added).removesuffix(", ") or None
-    return note
-
-
-def _rank_note(m: Mutation, ranks: tuple[int, ...]) -> str | None:
-    """``on all 4 ranks``, ``on rank 1 only``, ``3 on rank 0, 4 on rank 1``."""
-    if not ranks:
-        return None
-    counts = {c.rank: c.count for c in m.ranks}
-    if set(counts) != set(ranks):
-        return f"on {_ranks_named(set(counts))} only" if counts else None
-    if len(set(counts.values())) == 1 or len(ranks) > 8:
-        return f"on {_all(ranks)}"
-    return ", ".join(f"{count:,} on rank {rank}" for rank, count in counts.items())
-
-
-def _step_note(m: Mutation, counted: tuple[int, ...]) -> str | None:
-    return None if not counted or m.steps is None else f"in {m.steps:,} of {counted[0]:,} watched steps"
-
-
-def _all(ranks: tuple[int, ...]) -> str:
-    return "both ranks" if len(ranks) == 2 else f"all {len(ranks)} ranks"
-
-
-def _ranks_named(ranks: set[int | None] | set[int]) -> str:
-    numbers = sorted(r for r in ranks if r is not None)
-    return f"rank{'' if len(numbers) == 1 else 's'} {_numbers(tuple(numbers))}" if numbers else "no rank"
-
-
-def _numbers(ranks: tuple[int, ...]) -> str:
-    """``0``, ``0 and 1``, ``0 to 7``, ``0, 2 and 5``."""
-    if len(ranks) > 2 and ranks[-1] - ranks[0] == len(ranks) - 1:
-        return f"{ranks[0]} to {ranks[-1]}"
-    texts = [str(r) for r in ranks]
-    return " and ".join([", ".join(texts[:-1]), texts[-1]]) if len(texts) > 1 else "".join(texts)

@@ -9,16 +9,19 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TypeVar
 
 from jupyter_inplace.report import words
 from jupyter_inplace.report.data import Report, Site
 from jupyter_inplace.report.summary import build_summary
 
+R = TypeVar("R", bound=Report)
+
 # from the root, a drive, a share or the home directory; not the // of an address, nor a fraction (a/b)
 _PATH = re.compile(r"""(?<![\w.:/\\~])(?:~?/|[A-Za-z]:[\\/]|\\\\)[^\s'"<>:,;()\[\]]*[\\/]([^\s'"<>:,;()\[\]\\/]*)""")
 
 
-def portable(report: Report) -> Report:
+def portable(report: R) -> R:
     """`report` without absolute paths and without source text from files outside of the cell."""
     foreign = _foreign_texts(report)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from jupyter_inplace.report import words
-from jupyter_inplace.report.data import CLEARED_UNREAD, Cell, Conflict, Error, Gradient, Mutation, Task, worst
+from jupyter_inplace.report.data import Cell, Conflict, Error, Gradient, Mutation, Task, worst
+from jupyter_inplace.report.scope import own_note
 
 
 def build_summary(
@@ -74,8 +75,9 @@ def _rejected(write: Mutation, subject: str, error: Error | None) -> str:
 
 
 def _overwrote(write: Mutation, conflicts: Sequence[Conflict], cell: Cell | None) -> str:
-    if write.note and write.note.startswith("overwrote "):
-        return write.note
+    note = own_note(write)
+    if "overwrites_gradients" in write.effects and note:
+        return note
     savers: dict[str, None] = {}
     for c in conflicts:
         if c.saved_site is None:
@@ -103,8 +105,9 @@ def _corrupts(
 
 
 def _cuts(write: Mutation, subject: str, gradients: Sequence[Gradient]) -> str:
-    if write.note == CLEARED_UNREAD:
-        return f"the gradient{_for(write.tasks, 'of')} is lost: {write.tensor} was {write.note}, by {subject}{_damage(write, gradients)}."
+    if "discards_gradient" in write.effects:
+        cleared = words.EFFECT_WORDS["discards_gradient"]
+        return f"the gradient{_for(write.tasks, 'of')} is lost: {write.tensor} was {cleared}, by {subject}{_damage(write, gradients)}."
     return f"the gradient{_for(write.tasks, 'of')} does not see {subject}{_damage(write, gradients)}."
 
 

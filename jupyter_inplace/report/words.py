@@ -171,6 +171,11 @@ def deed(mutation: Mutation) -> str:
     return said + (", pending: no backward has run yet" if mutation.pending else "")
 
 
+#: What the note of a write says of each of its effects, where the words are always the same.
+EFFECT_WORDS = {
+    "discards_gradient": "cleared before anything read it",
+    "cuts_later_reads": "what reads it later gets a gradient that does not see the write",
+}
 PROOF_WORDS = {"passed": "proved", "failed": "fails", "unverified": "unverified"}
 KIND_WORDS = {
     "clone": "clone",

@@ -8,7 +8,8 @@ from typing import Any
 
 from jupyter_inplace.report import words
 from jupyter_inplace.report.data import HARMFUL, MIME_TYPE, Report
-from jupyter_inplace.report.files import dumps
+from jupyter_inplace.report.files import dumps, to_data
+from jupyter_inplace.report.portable import portable
 from jupyter_inplace.show import text
 from jupyter_inplace.show.html import page as html
 
@@ -21,7 +22,7 @@ _Row = dict[str, Any]
 
 def mimebundle(report: Report) -> dict[str, Any]:
     """What a notebook displays and keeps: no absolute path, no source from outside of the cell."""
-    carried = report.portable()
+    carried = portable(report)
     bundle = {"text/plain": text.render(carried), "text/html": str(html.render(carried)), MIME_TYPE: data(carried)}
     try:
         json.dumps(bundle, ensure_ascii=False).encode()
@@ -32,7 +33,7 @@ def mimebundle(report: Report) -> dict[str, Any]:
 
 def data(report: Report) -> dict[str, Any]:
     """The report's JSON data; where it is too large without the rows that matter least, which it then says."""
-    whole = report.to_dict()
+    whole = to_data(report)
     budget = QUIET_BUDGET if report.verdict == "harmless" else BUDGET
     if len(dumps(whole)) <= budget:
         return whole

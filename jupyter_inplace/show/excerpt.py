@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from jupyter_inplace.report import words
-from jupyter_inplace.report.data import HARMFUL, Cell, Mutation, Report, Site
+from jupyter_inplace.report.data import HARMFUL, VERDICTS, Cell, Mutation, Report, Site
 
 MAX_SAVERS = 6
 
@@ -48,7 +48,7 @@ def shown_mutations(report: Report, limit: int) -> list[Mutation]:
     """
     bad = [m for m in report.mutations if m.verdict in HARMFUL] or [m for m in report.mutations if m.verdict == "mixes"]
     alike: dict[object, Mutation] = {}
-    for m in sorted(bad, key=lambda m: (HARMFUL.index(m.verdict) if m.verdict in HARMFUL else 4, m.pending)):
+    for m in sorted(bad, key=lambda m: (VERDICTS.index(m.verdict), m.pending)):
         key = replace(m, id=0, count=1, storage=None, time=None)
         first = alike.get(key)
         alike[key] = m if first is None else replace(first, count=first.count + m.count)

@@ -11,6 +11,7 @@ import anywidget
 import traitlets
 
 from jupyter_inplace.report.data import Report
+from jupyter_inplace.report.portable import portable
 from jupyter_inplace.report.words import base_name, is_cell
 from jupyter_inplace.show.bundle import data, mimebundle
 
@@ -46,7 +47,7 @@ class Panel(anywidget.AnyWidget):
     Raises `FileNotFoundError` where the front end has not been built.
     """
 
-    report = traitlets.Instance(Report).tag(sync=True, to_json=lambda report, _widget: data(report.portable()))
+    report = traitlets.Instance(Report).tag(sync=True, to_json=lambda report, _widget: data(portable(report)))
     selected = traitlets.Dict().tag(sync=True)
 
     def __init__(self, report: Report, **traits: Any) -> None:

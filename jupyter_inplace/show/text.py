@@ -5,14 +5,14 @@ ASCII because text that is printed must never fail on a terminal's or a log's en
 
 from __future__ import annotations
 
-import math
 import re
 import textwrap
 import unicodedata
 from collections.abc import Iterator, Sequence
 
 from jupyter_inplace.report import words
-from jupyter_inplace.report.data import HARMFUL, Fix, Gradient, Report, TaskCosine
+from jupyter_inplace.report.data import HARMFUL, Fix, Gradient, Report
+from jupyter_inplace.report.order import opposition, proved_first
 from jupyter_inplace.show.excerpt import Excerpt, Line, excerpt, shown_mutations
 
 WIDTH = 100
@@ -156,7 +156,7 @@ class _Painter:
         if not report.task_cosines:
             return
         rows = [("cosine between tasks at", "", "as run", "reference")]
-        shown = sorted(report.task_cosines, key=_cosine_order)[:MAX_COSINES]
+        shown = sorted(report.task_cosines, key=opposition)[:MAX_COSINES]
         rows += [
             (
                 c.leaf,
@@ -184,8 +184,7 @@ class _Painter:
     def fixes(self, report: Report) -> Iterator[str]:
         if not report.fixes:
             return
-        order = {"passed": 0, "unverified": 1, "failed": 2}
-        fixes = sorted(report.fixes, key=lambda fix: order.get(fix.verification.status, 3))
+        fixes = proved_first(report.fixes)
         for line in self.wrapped("rewrites, tried on a copy of the state from before the cell"):
             yield self.paint(line, "dim")
         for fix in fixes[:MAX_FIXES]:
@@ -232,9 +231,3 @@ def _aside(gradient: Gradient) -> str:
     parts = [f"v{v.version}: {words.number(v.norm)}" for v in gradient.by_version]
     parts += [f"iteration {gradient.occurrence}"] if gradient.occurrence is not None else []
     return ", ".join(parts)
-
-
-def _cosine_order(cosine: TaskCosine) -> float:
-    """The most opposed tasks first, what has no number last."""
-    value = cosine.reference if cosine.as_run is None else cosine.as_run
-    return 2.0 if value is None or math.isnan(value) else value

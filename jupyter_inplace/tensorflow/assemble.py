@@ -20,6 +20,7 @@ from jupyter_inplace.report.data import (
     TimelineEvent,
     worst,
 )
+from jupyter_inplace.report.order import badness, worse_status
 from jupyter_inplace.tensorflow import asked
 from jupyter_inplace.tensorflow.events import Row
 from jupyter_inplace.tensorflow.facts import Call, Hit, Reread
@@ -27,8 +28,6 @@ from jupyter_inplace.tensorflow.names import Names
 
 if TYPE_CHECKING:
     from jupyter_inplace.tensorflow.window import Window
-
-_STATUS = ("raises", "wrong", "lost", "not_run", "ok")
 
 
 class _Out:
@@ -223,7 +222,7 @@ class Assembly:
         sites: dict[str, Any] = {}
         for call in self._calls:
             for name, own in self._tasks_of(call).items():
-                status[name] = min(status.get(name, "ok"), own, key=_STATUS.index)
+                status[name] = worse_status(status.get(name, "ok"), own)
                 sites.setdefault(name, call.site)
         wanted = self._window.tasks
         return tuple(
@@ -234,16 +233,13 @@ class Assembly:
 
     def _gradients(self) -> tuple[Gradient, ...]:
         """One row a task and leaf: the worst of them, with its occurrence where there were several."""
-        order = ("ok", "lost", "wrong", "raises")
         found: dict[Any, list[Gradient]] = {}
         for call in self._calls:
             for row in call.gradients:
                 found.setdefault((row.task, row.leaf), []).append(row)
         rows = []
         for same in found.values():
-            worst_at = max(
-                range(len(same)), key=lambda i: (order.index(same[i].status), same[i].relative_difference or 0.0, -i)
-            )
+            worst_at = max(range(len(same)), key=lambda i: (*badness(same[i]), -i))
             row = same[worst_at]
             rows.append(replace(row, occurrence=worst_at) if len(same) > 1 and row.status != "ok" else row)
         return tuple(rows)

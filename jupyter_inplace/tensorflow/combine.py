@@ -16,7 +16,7 @@ def combined(torch: Report, own: Report, used: bool) -> Report:
     """
     if not used:
         return torch
-    torch_used = not torch.summary.startswith("nothing to watch")
+    torch_used = not torch.nothing_ran
     merged = sorted([*torch.mutations, *own.mutations], key=lambda m: (m.time is None, m.time or 0.0))
     places = {id(m): i for i, m in enumerate(merged)}
     mutations = tuple(replace(m, id=i, framework=m.framework or "torch") for i, m in enumerate(merged))
@@ -48,6 +48,7 @@ def combined(torch: Report, own: Report, used: bool) -> Report:
         task_cosines=(*torch.task_cosines, *own.task_cosines),
         timeline=_timeline(torch, own, theirs, ours),
         blind_spots=tuple(spots),
+        nothing_ran=False,
     )
 
 

@@ -30,6 +30,7 @@ WORDS = {
     "`kind` of an event": contract.EventKind,
     "`kind` of a rewrite": contract.FixKind,
     "`reading` of a rewrite": contract.Reading,
+    "`effects` of a write": contract.Effect,
     "`status` of a proof": contract.ProofStatus,
 }
 

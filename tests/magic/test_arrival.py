@@ -8,7 +8,8 @@ import threading
 
 import pytest
 
-from jupyter_inplace.magic.arrival import OnArrival, mentions_framework
+from jupyter_inplace.frameworks.import_hook import OnArrival
+from jupyter_inplace.magic.arrival import mentions_framework
 
 
 @pytest.mark.parametrize(

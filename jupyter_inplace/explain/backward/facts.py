@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from jupyter_inplace.report.data import Effect
+
 
 @dataclasses.dataclass
 class GradientFact:
@@ -55,6 +57,7 @@ class CutFact:
     pending: bool = False
     verdict: str = "cuts"
     note: str | None = None
+    effects: tuple[Effect, ...] = ()
 
 
 @dataclasses.dataclass

@@ -18,7 +18,7 @@ from jupyter_inplace.record.base.torch_private import storage_id
 from jupyter_inplace.record.channels.discarded_grads import Cleared, Given
 from jupyter_inplace.record.session import Session
 from jupyter_inplace.record.source.sites import SiteResolver
-from jupyter_inplace.report.data import CLEARED_UNREAD
+from jupyter_inplace.report.words import EFFECT_WORDS
 
 #: What is done with a `.grad` on the way to clearing it.
 _CLEARING = frozenset({"zero_", "detach_", "requires_grad_", "data", "grad_fn"})
@@ -148,7 +148,8 @@ def tell(session: Session, resolver: SiteResolver) -> None:
 def _cut(given: Given, items: list[Cleared]) -> CutFact:
     leaves = sorted({item.leaf for item in items})
     tasks = [task for task, _, names in given.tasks if names & set(leaves)]
-    return CutFact(items[0].write, tasks, leaves, note=CLEARED_UNREAD)
+    note = EFFECT_WORDS["discards_gradient"]
+    return CutFact(items[0].write, tasks, leaves, note=note, effects=("discards_gradient",))
 
 
 def _lose(facts: BackwardFacts, task: str, leaf: str, norm: float | None) -> None:

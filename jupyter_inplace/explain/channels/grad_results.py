@@ -263,7 +263,9 @@ def _spoil(facts: BackwardFacts, leaf: str, as_run: torch.Tensor, meant: torch.T
 
 
 def _cut(facts: BackwardFacts, write: WrittenResult, leaves: list[str], note: str) -> CutFact:
-    return CutFact(write.row, list(facts.tasks), leaves, verdict="corrupts", note=note)
+    return CutFact(
+        write.row, list(facts.tasks), leaves, verdict="corrupts", note=note, effects=("overwrites_gradients",)
+    )
 
 
 def _names(node: ast.AST) -> set[str]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
+from jupyter_inplace._version import __version__
 from jupyter_inplace.explain.backward.damage import quiet
 from jupyter_inplace.explain.backward.facts import BackwardFacts
 from jupyter_inplace.explain.channels import discarded_grads as unread
@@ -18,6 +19,7 @@ from jupyter_inplace.explain.report.gradients import GradientTable
 from jupyter_inplace.explain.report.rows import Rows
 from jupyter_inplace.explain.report.timeline import build_timeline
 from jupyter_inplace.report.data import Error, Report, Task, TaskStatus, worst
+from jupyter_inplace.report.order import worse_status
 from jupyter_inplace.report.summary import build_summary
 
 if TYPE_CHECKING:
@@ -71,10 +73,8 @@ class Assembly:
         summary = build_summary(
             mutations, conflicts, tasks, table.rows, cell=options["cell"], error=error, framework_used=used
         )
-        from jupyter_inplace.explain.window import _tool
-
         return Report(
-            tool=_tool(),
+            tool=__version__,
             framework="torch",
             framework_version=str(torch.__version__),
             verdict=worst(m.verdict for m in mutations),
@@ -88,6 +88,7 @@ class Assembly:
             task_cosines=table.cosines(),
             timeline=timeline,
             blind_spots=blind,
+            nothing_ran=not used,
         )
 
     # --- parts -----------------------------------------------------------------------------------------------------------
@@ -184,11 +185,3 @@ class Assembly:
             message=str(self.error),
             site=self.resolver.resolve(key) if key is not None else None,
         )
-
-
-_ORDER = ("raises", "wrong", "lost", "not_run", "ok")
-
-
-def worse_status(a: str, b: str) -> str:
-    """The worse of two statuses of a task."""
-    return a if _ORDER.index(a) <= _ORDER.index(b) else b

@@ -12,7 +12,8 @@ from jupyter_inplace.explain.names.names import Names
 from jupyter_inplace.record.session import Session
 from jupyter_inplace.record.source.expressions import written_names
 from jupyter_inplace.record.write_table import WriteRow
-from jupyter_inplace.report.data import HARMFUL, UNSEEN, VERDICTS, Conflict, Mutation, Site, worst
+from jupyter_inplace.report.data import HARMFUL, VERDICTS, Conflict, Effect, Mutation, Site, worst
+from jupyter_inplace.report.words import EFFECT_WORDS
 
 if TYPE_CHECKING:
     from jupyter_inplace.explain.errors.refused import Refusal
@@ -33,6 +34,7 @@ class _Row:
     tensors: tuple[str, ...] = ()
     hurts: list[str] = dataclasses.field(default_factory=list)
     note: str | None = None
+    effects: dict[Effect, None] = dataclasses.field(default_factory=dict)
 
 
 class Rows:
@@ -150,6 +152,7 @@ class Rows:
             module=module_name(write.module, self._names),
             note=row.note,
             framework="torch",
+            effects=tuple(row.effects),
         )
 
     def _storage_number(self, storage: int) -> int | None:
@@ -206,8 +209,10 @@ class Rows:
 
     @staticmethod
     def _cut(row: _Row, cut: CutFact) -> None:
-        if cut.verdict == "cuts" and row.verdict in ("breaks", "corrupts") and UNSEEN not in (row.note or ""):
-            row.note = f"{row.note}; {UNSEEN}" if row.note else UNSEEN
+        if cut.verdict == "cuts" and row.verdict in ("breaks", "corrupts") and "cuts_later_reads" not in row.effects:
+            row.effects["cuts_later_reads"] = None
+            row.note = "; ".join(filter(None, (row.note, EFFECT_WORDS["cuts_later_reads"])))
+        row.effects.update(dict.fromkeys(cut.effects))
         row.verdict = worst((row.verdict, cut.verdict))
         row.pending = row.pending and cut.pending
         row.value_changed = True

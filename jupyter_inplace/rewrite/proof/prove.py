@@ -8,6 +8,7 @@ from typing import Protocol
 
 from jupyter_inplace.report.data import Fix, Reading, Report, Verification
 from jupyter_inplace.report.data import FixKind as Kind
+from jupyter_inplace.report.order import proof_place
 from jupyter_inplace.rewrite.proof.reference import NoReferenceError, Reference, find_reference
 from jupyter_inplace.rewrite.proof.runs import Run, Runner, Sandbox
 from jupyter_inplace.rewrite.proof.trial import Trial
@@ -94,9 +95,8 @@ def prove(
 
 
 def _rank(judgement: Judgement, candidate: Candidate, number: int) -> tuple[int, ...]:
-    order = {"passed": 0, "unverified": 1, "failed": 2}
     return (
-        order[judgement.verification.status],
+        proof_place(judgement.verification.status),
         len(judgement.differing) > 0,
         candidate.edited_lines,
         judgement.extra_bytes or 0,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from jupyter_inplace.explain.errors.rejected import reason_of
-from jupyter_inplace.report.data import HARMFUL, UNSEEN, Reading, Report
+from jupyter_inplace.report.data import HARMFUL, Reading, Report
 from jupyter_inplace.rewrite.proof import agreement
 from jupyter_inplace.rewrite.proof.runs import Run, Runner
 from jupyter_inplace.rewrite.proof.trial import Trial
@@ -104,7 +104,7 @@ def find_reference(source: str, report: Report, runner: Runner) -> Reference:
     if preserved.stopped is not None:
         stop_after = len(preserved.events)
     check_repeats(control, preserved)
-    cut = "cuts" in verdicts or any(UNSEEN in (mutation.note or "") for mutation in report.mutations)
+    cut = "cuts" in verdicts or any("cuts_later_reads" in mutation.effects for mutation in report.mutations)
     if not cut and preserved.clean and _shows_damage(preserved, control):
         return Reference("preserved", control, preserved, stop_after=stop_after)
     return _behind_autograd(source, report, runner, control, preserved, stop_after)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import libcst as cst
 
-from jupyter_inplace.report.data import CLEARED_UNREAD, HARMFUL, Conflict, Mutation, Report, Site
+from jupyter_inplace.report.data import HARMFUL, Conflict, Mutation, Report, Site
 from jupyter_inplace.rewrite.syntax.code import Code
 from jupyter_inplace.rewrite.syntax.tensors import is_inplace_name, last_name
 from jupyter_inplace.rewrite.syntax.write import WriteSyntax, form_of, target_of
@@ -62,7 +62,7 @@ def writes_of(code: Code, report: Report) -> list[WriteSyntax]:
     for mutation in report.mutations:
         if mutation.verdict not in HARMFUL or mutation.framework == "tensorflow":
             continue
-        if mutation.note == CLEARED_UNREAD:
+        if "discards_gradient" in mutation.effects:
             continue  # the gradients of each backward are right as they are: no reference tells which order was meant
         node, inside = find(code, mutation.site, report)
         if node is None:

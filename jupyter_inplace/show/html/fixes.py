@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from jupyter_inplace.report import words
 from jupyter_inplace.report.data import Fix, Report
+from jupyter_inplace.report.order import proved_first
 from jupyter_inplace.show.html.markup import Markup, tag
 from jupyter_inplace.show.html.section import section
 
@@ -20,8 +21,7 @@ def fixes(report: Report) -> Markup | None:
     """The section, proved rewrites first, or None where there is none."""
     if not report.fixes:
         return None
-    order = {"passed": 0, "unverified": 1, "failed": 2}
-    ranked = sorted(report.fixes, key=lambda fix: order.get(fix.verification.status, 3))
+    ranked = proved_first(report.fixes)
     rest = ranked[OPEN_FIXES:]
     return section(
         "Rewrites",

@@ -7,7 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from jupyter_inplace.report import words
-from jupyter_inplace.report.data import Gradient, Mutation, Report, TaskCosine
+from jupyter_inplace.report.data import Gradient, Mutation, Report
+from jupyter_inplace.report.order import opposition
 from jupyter_inplace.show.html.markup import Markup, name, tag
 from jupyter_inplace.show.html.section import Tasks, scroll, section
 
@@ -122,12 +123,7 @@ def cosines(report: Report) -> Markup | None:
     """The cosine between two tasks' gradients at each shared leaf, the most opposed first."""
     if not report.task_cosines:
         return None
-
-    def order(c: TaskCosine) -> float:
-        value = c.reference if c.as_run is None else c.as_run
-        return 2.0 if value is None or math.isnan(value) else value
-
-    shown = sorted(report.task_cosines, key=order)[:MAX_COSINES]
+    shown = sorted(report.task_cosines, key=opposition)[:MAX_COSINES]
     left = len(report.task_cosines) - len(shown)
     as_run = any(c.as_run is not None for c in shown)
     titles = ("leaf", "tasks", *(["as run"] if as_run else []), "reference")

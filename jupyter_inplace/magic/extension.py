@@ -1,0 +1,53 @@
+"""What ``%load_ext jupyter_inplace`` and the JupyterLab extension call."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+__all__ = ["load", "rewind_for_panel", "unload"]
+
+
+def load(shell: InteractiveShell) -> None:
+    """Install the magics, once."""
+    from jupyter_inplace.magic.transform import ENTRANCE
+    from jupyter_inplace.magic.watcher import Watcher
+
+    if not hasattr(shell, ENTRANCE):
+        Watcher(shell).install()
+
+
+def unload(shell: InteractiveShell) -> None:
+    """Remove all that `load` installed, and end a watch that is under way."""
+    from jupyter_inplace.magic.transform import ENTRANCE
+
+    watcher = getattr(shell, ENTRANCE, None)
+    if watcher is not None:
+        watcher.uninstall()
+
+
+def rewind_for_panel(cell_id: str) -> str:
+    """Put back what the watched run of a cell changed, for the panel's "Apply and run".
+
+    :param cell_id: the front end's id of the cell.
+    :return: JSON: ``restored``, names; ``not_restored``, objects with `name` and `reason`; ``reason``, why nothing was
+        put back at all, null where something was.
+    """
+    from IPython.core.getipython import get_ipython
+
+    from jupyter_inplace.magic.transform import ENTRANCE
+    from jupyter_inplace.rewrite.rewind.rewind import RewindError
+
+    watcher = getattr(get_ipython(), ENTRANCE, None)
+    if watcher is None:
+        return json.dumps({"restored": [], "not_restored": [], "reason": "the magic is not loaded in this kernel"})
+    try:
+        rewound = watcher.rewind(cell_id)
+    except RewindError as error:
+        return json.dumps({"restored": [], "not_restored": [], "reason": str(error)})
+    left = [text.removesuffix(")").rpartition(" (") for text in rewound.left]
+    names = [{"name": name or reason, "reason": reason if name else ""} for name, _, reason in left]
+    return json.dumps({"restored": list(rewound.restored), "not_restored": names, "reason": None})

@@ -1,0 +1,62 @@
+"""Programs that import their framework themselves: the watch begins right after that import, not before.
+
+A script may set environment variables for torch ahead of its import, and a program without torch should not pay for it.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from jupyter_inplace._rank import stamped
+from jupyter_inplace._version import __version__
+from jupyter_inplace.frameworks.companions import FRAMEWORKS
+from jupyter_inplace.frameworks.import_hook import OnArrival
+from jupyter_inplace.show.report import Report, nothing_ran
+from jupyter_inplace.watch import watch
+
+
+class WatchOnArrival:
+    """A watch that begins at once where torch is imported already, else when the program imports it.
+
+    :param made: what to put in force.
+    """
+
+    def __init__(self, made: watch) -> None:
+        self._watch = made
+        self._arrivals: list[OnArrival] = []
+        self._began = False
+        self.fault: Exception | None = None
+
+    def begin(self) -> None:
+        """Start to watch, or to wait. A watch that cannot start leaves its reason in `fault`."""
+        if any(name in sys.modules for name in FRAMEWORKS):
+            self._start()
+        else:
+            self._arrivals = [OnArrival(name, self._start) for name in FRAMEWORKS]
+            for arrival in self._arrivals:
+                arrival.install()
+
+    def end(self, error: BaseException | None = None) -> Report:
+        """Take everything away and say what happened.
+
+        :param error: the exception that ended the program, if one did.
+        """
+        self._stop_waiting()
+        if self._began:
+            return self._watch.stop(error)
+        if self.fault is not None:
+            note = f"not watched: {self.fault!r}"
+            return stamped(Report(tool=__version__, summary=f"{note}.", blind_spots=(note,)))
+        return stamped(nothing_ran())
+
+    def _stop_waiting(self) -> None:
+        for arrival in self._arrivals:
+            arrival.remove()
+
+    def _start(self) -> None:
+        self._stop_waiting()
+        try:
+            self._watch.start()
+            self._began = True
+        except Exception as fault:  # noqa: BLE001 (the program goes on unwatched, and its report says so)
+            self.fault = fault

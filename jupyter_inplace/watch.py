@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import threading
 import time
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -21,20 +19,6 @@ if TYPE_CHECKING:
     from jupyter_inplace.steps import Steps
 
 Item = TypeVar("Item")
-
-_active = threading.local()  # the one session of this thread, and the watches open in it
-
-
-def _leave_in_child() -> None:
-    """A forked process goes on unwatched: nobody would read its report, and it may open a watch of its own."""
-    session = getattr(_active, "session", None)
-    if session is not None:
-        _active.session = None
-        session.remove()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_leave_in_child)
 
 # What is not to be had before every proof is there.
 _WHOLE = frozenset(("fixes", "to_dict", "to_json", "to_html", "portable", "apply"))
@@ -165,7 +149,6 @@ class watch:
         from jupyter_inplace.explain.window import Window
 
         return Window.open(
-            _active,
             tasks=self._tasks,
             fingerprint=self._fingerprint,
             gradients=self._gradients,

@@ -49,4 +49,4 @@ def way(request):
 @pytest.fixture
 def own_record(monkeypatch):
     """As in a process that was never watched before: graphs of other tests may be there still, with what was overwritten in them."""
-    monkeypatch.setattr(importlib.import_module("jupyter_inplace.watch")._active, "session", None, raising=False)
+    monkeypatch.setattr(importlib.import_module("jupyter_inplace.record.active").active, "session", None, raising=False)

@@ -53,4 +53,4 @@ def peak_bytes(run):
 
 def session_now():
     """The session that records on this thread."""
-    return sys.modules["jupyter_inplace.watch"]._active.session
+    return sys.modules["jupyter_inplace.record.active"].active.session

@@ -11,12 +11,12 @@ import torch
 from jupyter_inplace.explain.backward.conflicts import without_numbers
 from jupyter_inplace.explain.backward.damage import Damage, Suspects
 from jupyter_inplace.explain.backward.facts import BackwardFacts
-from jupyter_inplace.explain.backward.in_flight import InFlight
 from jupyter_inplace.explain.backward.mixes import find_mixes
 from jupyter_inplace.explain.backward.options import AnalysisOptions
 from jupyter_inplace.explain.backward.task_graph import TaskGraph
 from jupyter_inplace.explain.backward.tasks import starts_of, tasks_of, wanted_tasks
 from jupyter_inplace.explain.channels import detached, discarded_grads, grad_aliases, untracked_writes
+from jupyter_inplace.explain.channels.backward_writes import GradientsInFlight
 from jupyter_inplace.explain.graph.graph import Graph, node_key
 from jupyter_inplace.explain.graph.leaves import leaf_targets
 from jupyter_inplace.explain.graph.reading import ReferenceReading
@@ -159,7 +159,7 @@ class CallAnalysis:
             return
         if not graph.python_nodes and not session.engine.hooks_since():
             return
-        found = InFlight(self._tasks, [(start.edge, start.grad) for start in self._starts], self.facts)
+        found = GradientsInFlight(self._tasks, [(start.edge, start.grad) for start in self._starts], self.facts)
         if found.any:
             session.backward_writes.tell(found.wrote)
 

@@ -49,7 +49,7 @@ class _Shared:
         return total
 
 
-class InFlight:
+class GradientsInFlight:
     """The shared gradients of one backward call.
 
     :param starts: the edges that the call starts from, each with the gradient that it is given.

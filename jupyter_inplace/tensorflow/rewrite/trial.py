@@ -49,7 +49,7 @@ def _variables(namespace: dict[str, Any]) -> dict[str, Any]:
     """What the variables in view hold, by their names."""
     import tensorflow as tf
 
-    from jupyter_inplace.tensorflow.names import Names
+    from jupyter_inplace.tensorflow.explain.names import TapeNames
 
-    names = Names([namespace])
+    names = TapeNames([namespace])
     return {name: value.numpy() for name, value in names.named() if isinstance(value, tf.Variable)}

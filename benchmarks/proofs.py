@@ -22,12 +22,12 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from jupyter_inplace.report import HARMFUL, Cell, Fix, Report
+from jupyter_inplace.rewrite.before import Before
 from jupyter_inplace.rewrite.candidates import candidates
-from jupyter_inplace.rewrite.proof import prove
 from jupyter_inplace.rewrite.proof.events import Ending
+from jupyter_inplace.rewrite.proof.prove import prove
 from jupyter_inplace.rewrite.proof.runs import Sandbox
-from jupyter_inplace.rewrite.sandbox import Limits, Outcome
-from jupyter_inplace.rewrite.verify import Before
+from jupyter_inplace.rewrite.sandbox.outcome import Limits, Outcome
 from jupyter_inplace.watch import watch
 
 TARGET = 0.100  # seconds a proof may take besides the worker's run of the cell

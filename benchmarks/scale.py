@@ -23,7 +23,7 @@ import torch
 
 from benchmarks.programs import CELL_FILE, PROGRAMS
 from benchmarks.targets import Target, grid, judge
-from jupyter_inplace.explain.backward import damage
+from jupyter_inplace.explain.backward import task_gradients
 from jupyter_inplace.explain.backward.analyst import Analyst
 from jupyter_inplace.magic.warm import warm_up
 from jupyter_inplace.report import Cell, Report
@@ -164,7 +164,7 @@ def _backward(nodes: int, rounds: int) -> float:
 
 def _explained(nodes: int, rounds: int) -> tuple[float, float]:
     """Seconds that the explanation of a backward takes where a saved tensor was overwritten, and those of its gradients: the best."""
-    clocks = [_Clock(Analyst, "before_backward"), _Clock(damage, "pull_both")]
+    clocks = [_Clock(Analyst, "before_backward"), _Clock(task_gradients, "pull_both")]
     best = [math.inf, math.inf]
     for harmful in (False, True) * rounds:
         with clocks[0], clocks[1], watch(namespace={}, verify=False) as report:
@@ -222,7 +222,7 @@ def tasks(most_tasks: int = 64, most_leaves: int = 1000) -> list[Target]:
 
 def _passes(count: int, leaves: int) -> tuple[int, float]:
     """How many walks over the graph one harmful backward of `count` tasks takes, and its seconds."""
-    both, one = _Clock(damage, "pull_both"), _Clock(damage, "pull")
+    both, one = _Clock(task_gradients, "pull_both"), _Clock(task_gradients, "pull")
     with both, one:
         ws = [torch.ones(2, requires_grad=True) for _ in range(leaves)]
         with watch(*(f"losses[{i}]" for i in range(count)), namespace={}, verify=False):

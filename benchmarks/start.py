@@ -58,7 +58,7 @@ print(json.dumps({"warm": warm, "first": first, "second": second, "heavy": len(h
 _FORK = """
 import json, os, time
 import torch
-from jupyter_inplace.rewrite.sandbox import Snapshot
+from jupyter_inplace.rewrite.sandbox.snapshot import Snapshot
 state = {"x": torch.ones(MB * 250_000)}
 Snapshot.take({}).close()
 def touch():

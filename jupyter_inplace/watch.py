@@ -16,8 +16,9 @@ from jupyter_inplace.show.report import Report, public
 
 if TYPE_CHECKING:
     from jupyter_inplace.explain.window import Window
+    from jupyter_inplace.rewrite.before import Before
+    from jupyter_inplace.rewrite.proofs import Proofs
     from jupyter_inplace.rewrite.rewind.rewind import Rewound
-    from jupyter_inplace.rewrite.verify import Before, Proofs
     from jupyter_inplace.show.panel import Panel
     from jupyter_inplace.steps import Steps
 
@@ -60,7 +61,7 @@ class watch:
 
     :param progress: False: do not tell how far such a loop is. Else a line in a terminal, a bar in a notebook with tqdm.
     :param verify: True: make the rewrites of a `cell` that has harmful writes, and try each on a copy of the state from
-        before it. A `jupyter_inplace.rewrite.verify.Before` says what copy there is.
+        before it. A `jupyter_inplace.rewrite.before.Before` says what copy there is.
     :param verify_seconds: seconds that all proofs of the cell share; 30 where none are given.
     :param run_eagerly: TensorFlow's functions run their Python while the watch is open, many times slower, so that what
         happens inside of a `tf.function` is seen whole.
@@ -204,7 +205,7 @@ class watch:
         self._proofs = None
         if self._cell is None or self._verify is False:
             return
-        from jupyter_inplace.rewrite.verify import Before
+        from jupyter_inplace.rewrite.before import Before
 
         self._before = Before.keep(self._names(), self._cell.source) if self._verify is True else self._verify
 
@@ -221,7 +222,8 @@ class watch:
         before = self._before
         if before is None:
             return
-        from jupyter_inplace.rewrite.verify import SECONDS, Proofs
+        from jupyter_inplace.rewrite.proofs import Proofs
+        from jupyter_inplace.rewrite.verify import SECONDS
 
         if not Proofs.wanted(report):
             self._drop_before()

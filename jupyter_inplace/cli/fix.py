@@ -50,7 +50,8 @@ def main(options: Options) -> int:
 
 
 def _run(program: Program, code: CodeType, source: str, options: Options) -> tuple[Report, BaseException | None]:
-    from jupyter_inplace.rewrite.verify import Before, verify
+    from jupyter_inplace.rewrite.before import Before
+    from jupyter_inplace.rewrite.verify import verify
     from jupyter_inplace.watch import watch
 
     before = Before.keep(program.namespace, source)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import linecache
 import types
@@ -14,12 +15,14 @@ from jupyter_inplace import _faults
 from jupyter_inplace._interrupts import uninterrupted
 from jupyter_inplace._version import __version__
 from jupyter_inplace.explain.backward.analyst import Analyst
-from jupyter_inplace.explain.backward.damage import quiet
+from jupyter_inplace.explain.backward.options import AnalysisOptions
 from jupyter_inplace.explain.channels.grad_aliases import mentions_grad
 from jupyter_inplace.explain.errors.tracebacks import hide_own_frames
 from jupyter_inplace.explain.errors.wording import ErrorWording
+from jupyter_inplace.explain.graph.quiet import quiet
 from jupyter_inplace.explain.names.names import Names, namespaces, user_frame
 from jupyter_inplace.explain.report.assemble import Assembly
+from jupyter_inplace.explain.report.span import WatchSpan
 from jupyter_inplace.frameworks.companions import Companions
 from jupyter_inplace.record.active import active
 from jupyter_inplace.record.channels.alias_values import writes_through_aliases
@@ -32,12 +35,14 @@ from jupyter_inplace.report.data import Cell, Error, Report
 class Window:
     """An open watch."""
 
-    def __init__(self, session: Session, analyst: Analyst, options: dict[str, Any]) -> None:
-        self.session, self.analyst, self.options = session, analyst, options
-        self.start = 0
+    def __init__(self, session: Session, analyst: Analyst, cell: Cell | None, cell_file: str | None) -> None:
+        self.session = session
+        self.start = 0  # its first moment in program order
         self.started = 0.0
-        self._before: tuple[Any, ...] = ()
-        self._end: int | None = None  # its last moment in program order, once it is out of force
+        self._analyst, self._cell, self._cell_file = analyst, cell, cell_file
+        self._block: tuple[str, int] | None = None
+        self._before = (analyst.options, session.cell_files)  # of the watch around this one
+        self._end: int | None = None  # its last moment in program order, once it is removed
         self._settled = False
         #: Other frameworks that take part.
         self.companions = Companions({})
@@ -46,84 +51,77 @@ class Window:
     def open(
         cls,
         *,
-        tasks: tuple[str, ...],
-        fingerprint: str,
-        gradients: bool | None,
-        cell: Cell | None,
-        labels: Mapping[str, str],
-        cell_file: str | None,
-        namespace: Any,
-        frame: types.FrameType | None,
+        tasks: tuple[str, ...] = (),
+        fingerprint: str = "exported",
+        gradients: bool | None = None,
+        cell: Cell | None = None,
+        labels: Mapping[str, str] | None = None,
+        cell_file: str | None = None,
+        namespace: Any = None,
+        frame: types.FrameType | None = None,
         run_eagerly: bool = False,
     ) -> Window:
-        """Begin a watch on this thread: in the session that is open, else in a new one."""
+        """Begin a watch on this thread: in the session that is open, else in a new one.
+
+        The parameters are those of `jupyter_inplace.watch`; `frame` is where the watch was opened.
+        """
         session: Session | None = getattr(active, "session", None)
         if session is None:
             session = active.session = Session()
             session.analyst = Analyst()
         analyst: Analyst = session.analyst
-        window = cls(
-            session, analyst, {"tasks": tasks, "cell": cell, "gradients": gradients, "fingerprint": fingerprint}
-        )
         look_up: Callable[[], Mapping[str, Any]]
         if callable(namespace):
             look_up = namespace
         else:
             look_up = _Fixed(namespace if namespace is not None else frame.f_globals if frame is not None else {})
-        window._before = (
-            analyst.wanted,
-            analyst.namespace,
-            analyst.always,
-            analyst.never,
-            analyst.wording,
-            session.cell_files,
-        )
-        files = {} if cell is None or cell_file is None else {cell_file: cell.source}
-        analyst.known_files.update(files)
-        analyst.labels.update(labels)
-        analyst.wanted = tasks
-        analyst.found_wanted = set()
-        analyst.namespace = look_up
+        given = {"tasks": tasks, "gradients": gradients, "cell": cell, "labels": labels or {}, "cell_file": cell_file}
+        window = cls(session, analyst, cell, cell_file)
+        analyst.labels.update(labels or {})
+        analyst.options = AnalysisOptions(tasks, look_up, gradients)
+        window._begin(fingerprint, frame)
+        window.companions = Companions({**given, "namespace": look_up, "frame": frame, "run_eagerly": run_eagerly})
+        window.companions.begin()
+        return window
+
+    def _begin(self, fingerprint: str, frame: types.FrameType | None) -> None:
+        session, analyst = self.session, self._analyst
         session.exported_memory.policy = fingerprint
-        analyst.always, analyst.never = gradients is True, gradients is False
-        if cell_file is not None:
-            session.cell_files = frozenset((cell_file,))
-        analyst.wording = ErrorWording(session, analyst, cell_file, cell.source if cell is not None else None)
+        self._enter_file(self._cell_file)
         analyst.new_window()
         session.before_backward, session.after_failure = analyst.before_backward, analyst.after_failure
         session.after_backward = analyst.after_backward
         session.grad_aliases.overwritten = functools.partial(analyst.gradient_overwritten, session)
-        source = cell.source if cell is not None else _file_source(frame)
+        source = self._cell.source if self._cell is not None else _file_source(frame)
         session.grad_aliases.wanted = mentions_grad(source)
         session.alias_values.wanted = writes_through_aliases(source)
         message.explain = analyst.word
-        window.start = session.open_window()
-        window.started = session.seconds()
-        window.options["cell_file"] = cell_file
-        window.options["frame"] = _place(frame)
+        self.start = session.open_window()
+        self.started = session.seconds()
+        self._block = None if frame is None else (frame.f_code.co_filename, frame.f_lineno)
         try:
             session.install()
         except BaseException:
             session.close_window()
             raise
-        given = {"tasks": tasks, "gradients": gradients, "cell": cell, "labels": labels, "cell_file": cell_file}
-        window.companions = Companions({**given, "namespace": look_up, "frame": frame, "run_eagerly": run_eagerly})
-        window.companions.begin()
-        return window
+
+    def _enter_file(self, cell_file: str | None) -> None:
+        """From here on the watched cell's code is that of a file."""
+        self._cell_file = cell_file
+        if cell_file is not None:
+            self.session.cell_files = frozenset((cell_file,))
+        source = self._cell.source if self._cell is not None else None
+        wording = ErrorWording(self._analyst.labels, cell_file, source)
+        self._analyst.options = dataclasses.replace(self._analyst.options, wording=wording)
 
     def go_on_in(self, cell_file: str, label: str) -> None:
-        """From here on the watched cell's code is that of another file."""
-        cell, analyst = self.options["cell"], self.analyst
-        analyst.labels[cell_file] = label
-        if cell is not None:
-            analyst.known_files[cell_file] = cell.source
-        self.options["cell_file"] = cell_file
-        self.session.cell_files = frozenset((cell_file,))
+        """From here on the watched cell's code is that of another file, which people call `label`."""
+        self._analyst.labels[cell_file] = label
         self.companions.go_on_in(cell_file, label)
-        analyst.wording = ErrorWording(self.session, analyst, cell_file, cell.source if cell is not None else None)
+        self._enter_file(cell_file)
 
     def close(self, error: BaseException | None) -> Report:
-        """End the watch. Everything is out of force before anything is worked out; never raises for our own faults."""
+        """End the watch. Everything is removed before anything is worked out; never raises for our own faults."""
         try:
             self.companions.stop()
             self._compare_exports()
@@ -135,18 +133,17 @@ class Window:
             uninterrupted(self.abandon)
 
     def abandon(self) -> None:
-        """End the watch without a report. Does nothing where it has ended."""
+        """End the watch without a report. Does nothing if it has ended."""
         self._leave()
         if not self._settled:
             self._settled = True
-            a, session = self.analyst, self.session
-            a.wanted, a.namespace, a.always, a.never, a.wording, session.cell_files = self._before
-            a.current = None
-            if session.windows == 0:
-                session.tidy()
+            self._analyst.options, self.session.cell_files = self._before
+            self._analyst.forget_current()
+            if self.session.windows == 0:
+                self.session.tidy()
 
     def _leave(self) -> None:
-        """Take everything out of force, unless another watch is still open."""
+        """Remove everything, unless another watch is still open."""
         if self._end is None:
             self._end = self.session.close_window()
             if self.session.windows == 0:
@@ -164,18 +161,18 @@ class Window:
 
     def _report(self, error: BaseException | None) -> Report:
         assert self._end is not None
+        span = WatchSpan(self.start, self._end, self.started, self._cell, self._cell_file, self._block)
         try:
-            frame = user_frame()
-            spaces = namespaces(frame, self.analyst.namespace() if self.analyst.namespace is not None else None)
+            spaces = namespaces(user_frame(), self._analyst.options.space)
             spaces += _raising_spaces(error)
-            return Assembly(self, self._end, error, Names(spaces)).report()
+            return Assembly(self.session, self._analyst, span, error, Names(spaces)).report()
         except Exception as fault:
             _faults.show(fault)
             note = f"the report could not be worked out: {type(fault).__name__}: {fault}"
             return Report(
                 tool=__version__,
                 framework_version=str(torch.__version__),
-                cell=self.options["cell"],
+                cell=self._cell,
                 summary=note,
                 blind_spots=(note,),
                 error=None if error is None else Error(type=type(error).__name__, message=str(error)),
@@ -190,10 +187,6 @@ class _Fixed:
 
     def __call__(self) -> Mapping[str, Any]:
         return self._space
-
-
-def _place(frame: types.FrameType | None) -> tuple[str, int] | None:
-    return None if frame is None else (frame.f_code.co_filename, frame.f_lineno)
 
 
 def _file_source(frame: types.FrameType | None) -> str | None:

@@ -20,7 +20,7 @@ COMPANIONS: Mapping[str, str] = {"tensorflow": "jupyter_inplace.tensorflow.windo
 FRAMEWORKS = ("torch", *COMPANIONS)
 
 #: By framework, as the report's mutations name it: the module that has its rewrites.
-REWRITES: Mapping[str, str] = {"tensorflow": "jupyter_inplace.tensorflow.rewrite"}
+REWRITES: Mapping[str, str] = {"tensorflow": "jupyter_inplace.tensorflow.rewrite.fixes"}
 
 
 def rewriting(report: Report) -> list[Any]:

@@ -13,7 +13,7 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from jupyter_inplace.magic.output import Output, complain, save
 from jupyter_inplace.report.data import Report
-from jupyter_inplace.rewrite.verify import Proofs
+from jupyter_inplace.rewrite.proofs import Proofs
 
 #: Seconds that a cell lasts longer where somebody waits for the next one; proofs that take longer go on beside it.
 PATIENCE = 5.0

@@ -14,7 +14,8 @@ from jupyter_inplace.report.data import Cell
 from jupyter_inplace.show.report import Report, nothing_ran
 
 if TYPE_CHECKING:
-    from jupyter_inplace.rewrite.verify import Before, Proofs
+    from jupyter_inplace.rewrite.before import Before
+    from jupyter_inplace.rewrite.proofs import Proofs
     from jupyter_inplace.watch import watch as Watch
 
 
@@ -100,10 +101,10 @@ class Session:
 
     def _before(self) -> Before:
         """The state from before the cell: this is as close to its code as we get."""
-        from jupyter_inplace.rewrite.verify import Before
+        from jupyter_inplace.rewrite.before import Before
 
         if self.options.verify is False:
-            return Before.nothing("not tried: --no-verify was given")
+            return Before.untried("--no-verify was given")
         if self._no_proof is not None and not self.options.verify:
             return Before.nothing(self._no_proof)
         return Before.keep(self._shell, self.cell.source, force=bool(self.options.verify))

@@ -19,7 +19,7 @@ _MODULES = (
     "jupyter_inplace.explain.report.assemble",
     "jupyter_inplace.explain.errors.refused",
     "jupyter_inplace.explain.window",
-    "jupyter_inplace.rewrite.verify",
+    "jupyter_inplace.rewrite.proofs",
     "jupyter_inplace.report.summary",
 )
 

@@ -5,43 +5,20 @@ from __future__ import annotations
 import ast
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 
-from jupyter_inplace.report.data import Reading, Report
+from jupyter_inplace.report.data import FixKind, Report
+from jupyter_inplace.rewrite.candidate import Candidate
 from jupyter_inplace.rewrite.rules.preserve import preserve
 from jupyter_inplace.rewrite.rules.registry import RULES
-from jupyter_inplace.rewrite.syntax.code import Code, RewriteError
-from jupyter_inplace.rewrite.syntax.edit import Edit, EditConflictError, apply_edits, edited_lines, unified_diff
+from jupyter_inplace.rewrite.syntax.code import Code
+from jupyter_inplace.rewrite.syntax.edit import EditConflictError, apply_edits, edited_lines, unified_diff
 from jupyter_inplace.rewrite.syntax.locate import writes_of
 from jupyter_inplace.rewrite.syntax.mask import Masked, mask
-from jupyter_inplace.rewrite.syntax.write import Kind, Proposal, WriteSyntax
+from jupyter_inplace.rewrite.syntax.write import Proposal, WriteSyntax
 
-__all__ = ["Candidate", "RewriteError", "candidates", "combine", "distinct"]
+__all__ = ["candidates", "combine", "distinct"]
 
 _MOST_COMBINATIONS = 12
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A rewrite that may cure some harmful writes; whether it does is for the proof to say.
-
-    :param kind: ``clone``, ``out_of_place``, ``no_grad``, ``reorder`` or ``preserve``.
-    :param title: what a person reads.
-    :param source: the whole new cell, its magic lines kept.
-    :param diff: from the cell to `source`, a unified diff.
-    :param mutations: the ids of the writes that it is meant to cure.
-    :param reading: for rejected writes, ``update`` (the leaf itself changes) or ``copy`` (a new tensor goes on).
-    :param edited_lines: lines that a person would have to change by hand.
-    """
-
-    kind: Kind
-    title: str
-    source: str
-    diff: str
-    mutations: tuple[int, ...]
-    reading: Reading | None
-    edited_lines: int
-    _edits: tuple[Edit, ...] = field(default=(), repr=False, compare=False)
 
 
 def candidates(source: str, report: Report, taken: Collection[str] = ()) -> tuple[Candidate, ...]:
@@ -68,7 +45,7 @@ def candidates(source: str, report: Report, taken: Collection[str] = ()) -> tupl
 def combine(source: str, parts: Sequence[Candidate]) -> Candidate | None:
     """One candidate that makes the edits of several of the same `source`; None where two of them want the same text."""
     masked = mask(source)
-    joined = _joined([Proposal(p.kind, p.title, p._edits, 0, p.reading) for p in parts])
+    joined = _joined([Proposal(p.kind, p.title, p.edits, 0, p.reading) for p in parts])
     ids = tuple(sorted({mutation for part in parts for mutation in part.mutations}))
     made = distinct(source, masked, Code(masked.text), [(joined, ids)])
     return made[0] if made else None
@@ -105,7 +82,7 @@ def _joined(chosen: Sequence[Proposal]) -> Proposal:
     edits = tuple(dict.fromkeys(edit for p in chosen for edit in p.edits))
     titles = list(dict.fromkeys(p.title for p in chosen))
     title = titles[0] if len(titles) == 1 else f"all {len(chosen)} writes: " + "; ".join(titles)
-    kind: Kind = chosen[0].kind if len(kinds) == 1 else "out_of_place"
+    kind: FixKind = chosen[0].kind if len(kinds) == 1 else "out_of_place"
     return Proposal(kind, title, edits, 0, readings.pop() if len(readings) == 1 else None)
 
 
@@ -134,6 +111,6 @@ def distinct(
             mutations=ids,
             reading=proposal.reading,
             edited_lines=edited_lines(source, new),
-            _edits=edits,
+            edits=edits,
         )
     return tuple(made.values())

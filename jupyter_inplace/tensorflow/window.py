@@ -13,11 +13,12 @@ from jupyter_inplace import _faults
 from jupyter_inplace.explain.names.names import namespaces, user_frame
 from jupyter_inplace.record.source.sites import SiteResolver
 from jupyter_inplace.report.data import Cell, Report
-from jupyter_inplace.tensorflow.analyse import Analyst
-from jupyter_inplace.tensorflow.assemble import Assembly
-from jupyter_inplace.tensorflow.combine import combined
-from jupyter_inplace.tensorflow.names import Names
-from jupyter_inplace.tensorflow.session import Session, session_here
+from jupyter_inplace.tensorflow.explain.analyse import TapeAnalyst
+from jupyter_inplace.tensorflow.explain.assemble import TapeAssembly, TapeSpan
+from jupyter_inplace.tensorflow.explain.combine import combined
+from jupyter_inplace.tensorflow.explain.names import TapeNames
+from jupyter_inplace.tensorflow.record.patches import Patches
+from jupyter_inplace.tensorflow.record.session import TapeSession, session_here
 
 
 def begin(
@@ -31,21 +32,25 @@ def begin(
     frame: types.FrameType | None = None,
     run_eagerly: bool = False,
     **_others: Any,
-) -> Window:
+) -> TapeWindow:
     """Open a watch of TensorFlow on this thread; the parameters are those of `jupyter_inplace.watch`."""
     space = namespace if namespace is not None else frame.f_globals if frame is not None else {}
-    window = Window(session_here() or Session(), tasks, cell, space if callable(space) else lambda: space)
+    window = TapeWindow(session_here() or TapeSession(), tasks, cell, space if callable(space) else lambda: space)
     window.labels, window.cell_file = dict(labels or {}), cell_file
     window.gradients, window.run_eagerly = gradients, run_eagerly
     window.open()
     return window
 
 
-class Window:
+class TapeWindow:
     """An open watch: a range of program order in the session's record."""
 
     def __init__(
-        self, session: Session, tasks: tuple[str, ...], cell: Cell | None, namespace: Callable[[], Mapping[str, Any]]
+        self,
+        session: TapeSession,
+        tasks: tuple[str, ...],
+        cell: Cell | None,
+        namespace: Callable[[], Mapping[str, Any]],
     ) -> None:
         self.session, self.tasks, self.cell, self.namespace = session, tasks, cell, namespace
         self.labels: dict[str, str] = {}
@@ -68,12 +73,12 @@ class Window:
         self._before = (session.cell_files, session.on_gradient, session.gradients, session.used)
         if self.cell_file is not None:
             session.cell_files = frozenset((self.cell_file,))
-        session.on_gradient = Analyst(self.resolver, self.namespace)
+        session.on_gradient = TapeAnalyst(self.resolver, self.namespace)
         session.gradients = self.gradients
         session.used = False
         self.start, self.started = session.order, session.seconds()
         self._counts = {key: row.count for key, row in session.rows.items()}
-        session.install()
+        session.install(Patches)
         if self.run_eagerly:
             self._ran_eagerly = tf.config.functions_run_eagerly()
             tf.config.run_functions_eagerly(True)
@@ -98,13 +103,14 @@ class Window:
         """The report of the cell with what was seen added. Raises nothing of ours."""
         session, used = self.session, self._used
         try:
-            names = Names(namespaces(user_frame(), self.namespace()))
+            names = TapeNames(namespaces(user_frame(), self.namespace()))
             rows = {
                 key: (row, row.count - self._counts.get(key, 0))
                 for key, row in session.rows.items()
                 if row.count > self._counts.get(key, 0)
             }
-            own = Assembly(self, list(rows.values()), names).report(used)
+            span = TapeSpan(self.start, self.started, self.cell, self.cell_file, self.tasks, self.labels)
+            own = TapeAssembly(session, span, list(rows.values()), names, self.resolver()).report(used)
             return combined(report, own, used)
         except Exception as fault:  # the report of the other framework is not to suffer
             _faults.show(fault)

@@ -7,7 +7,7 @@ import torch
 from counting import own_calls, session_now
 
 from jupyter_inplace import watch
-from jupyter_inplace.explain.backward import damage
+from jupyter_inplace.explain.backward import task_gradients
 from jupyter_inplace.explain.graph import numbers
 from jupyter_inplace.record.saved.copies import Copies
 
@@ -43,9 +43,9 @@ def test_one_pass_for_each_task_and_a_few_norms_for_each_row(tasks, leaves, monk
     passes, norms = [], []
     norm = numbers.norm
     for name in ("pull", "pull_both"):
-        original = getattr(damage, name)
+        original = getattr(task_gradients, name)
         monkeypatch.setattr(
-            damage, name, lambda *args, _of=original, **kwargs: (passes.append(1), _of(*args, **kwargs))[1]
+            task_gradients, name, lambda *args, _of=original, **kwargs: (passes.append(1), _of(*args, **kwargs))[1]
         )
     monkeypatch.setattr(numbers, "norm", lambda *args: (norms.append(1), norm(*args))[1])
     ws = [torch.ones(2, requires_grad=True) for _ in range(leaves)]

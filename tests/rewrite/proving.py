@@ -6,8 +6,8 @@ import time
 from typing import Literal
 
 from jupyter_inplace.report import Cell
-from jupyter_inplace.rewrite.proof import prove
-from jupyter_inplace.rewrite.sandbox import Snapshot
+from jupyter_inplace.rewrite.proof.prove import prove
+from jupyter_inplace.rewrite.sandbox.snapshot import Snapshot
 from jupyter_inplace.watch import watch
 
 FILE = "<cell>"

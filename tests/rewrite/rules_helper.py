@@ -5,7 +5,8 @@ from __future__ import annotations
 import textwrap
 
 from jupyter_inplace.report import Cell, Conflict, Mutation, Report, Site
-from jupyter_inplace.rewrite.candidates import Candidate, candidates
+from jupyter_inplace.rewrite.candidate import Candidate
+from jupyter_inplace.rewrite.candidates import candidates
 
 
 def site(cell, text, nth=0):

@@ -216,7 +216,7 @@ def wait(state, send, seconds):
 
 
 def run_cell(state, send, source):
-    from jupyter_inplace.rewrite.proof.execute import Cell
+    from jupyter_inplace.rewrite.proof.execute import RunnableCell
 
-    error = Cell(state, source).run()
+    error = RunnableCell(state, source).run()
     send(state.user_ns["total"] if error is None else repr(error))

@@ -199,7 +199,7 @@ class TestUntried:
         assert "passed" in statuses(cells.ns["rep"])
 
     def test_because_of_the_size_unless_forced(self, cells, monkeypatch):
-        monkeypatch.setattr("jupyter_inplace.rewrite.verify.LIMIT_BYTES", 1 << 20)
+        monkeypatch.setattr("jupyter_inplace.rewrite.before.LIMIT_BYTES", 1 << 20)
         cells.ns["large"] = torch.ones(1 << 19)
         cells.run(BROKEN.replace("h.mul_(2)", "h.mul_(2 * large[0])"))
         (reason,) = reasons(cells.ns["rep"])
@@ -399,7 +399,7 @@ def resident():
 def test_a_run_has_nothing_left_to_mark_for_dynamo():
     """Marking is work for every function of ours: done before the copy is made, no run pays for it again."""
     from jupyter_inplace.record.base import dynamo
-    from jupyter_inplace.rewrite.verify import Before
+    from jupyter_inplace.rewrite.before import Before
 
     dynamo._marked.clear()
     before = Before.keep({}, "")

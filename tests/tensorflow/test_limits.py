@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from jupyter_inplace import watch
-from jupyter_inplace.tensorflow import private, track
+from jupyter_inplace.tensorflow.record import private, track
 
 
 def mixing():
@@ -135,7 +135,7 @@ def test_named_tasks():
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_child_is_not_watched():
-    from jupyter_inplace.tensorflow.session import session_here
+    from jupyter_inplace.tensorflow.record.session import session_here
 
     with watch():
         tf.Variable(1.0)

@@ -9,7 +9,7 @@ from jupyter_inplace import watch
 from jupyter_inplace.report import Cell, Report
 from jupyter_inplace.rewrite.syntax.code import Code
 from jupyter_inplace.rewrite.syntax.mask import mask
-from jupyter_inplace.tensorflow.rewrite import fixes, wanted
+from jupyter_inplace.tensorflow.rewrite.fixes import fixes, wanted
 from jupyter_inplace.tensorflow.rewrite.rules import asked_twice, proposals
 
 CUT = """\
@@ -146,7 +146,7 @@ def test_a_harmless_cell_wants_nothing():
 def sandbox():
     import numpy as np
 
-    from jupyter_inplace.rewrite.sandbox import take
+    from jupyter_inplace.rewrite.sandbox.take import take
 
     copy = take({"tf": tf, "np": np, "__name__": "__main__"}, CUT + NUMPY, backend="spawn")
     yield copy
@@ -196,7 +196,8 @@ def test_a_cell_that_does_not_repeat_itself_proves_nothing(sandbox):
 
 
 def test_a_process_with_tensorflow_is_not_forked():
-    from jupyter_inplace.rewrite.sandbox import SandboxUnavailableError, take
+    from jupyter_inplace.rewrite.sandbox.outcome import SandboxUnavailableError
+    from jupyter_inplace.rewrite.sandbox.take import take
 
     with pytest.raises(SandboxUnavailableError, match="TensorFlow"):
         take({"tf": tf}, CUT, backend="fork")

@@ -88,7 +88,7 @@ def test_nothing_is_held_after_the_watch():
 
 
 def test_nothing_is_held_while_steps_go_by():
-    from jupyter_inplace.tensorflow.session import session_here
+    from jupyter_inplace.tensorflow.record.session import session_here
 
     w = tf.Variable(tf.ones([100]))
     with watch():
@@ -106,8 +106,8 @@ def test_nothing_is_held_while_steps_go_by():
 
 
 def test_a_persistent_tape_that_overlaps_the_next_one_does_not_pile_up(monkeypatch):
-    from jupyter_inplace.tensorflow import track as module
-    from jupyter_inplace.tensorflow.session import session_here
+    from jupyter_inplace.tensorflow.record import track as module
+    from jupyter_inplace.tensorflow.record.session import session_here
 
     monkeypatch.setattr(module, "_PRUNE", 500)
     w = tf.Variable(tf.ones([4]))

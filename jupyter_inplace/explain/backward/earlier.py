@@ -14,9 +14,8 @@ from typing import Any
 import torch
 
 from jupyter_inplace.explain.backward.facts import BackwardFacts, ConflictFact, GradientFact
-from jupyter_inplace.explain.graph.graph import Graph, Node, is_leaf_node, saved_slots
+from jupyter_inplace.explain.graph.graph import Graph, Node, held_in, is_leaf_node, saved_slots, short_name
 from jupyter_inplace.explain.names.names import Names
-from jupyter_inplace.record.base.geometry import byte_range
 from jupyter_inplace.record.base.memory import storages_of
 from jupyter_inplace.record.saved.saved import Saved
 from jupyter_inplace.record.session import Session
@@ -37,7 +36,7 @@ def overwritten(graph: Graph) -> list[_Hurt]:
     found: list[_Hurt] = []
     for node in graph.nodes:
         for name, slot in saved_slots(node):
-            held = _held(slot)
+            held = held_in(slot)
             if isinstance(held, Saved):
                 if held.overwritten:
                     found.append(_Hurt(node, name, held.tensor, held))
@@ -53,24 +52,21 @@ def overwritten(graph: Graph) -> list[_Hurt]:
     return found
 
 
-def conflicts(session: Session, graph: Graph, names: Names, facts: BackwardFacts) -> list[ConflictFact]:
+def add_conflicts(session: Session, graph: Graph, names: Names, facts: BackwardFacts) -> None:
     """The conflicts of a backward that failed on a tensor whose save, or whose write, nobody watched."""
-    out: list[ConflictFact] = []
     leaf_names = {}
     for i in graph.leaves:
-        leaf = graph.nodes[i].variable
-        leaf_names[graph.nodes[i]] = names.of(leaf) or names.on_storage(leaf) or "?"
+        leaf_names[graph.nodes[i]] = names.of_memory(graph.nodes[i].variable) or "?"
     hit: set[str] = set()
     for hurt in overwritten(graph):
         behind = sorted({name for leaf, name in leaf_names.items() if _leads(graph, hurt.node, leaf)})
         hit.update(behind)
         saved, tensor = hurt.saved, hurt.tensor
-        lo, hi = byte_range(tensor)
-        out.append(
+        facts.add_conflict(
             ConflictFact(
                 verdict="breaks",
                 writes=_writes_to(session, tensor) or [(_unseen(session, tensor), None)],
-                node=str(hurt.node.name()).rpartition("::")[2],
+                node=short_name(hurt.node),
                 saved_as=hurt.slot,
                 tensor=names.on_storage(tensor) or "",
                 saved_version=None if saved is None else saved.version,
@@ -82,15 +78,12 @@ def conflicts(session: Session, graph: Graph, names: Names, facts: BackwardFacts
                 tasks=list(facts.tasks),
                 leaves=behind,
                 before_watch=saved is None,
-                size=hi - lo,
             )
         )
-    known = {(row.task, row.leaf) for row in facts.gradients}
     for task in facts.tasks:
         for name in leaf_names.values():
-            if (task, name) not in known:
-                facts.gradients.append(GradientFact(task, name, "raises" if name in hit else "ok"))
-    return out
+            if facts.row(task, name) is None:
+                facts.add_row(GradientFact(task, name, "raises" if name in hit else "ok"))
 
 
 def _writes_to(session: Session, tensor: torch.Tensor) -> list[tuple[Any, int | None]]:
@@ -129,10 +122,3 @@ def _leads(graph: Graph, start: Node, leaf: Node) -> bool:
         return False
     bits = graph.bits({graph.position[leaf]: 1})
     return any(child is not None and bits[graph.position[child]] for child, _ in graph.next[graph.position[start]])
-
-
-def _held(slot: Any) -> Any:
-    try:
-        return slot.data
-    except (RuntimeError, AttributeError):
-        return None

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from jupyter_inplace.report.data import Effect
 
+TaskLeaf = tuple[str, str]
 
-@dataclasses.dataclass
+
+@dataclasses.dataclass(frozen=True)
 class GradientFact:
-    """One task x leaf of one backward call."""
+    """The gradient of one task at one leaf, of one backward call."""
 
     task: str
     leaf: str
@@ -21,16 +24,18 @@ class GradientFact:
     norm_reference: float | None = None
     relative_difference: float | None = None
     cosine: float | None = None
-    by_version: list[tuple[int, float]] = dataclasses.field(default_factory=list)
-    occurrence: int | None = None
+    by_version: Sequence[tuple[int, float]] = ()
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class ConflictFact:
-    """One saved tensor that was written before backward could read it, joined to the rows of writes that did."""
+    """One saved tensor that was written before backward could read it, joined to the rows of the writes that did it.
+
+    :param writes: the rows (`WriteRow`), each with the bytes that it has in common with the saved tensor.
+    """
 
     verdict: str
-    writes: list[tuple[Any, int | None]]  # (Write, bytes overlapping)
+    writes: list[tuple[Any, int | None]]
     node: str
     saved_as: str
     tensor: str
@@ -44,12 +49,11 @@ class ConflictFact:
     leaves: list[str]
     before_watch: bool = False
     pending: bool = False
-    size: int | None = None
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class CutFact:
-    """A write on a gradient path that the gradient takes no notice of."""
+    """A write on a gradient path that the gradient does not see."""
 
     write: Any
     tasks: list[str]
@@ -60,17 +64,16 @@ class CutFact:
     effects: tuple[Effect, ...] = ()
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class MixFact:
     """A leaf that one accumulated gradient reads at several values."""
 
     leaf: str
     writes: list[Any]
     tasks: list[str]
-    versions: dict[str, list[int]]
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class SaveFact:
     """One saved tensor for the timeline."""
 
@@ -78,26 +81,126 @@ class SaveFact:
     tensor: str
     version: int | None
     site: Any
-    read: bool = False
 
 
-@dataclasses.dataclass
 class BackwardFacts:
-    """What explain made of one backward call, or of `count` calls of a loop that are all alike."""
+    """What explain made of one backward call, or of `count` calls of a loop that are all alike.
 
-    tasks: list[str]
-    order: int
-    site: Any
-    time: float
-    gradients: list[GradientFact] = dataclasses.field(default_factory=list)
-    conflicts: list[ConflictFact] = dataclasses.field(default_factory=list)
-    mixes: list[MixFact] = dataclasses.field(default_factory=list)
-    cuts: list[CutFact] = dataclasses.field(default_factory=list)
-    saves: list[SaveFact] = dataclasses.field(default_factory=list)
-    reference: dict[tuple[str, str], torch.Tensor] = dataclasses.field(default_factory=dict)
-    as_run: dict[tuple[str, str], torch.Tensor] = dataclasses.field(default_factory=dict)
-    notes: list[str] = dataclasses.field(default_factory=list)
-    pending: bool = False
-    count: int = 1
-    root_keys: set[tuple[str, int]] = dataclasses.field(default_factory=set)
-    names: dict[int, str] = dataclasses.field(default_factory=dict)  # storage -> name, for rows of writes
+    Others read it, and change it through its methods only.
+    """
+
+    def __init__(self, tasks: Sequence[str], order: int, site: Any, time: float, *, count: int = 1) -> None:
+        self.tasks, self.order, self.site, self.time = tasks, order, site, time
+        self.count = count
+        self.pending = False
+        self._gradients: list[GradientFact] = []
+        self._places: dict[TaskLeaf, int] = {}  # of the rows in that list
+        self._conflicts: list[ConflictFact] = []
+        self._mixes: list[MixFact] = []
+        self._cuts: list[CutFact] = []
+        self._saves: list[SaveFact] = []
+        self._reference: dict[TaskLeaf, torch.Tensor] = {}
+        self._as_run: dict[TaskLeaf, torch.Tensor] = {}
+        self._notes: list[str] = []
+        self._names: dict[int, str] = {}
+
+    # --- read -------------------------------------------------------------------------------------------------------------
+
+    @property
+    def gradients(self) -> Sequence[GradientFact]:
+        return self._gradients
+
+    @property
+    def conflicts(self) -> Sequence[ConflictFact]:
+        return self._conflicts
+
+    @property
+    def mixes(self) -> Sequence[MixFact]:
+        return self._mixes
+
+    @property
+    def cuts(self) -> Sequence[CutFact]:
+        return self._cuts
+
+    @property
+    def saves(self) -> Sequence[SaveFact]:
+        """In program order."""
+        return self._saves
+
+    @property
+    def reference(self) -> Mapping[TaskLeaf, torch.Tensor]:
+        return self._reference
+
+    @property
+    def as_run(self) -> Mapping[TaskLeaf, torch.Tensor]:
+        """The gradients of the run that are not those of the reference."""
+        return self._as_run
+
+    @property
+    def notes(self) -> Sequence[str]:
+        return self._notes
+
+    @property
+    def names(self) -> Mapping[int, str]:
+        """What the tensors in view were called, by storage: for the rows of writes."""
+        return self._names
+
+    def row(self, task: str, leaf: str) -> GradientFact | None:
+        """The row of a task and a leaf, None if there is none."""
+        place = self._places.get((task, leaf))
+        return None if place is None else self._gradients[place]
+
+    # --- written by the parts of explain ----------------------------------------------------------------------------------
+
+    def add_row(self, row: GradientFact) -> None:
+        """Add a row, also where the same task and leaf have one already: the report shows the worst."""
+        self._places.setdefault((row.task, row.leaf), len(self._gradients))
+        self._gradients.append(row)
+
+    def put_row(self, row: GradientFact) -> None:
+        """Put a row in place of the one of the same task and leaf, or behind the others if there is none."""
+        place = self._places.get((row.task, row.leaf))
+        if place is None:
+            self.add_row(row)
+        else:
+            self._gradients[place] = row
+
+    def keep(self, key: TaskLeaf, *, reference: torch.Tensor | None = None, as_run: torch.Tensor | None = None) -> None:
+        """Keep the gradients of a task at a leaf, those that are given."""
+        if reference is not None:
+            self._reference[key] = reference
+        if as_run is not None:
+            self._as_run[key] = as_run
+
+    def drop_reference(self, key: TaskLeaf) -> None:
+        """The gradient that was meant is not known after all."""
+        self._reference.pop(key, None)
+
+    def note(self, text: str) -> None:
+        """Something for the blind spots of the report."""
+        self._notes.append(text)
+
+    def add_conflict(self, conflict: ConflictFact) -> None:
+        self._conflicts.append(conflict)
+
+    def add_cut(self, cut: CutFact) -> None:
+        self._cuts.append(cut)
+
+    def add_mixes(self, mixes: Iterable[MixFact]) -> None:
+        self._mixes.extend(mixes)
+
+    def add_saves(self, saves: Iterable[SaveFact]) -> None:
+        self._saves = sorted((*self._saves, *saves), key=lambda save: save.order)
+
+    def add_names(self, names: Mapping[int, str]) -> None:
+        self._names.update(names)
+
+    def count_again(self) -> None:
+        """One more call that is like the others."""
+        self.count += 1
+
+    def set_pending(self) -> None:
+        """No backward has run: this is what one would meet."""
+        self.pending = True
+        self._conflicts = [dataclasses.replace(conflict, pending=True) for conflict in self._conflicts]
+        self._cuts = [dataclasses.replace(cut, pending=True) for cut in self._cuts]

@@ -5,27 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 from jupyter_inplace.explain.backward.facts import MixFact
-from jupyter_inplace.explain.graph.graph import Graph, Node
-from jupyter_inplace.explain.graph.pull import Edge
-from jupyter_inplace.explain.graph.split import RootPart
+from jupyter_inplace.explain.backward.task_graph import TaskGraph
+from jupyter_inplace.explain.graph.graph import Edge, Graph, Node
 from jupyter_inplace.record.base.torch_private import storage_id
 from jupyter_inplace.record.session import Session
 
 
-def find_mixes(
-    session: Session,
-    graph: Graph,
-    parts: list[tuple[str, RootPart]],
-    targets: dict[Edge, str],
-) -> tuple[list[MixFact], dict[Edge, dict[Node, int]]]:
+def find_mixes(tasks: TaskGraph) -> tuple[list[MixFact], dict[Edge, dict[Node, int]]]:
     """The mixed leaves, and for each of their edges the version that each sender of a gradient read."""
+    graph = tasks.graph
     facts: list[MixFact] = []
     groups: dict[Edge, dict[Node, int]] = {}
-    for edge, name in targets.items():
+    for edge, name in tasks.targets.items():
         leaf = getattr(edge[0], "variable", None)
         if leaf is None:
             continue
-        writes = _leaf_writes(session, leaf)
+        writes = _leaf_writes(tasks.session, leaf)
         moments = sorted({moment for write in writes for moment in write.sequences})
         if not moments:
             continue
@@ -36,7 +31,7 @@ def find_mixes(
         newest = leaf._version
         version_of = {age: max(0, newest - (len(moments) - age)) for age in set(ages.values())}
         versions: dict[str, list[int]] = {}
-        for task, part in parts:
+        for task, part in tasks.parts:
             if part.edge[0] in graph.position:
                 below = _below(graph, part.edge[0])
                 seen = sorted({version_of[age] for node, age in ages.items() if node in below})
@@ -46,7 +41,7 @@ def find_mixes(
             continue
         low, high = min(ages.values()), max(ages.values())
         between = set(moments[low:high])
-        facts.append(MixFact(name, [w for w in writes if between & set(w.sequences)], list(versions), versions))
+        facts.append(MixFact(name, [w for w in writes if between & set(w.sequences)], list(versions)))
         if any(len(seen) > 1 for seen in versions.values()):
             groups[edge] = _by_sender(graph, edge[0], ages, version_of)
     return facts, groups

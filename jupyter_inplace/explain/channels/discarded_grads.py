@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import linecache
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 
 from jupyter_inplace._syntax import parse
 from jupyter_inplace.explain.backward.facts import BackwardFacts, CutFact, GradientFact
-from jupyter_inplace.explain.graph.graph import Graph, Node, is_leaf_node
-from jupyter_inplace.explain.graph.pull import Edge
+from jupyter_inplace.explain.backward.task_graph import TaskGraph
+from jupyter_inplace.explain.graph.graph import Graph, Node, is_leaf_node, node_key
 from jupyter_inplace.explain.graph.split import RootPart
 from jupyter_inplace.record.backward.call import Backward
 from jupyter_inplace.record.base.torch_private import storage_id
@@ -24,89 +25,89 @@ from jupyter_inplace.report.words import EFFECT_WORDS
 _CLEARING = frozenset({"zero_", "detach_", "requires_grad_", "data", "grad_fn"})
 
 
-def begins(
-    session: Session,
-    call: Backward,
-    graph: Graph,
-    parts: list[tuple[str, RootPart]],
-    targets: dict[Edge, str],
-    facts: BackwardFacts,
-    often: bool,
-) -> None:
+def begins(tasks: TaskGraph, call: Backward, facts: BackwardFacts, *, often: bool) -> None:
     """A backward call is about to run: what it means for the gradients that were cleared, and whether its own are followed.
 
     :param often: the call's place has been seen so often that it is followed only if something was lost there.
     """
-    unread = session.discarded_grads
-    if unread.cleared:
-        _meet(session, call, graph, parts)
+    session, graph = tasks.session, tasks.graph
+    discarded = session.discarded_grads
+    if discarded.cleared:
+        _meet(tasks, call)
     if (
         often
         or not call.accumulate
         or call.create_graph
         or call.batched
-        or unread.retained
+        or discarded.retained
         or session.exported_memory.policy != "exported"  # else nobody knows what reads memory from outside
         or session.other_hooks
         or session.engine.hooks_since()
     ):
         return
-    leaves = [graph.nodes[i] for i in graph.leaves]
-    if call.inputs:
-        if not all(isinstance(t, torch.Tensor) and t.is_leaf for t in call.inputs):
-            return
-        wanted = {id(t) for t in call.inputs}
-        leaves = [node for node in leaves if id(node.variable) in wanted]
+    leaves = _filled_leaves(graph, call)
     if not leaves or any(_has_reader(node.variable) for node in leaves):
         return
     if graph.named("BackwardHookFunctionBackward"):
         return
-    names = {node: targets.get((node, 0), "?") for node in leaves}
+    names = {node: tasks.targets.get((node, 0), "?") for node in leaves}
     bits = graph.bits({graph.position[node]: 1 << i for i, node in enumerate(leaves)})
-    tasks = []
-    for task, part in parts:
+    given = []
+    for task, part in tasks.parts:
         here = bits[graph.position[part.edge[0]]]
-        tasks.append((task, _key(part.edge[0]), {names[node] for i, node in enumerate(leaves) if here >> i & 1}))
+        given.append((task, node_key(part.edge[0]), {names[node] for i, node in enumerate(leaves) if here >> i & 1}))
     call.given = (
-        Given(tasks, call.site, call.sequence, unread.floor, facts),
+        Given(given, call.site, call.sequence, discarded.floor, facts),
         [(names[node], node.variable) for node in leaves],
     )
 
 
+def _filled_leaves(graph: Graph, call: Backward) -> list[Node]:
+    """The nodes of the leaves whose `.grad` a call fills; none where it fills others too."""
+    leaves = [graph.nodes[i] for i in graph.leaves]
+    if not call.inputs:
+        return leaves
+    if not all(isinstance(t, torch.Tensor) and t.is_leaf for t in call.inputs):
+        return []
+    wanted = {id(t) for t in call.inputs}
+    return [node for node in leaves if id(node.variable) in wanted]
+
+
 def ended(session: Session, call: Backward) -> None:
     """A backward call is over."""
-    unread = session.discarded_grads
+    discarded = session.discarded_grads
     if call.given is not None and call.finished:
         given, leaves = call.given
         # Another task of the same forward needs a graph that is still alive; a step without gradients, leaves that never had any there.
-        if session.index.any_alive() or not all(id(leaf) in unread.stepped for _, leaf in leaves):
-            unread.gave(given, leaves)
+        if session.index.any_alive() or not all(id(leaf) in discarded.stepped for _, leaf in leaves):
+            discarded.gave(given, leaves)
             return
-    if call.accumulate and (unread.held or unread.cleared):
-        unread.forget()
+    if call.accumulate and (discarded.held or discarded.cleared):
+        discarded.forget()
 
 
-def _meet(session: Session, call: Backward, graph: Graph, parts: list[tuple[str, RootPart]]) -> None:
-    unread = session.discarded_grads
+def _meet(tasks: TaskGraph, call: Backward) -> None:
+    """Take off the list what this call gives its gradient after all; note which leaves it fills again."""
+    discarded, graph = tasks.session.discarded_grads, tasks.graph
     nodes = [node for node in graph.nodes if not is_leaf_node(node)]
-    keys = {_key(node) for node in nodes}
+    keys = {node_key(node) for node in nodes}
     wanted = {id(t) for t in call.inputs}
     filled = {id(leaf): storage_id(leaf) for leaf in (graph.nodes[i].variable for i in graph.leaves)}
     rest: list[Given] = []
-    for given in unread.cleared:
+    for given in discarded.cleared:
         given.followed = True
         given.tasks = [task for task in given.tasks if task[1] not in keys]  # the others get their gradient after all
         if not given.tasks:
             continue
         rest.append(given)
         shared = [key for key in given.cleared if key in filled and (not wanted or key in wanted)]
-        if call.accumulate and shared and _of_one_forward(given, call, nodes, parts):
+        if call.accumulate and shared and _of_one_forward(given, call, nodes, tasks.parts):
             given.shared.update((key, filled[key]) for key in shared)
-    unread.cleared = rest
-    unread.watch_assignments()
+    discarded.cleared = rest
+    discarded.watch_assignments()
 
 
-def _of_one_forward(given: Given, call: Backward, nodes: list[Node], parts: list[tuple[str, RootPart]]) -> bool:
+def _of_one_forward(given: Given, call: Backward, nodes: Sequence[Node], parts: Sequence[tuple[str, RootPart]]) -> bool:
     """Whether a task of this call was there before the cleared one's backward, or reads what that one's forward made.
 
     In a loop around one call only the former counts: what a round reads may have been made once, before the loop.
@@ -114,10 +115,6 @@ def _of_one_forward(given: Given, call: Backward, nodes: list[Node], parts: list
     if any(not is_leaf_node(part.edge[0]) and part.edge[0]._sequence_nr() < given.sequence for _, part in parts):
         return True
     return call.site != given.site and any(given.floor <= node._sequence_nr() < given.sequence for node in nodes)
-
-
-def _key(node: Node) -> tuple[str, int]:
-    return type(node).__name__, node._sequence_nr()
 
 
 def _has_reader(leaf: torch.Tensor) -> bool:
@@ -142,7 +139,7 @@ def tell(session: Session, resolver: SiteResolver) -> None:
         for write in dict.fromkeys(item.write for item in given.cleared.values()):
             items = [item for item in given.cleared.values() if item.write is write]
             write.name = f"{items[0].leaf}.grad"
-            facts.cuts.append(_cut(given, items))
+            facts.add_cut(_cut(given, items))
 
 
 def _cut(given: Given, items: list[Cleared]) -> CutFact:
@@ -153,16 +150,15 @@ def _cut(given: Given, items: list[Cleared]) -> CutFact:
 
 
 def _lose(facts: BackwardFacts, task: str, leaf: str, norm: float | None) -> None:
-    row = next((row for row in facts.gradients if (row.task, row.leaf) == (task, leaf)), None)
+    row = facts.row(task, leaf)
     if row is None:
         row = GradientFact(task, leaf, norm_reference=norm)
-        facts.gradients.append(row)
         if norm is None:
-            facts.notes.append(
+            facts.note(
                 "gradients of several tasks had been added up when they were cleared: how large each was is not known"
             )
-    row.status, row.norm_as_run, row.cosine = "lost", 0.0, None
-    row.relative_difference = 1.0 if row.norm_reference else None
+    relative = 1.0 if row.norm_reference else None
+    facts.put_row(dataclasses.replace(row, status="lost", norm_as_run=0.0, cosine=None, relative_difference=relative))
 
 
 def _mentioned_between(given: Given, resolver: SiteResolver) -> bool:

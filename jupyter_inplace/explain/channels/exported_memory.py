@@ -19,7 +19,7 @@ from jupyter_inplace.report.data import Site
 
 
 @dataclasses.dataclass
-class Found:
+class ExternalSite:
     """Where an external write happened, as well as it is known.
 
     `name` is that of the outside object, if one was found, `exact` whether `site` is the statement itself.
@@ -31,7 +31,9 @@ class Found:
     exact: bool = False
 
 
-def locate(write: Any, resolver: SiteResolver, spaces: Iterable[Mapping[str, Any]], cell_source: str | None) -> Found:
+def locate(
+    write: Any, resolver: SiteResolver, spaces: Iterable[Mapping[str, Any]], cell_source: str | None
+) -> ExternalSite:
     """The write's statement where exactly one between the brackets can have made it, else the bracket in words."""
     before = resolver.resolve(write.bracket.before) if write.bracket.before is not None else None
     after = resolver.resolve(write.bracket.after) if write.bracket.after is not None else None
@@ -74,8 +76,8 @@ def locate(write: Any, resolver: SiteResolver, spaces: Iterable[Mapping[str, Any
             ]
     if len(candidates) == 1:
         statement, written = candidates[0]
-        return Found(_site_of(statement, anchor, code, cell_source), written or None, between, exact=True)
-    return Found(before or after, next(iter(aliases), None), between)
+        return ExternalSite(_site_of(statement, anchor, code, cell_source), written or None, between, exact=True)
+    return ExternalSite(before or after, next(iter(aliases), None), between)
 
 
 def _between(before: Site | None, after: Site | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import linecache
 import re
 from collections.abc import Callable
 from typing import Any
@@ -11,8 +12,8 @@ import torch
 
 from jupyter_inplace._syntax import parse
 from jupyter_inplace.explain.backward.facts import BackwardFacts, CutFact, GradientFact
+from jupyter_inplace.explain.backward.task_graph import TaskGraph
 from jupyter_inplace.explain.graph import numbers
-from jupyter_inplace.explain.graph.graph import Graph
 from jupyter_inplace.explain.names.names import Names
 from jupyter_inplace.record.backward.call import Backward
 from jupyter_inplace.record.base import torch_private as private
@@ -29,19 +30,18 @@ def mentions_grad(source: str | None) -> bool:
     return source is not None and _MENTION.search(source) is not None
 
 
-def before_backward(session: Session, call: Backward, graph: Graph, names: Callable[[], Names]) -> None:
+def before_backward(tasks: TaskGraph, call: Backward) -> None:
     """A backward is about to add to the `.grad` of its leaves in place: copy those that a name holds."""
     if not call.accumulate or call.create_graph:  # with create_graph the sum is a new tensor
         return
+    session, graph, names = tasks.session, tasks.graph, tasks.names
     leaves = [graph.nodes[i].variable for i in graph.leaves]
-    found: Names | None = None
     for leaf in leaves:
         grad = leaf.grad
         if grad is None or grad.layout is not torch.strided:
             continue
-        found = found or names()
-        _say_if_exported(session, grad, found.of(leaf) or "a leaf")
-        bound = found.bound_to(grad)
+        _say_if_exported(session, grad, names.of(leaf) or "a leaf")
+        bound = names.bound_to(grad)
         if bound:
             row = session.table.row(
                 "AccumulateGrad", call.site, None, id(leaf), private.storage_id(grad), session.seconds(), call.order
@@ -54,7 +54,7 @@ def before_backward(session: Session, call: Backward, graph: Graph, names: Calla
                 )
                 row.version_before, row.version_after = grad._version, grad._version + 1
             row.count += 1
-            _keep(session, grad, bound, row, found.of(leaf) or found.on_storage(leaf) or "?")
+            _keep(session, grad, bound, row, names.of_memory(leaf) or "?")
 
 
 def after_backward(session: Session, leaves: list[tuple[str, Any]], tasks: list[str]) -> None:
@@ -107,24 +107,23 @@ def _keep(
 
 def facts(session: Session, resolver: SiteResolver, order: int, time: float) -> BackwardFacts | None:
     """The rows of kept gradients that were read after they had changed; None where there are none."""
-    out = BackwardFacts([], order, None, time)
-    for kept in session.grad_aliases.kept:
-        if kept.current is None or not _was_read(kept, resolver):
-            continue
-        status, relative, cosine = numbers.compare(kept.current, kept.before)
-        if status == "ok":
-            continue
-        for task in kept.tasks or [kept.names[0]]:
-            if task not in out.tasks:
-                out.tasks.append(task)
-            out.gradients.append(
-                GradientFact(
-                    task, kept.leaf, status, numbers.norm(kept.current), numbers.norm(kept.before), relative, cosine
-                )
-            )
-        out.cuts.append(CutFact(kept.write, kept.tasks or [kept.names[0]], [kept.leaf], verdict="corrupts"))
-        out.notes.append(f"{kept.names[0]} shares its memory with {kept.leaf}.grad and was read after that had changed")
-    return out if out.cuts else None
+    read = [kept for kept in session.grad_aliases.kept if kept.current is not None and _was_read(kept, resolver)]
+    changed = [(kept, found) for kept in read if (found := numbers.compare(kept.current, kept.before))[0] != "ok"]
+    if not changed:
+        return None
+    out = BackwardFacts(list(dict.fromkeys(task for kept, _ in changed for task in _tasks(kept))), order, None, time)
+    for kept, (status, relative, cosine) in changed:
+        sizes = numbers.norm(kept.current), numbers.norm(kept.before)
+        for task in _tasks(kept):
+            out.add_row(GradientFact(task, kept.leaf, status, *sizes, relative, cosine))
+        out.add_cut(CutFact(kept.write, _tasks(kept), [kept.leaf], verdict="corrupts"))
+        out.note(f"{kept.names[0]} shares its memory with {kept.leaf}.grad and was read after that had changed")
+    return out
+
+
+def _tasks(kept: GradAlias) -> list[str]:
+    """The tasks of a kept gradient; where they are not known, what holds it stands for them."""
+    return kept.tasks or [kept.names[0]]
 
 
 def _was_read(kept: GradAlias, resolver: SiteResolver) -> bool:
@@ -159,8 +158,6 @@ def _bound_again(name: str, read: Site, write: Site | None, key: Any) -> bool:
     """Whether the name was bound anew between the write and the read, as far as the order of lines and loops tells."""
     if write is None or write.file != read.file:
         return False
-    import linecache
-
     lines = linecache.getlines(key[0].code.co_filename)
     try:
         tree = parse("".join(lines))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import linecache
 import re
 from collections.abc import Callable, Iterator
@@ -11,9 +12,9 @@ from typing import Any
 import torch
 
 from jupyter_inplace._syntax import parse
-from jupyter_inplace.explain.backward.damage import quiet
 from jupyter_inplace.explain.backward.facts import BackwardFacts, CutFact, GradientFact
 from jupyter_inplace.explain.graph import numbers
+from jupyter_inplace.explain.graph.quiet import quiet
 from jupyter_inplace.explain.names.names import Names
 from jupyter_inplace.record.backward.call import Backward
 from jupyter_inplace.record.base.geometry import View, shared_bytes, view_of
@@ -59,7 +60,7 @@ def _overlap(a: View | None, b: View | None) -> bool:
 
 def _name(names: Names, call: Backward, i: int) -> str:
     given = call.inputs[i] if i < len(call.inputs) else None
-    found = names.of(given) or names.on_storage(given) if isinstance(given, torch.Tensor) else None
+    found = names.of_memory(given) if isinstance(given, torch.Tensor) else None
     return found or f"input{i}"
 
 
@@ -87,16 +88,10 @@ def _written_twice(shared: GradResult, facts: BackwardFacts) -> None:
             _spoil(facts, leaf, _part(after, view), None if meant is None else _part(meant, view))
         if hit:
             leaves = [leaf for _, leaf, _ in hit]
-            facts.cuts.append(
-                _cut(
-                    facts,
-                    second,
-                    leaves,
-                    f"overwrote the gradients of {' and '.join(leaves)}, which share their memory, each time",
-                )
-            )
+            note = f"overwrote the gradients of {' and '.join(leaves)}, which share their memory, each time"
+            facts.add_cut(_cut(facts, second, leaves, note))
             if meant is None:
-                facts.notes.append(
+                facts.note(
                     "gradients that share their memory were written in one operation: what was meant of each is not known"
                 )
 
@@ -166,7 +161,7 @@ def _report(shared: GradResult, facts: BackwardFacts, write: WrittenResult, memb
     if after is not None and _changed(after, write.before, member):
         _spoil(facts, member[1], _part(after, member[2]), _part(shared.writes[0].before, member[2]))
         note = f"overwrote the gradient of {member[1]} too, which shares its memory and was read after that"
-        facts.cuts.append(_cut(facts, write, [member[1]], note))
+        facts.add_cut(_cut(facts, write, [member[1]], note))
 
 
 def _bound(shared: GradResult, resolver: SiteResolver) -> tuple[dict[int, str], str | None]:
@@ -253,13 +248,17 @@ def _changed(after: torch.Tensor, before: torch.Tensor, member: tuple[int, str, 
 def _spoil(facts: BackwardFacts, leaf: str, as_run: torch.Tensor, meant: torch.Tensor | None) -> None:
     status, relative, cosine = ("wrong", None, None) if meant is None else numbers.compare(as_run, meant)
     for task in facts.tasks:
-        row = next((row for row in facts.gradients if (row.task, row.leaf) == (task, leaf)), None)
-        if row is None:
-            row = GradientFact(task, leaf)
-            facts.gradients.append(row)
-        row.status = status if status != "ok" else row.status
-        row.norm_as_run, row.norm_reference = numbers.norm(as_run), None if meant is None else numbers.norm(meant)
-        row.relative_difference, row.cosine = relative, cosine
+        row = facts.row(task, leaf) or GradientFact(task, leaf)
+        facts.put_row(
+            dataclasses.replace(
+                row,
+                status=status if status != "ok" else row.status,
+                norm_as_run=numbers.norm(as_run),
+                norm_reference=None if meant is None else numbers.norm(meant),
+                relative_difference=relative,
+                cosine=cosine,
+            )
+        )
 
 
 def _cut(facts: BackwardFacts, write: WrittenResult, leaves: list[str], note: str) -> CutFact:

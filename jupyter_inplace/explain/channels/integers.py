@@ -6,12 +6,14 @@ before the write in its place the same graph gives a gradient that is not zero.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 import torch
 
-from jupyter_inplace.explain.backward.facts import BackwardFacts, CutFact
+from jupyter_inplace.explain.backward.facts import BackwardFacts, CutFact, GradientFact
+from jupyter_inplace.explain.backward.task_graph import TaskGraph
 from jupyter_inplace.explain.graph import numbers
+from jupyter_inplace.explain.graph.graph import Node
 from jupyter_inplace.explain.graph.pull import pull
 from jupyter_inplace.explain.graph.reading import CannotPullError, ReferenceReading
 from jupyter_inplace.record.base.geometry import View, view_of
@@ -19,9 +21,7 @@ from jupyter_inplace.record.base.memory import storages_of
 from jupyter_inplace.record.channels.integers import IntegerWrite
 from jupyter_inplace.record.saved.saved import Saved
 from jupyter_inplace.record.session import Session
-
-if TYPE_CHECKING:
-    from jupyter_inplace.explain.backward.damage import Damage
+from jupyter_inplace.record.write_table import WriteRow
 
 
 class _Instead(ReferenceReading):
@@ -47,38 +47,55 @@ def candidates(session: Session) -> dict[Saved, list[IntegerWrite]]:
     return found
 
 
-def lost_tasks(damage: Damage, facts: BackwardFacts, found: dict[Saved, list[IntegerWrite]]) -> None:
-    """Mark the rows of tasks that an integer write silenced as lost, with the gradient that they would have had."""
-    for task, part in damage.parts:
+def lost_tasks(
+    tasks: TaskGraph,
+    reader: Mapping[Saved, Node],
+    found: Mapping[Saved, list[IntegerWrite]],
+    facts: BackwardFacts,
+) -> None:
+    """Mark the rows of tasks that an integer write silenced as lost, with the gradient that they would have had.
+
+    :param reader: by saved tensor the node that reads it.
+    :param found: what `candidates` gave.
+    """
+    for task, part in tasks.parts:
         rows = [row for row in facts.gradients if row.task == task]
         if not rows or any(row.norm_reference or row.status != "ok" for row in rows):
             continue
-        read = [
-            saved
-            for saved in found
-            if saved in damage.reading.reader and task in damage.passages.tasks(damage.reading.reader[saved])
-        ]
-        for saved in read:
-            for place in _suspects(found[saved], damage.session):
-                kept = found[saved][place]
-                instead = _without(saved, found[saved][: place + 1])
-                if instead is None:
-                    continue
-                targets = {edge: key for edge, key in damage.targets.items() if any(row.leaf == key for row in rows)}
-                try:
-                    gradients = pull(damage.graph, [(part.edge, part.grad)], targets, _Instead({saved: instead}))
-                except CannotPullError:
-                    continue
-                if not any(g is not None and bool(g.any()) for g in gradients.values()):
-                    continue
-                for row in rows:
-                    row.norm_reference = numbers.norm(gradients.get(row.leaf))
-                    row.status, row.relative_difference, row.cosine = numbers.compare(None, gradients.get(row.leaf))
-                    row.norm_as_run = 0.0
-                    if (gradient := gradients.get(row.leaf)) is not None:
-                        facts.reference[task, row.leaf] = gradient
-                facts.cuts.append(CutFact(kept.write, [task], sorted(row.leaf for row in rows if row.status != "ok")))
+        targets = {edge: key for edge, key in tasks.targets.items() if any(row.leaf == key for row in rows)}
+        read = [saved for saved in found if saved in reader and task in tasks.passages.tasks(reader[saved])]
+        suspects = [(s, place) for s in read for place in _suspects(found[s], tasks.session)]
+        for saved, place in suspects:
+            instead = _without(saved, found[saved][: place + 1])
+            if instead is None:
+                continue
+            try:
+                gradients = pull(tasks.graph, [(part.edge, part.grad)], targets, _Instead({saved: instead}))
+            except CannotPullError:
+                continue
+            if any(g is not None and bool(g.any()) for g in gradients.values()):
+                _lose(task, rows, gradients, found[saved][place].write, facts)
                 return
+
+
+def _lose(
+    task: str,
+    rows: list[GradientFact],
+    gradients: Mapping[str, torch.Tensor | None],
+    write: WriteRow,
+    facts: BackwardFacts,
+) -> None:
+    leaves: list[str] = []
+    for row in rows:
+        gradient = gradients.get(row.leaf)
+        status, relative, cosine = numbers.compare(None, gradient)
+        facts.put_row(
+            GradientFact(task, row.leaf, status, 0.0, numbers.norm(gradient), relative, cosine, row.by_version)
+        )
+        facts.keep((task, row.leaf), reference=gradient)
+        if status != "ok":
+            leaves.append(row.leaf)
+    facts.add_cut(CutFact(write, [task], sorted(leaves)))
 
 
 def _suspects(writes: list[IntegerWrite], session: Session) -> list[int]:

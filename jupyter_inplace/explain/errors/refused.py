@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
@@ -15,16 +16,19 @@ from jupyter_inplace.explain.graph.graph import Graph
 from jupyter_inplace.explain.names.names import Names
 from jupyter_inplace.record.base.torch_private import storage_id
 from jupyter_inplace.record.source import sites
+from jupyter_inplace.record.source.sites import SiteResolver
 from jupyter_inplace.record.write_table import WriteRow
 from jupyter_inplace.report.data import Mutation, Site
 
-if TYPE_CHECKING:
-    from jupyter_inplace.record.source.sites import SiteResolver
 
-
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class Refusal:
-    """One refused write."""
+    """One refused write.
+
+    :param lines: by file, the lines through which it was reached, outermost first.
+    :param late: not the write was refused, but a later use of a view: torch let its base be written, and then cannot
+        make the view's node anew. `node` is that node, `storages` are those of the views.
+    """
 
     op: str
     tensor: str
@@ -36,13 +40,12 @@ class Refusal:
     leaves: list[str]
     note: str
     lines: dict[str, list[int]]
-    tasks: list[str] = dataclasses.field(default_factory=list)
-    # Not the write was refused, but a later use of a view: torch let its base be written and then cannot remake its node.
+    tasks: Sequence[str] = ()
     late: bool = False
     node: str = ""
     storages: tuple[int, ...] = ()
 
-    def conflict(self, rows: dict[int, list[WriteRow]]) -> ConflictFact | None:
+    def conflict(self, rows: Mapping[int, list[WriteRow]]) -> ConflictFact | None:
         """For a late refusal, the newest write to the memory of the view: that one breaks it."""
         writes = [write for storage in self.storages for write in rows.get(storage, ())]
         if not writes:
@@ -105,7 +108,7 @@ def find_refusal(
     # A refused `out=` buffer has no leaves of its own: the operands have.
     for t in found.inputs if found.reason == "out_grad" else tensors:
         for leaf in leaves_behind(t):
-            leaves[names.of(leaf) or names.on_storage(leaf) or found.name or "?"] = None
+            leaves[names.of_memory(leaf) or found.name or "?"] = None
     name = (names.of(tensor) if tensor is not None else None) or found.name or "?"
     version = None
     if tensor is not None and not tensor.is_inference():
@@ -133,9 +136,11 @@ _LATE = re.compile(r"Output \d+ of (\w+) is a view and its base or another view 
 def _stale(t: torch.Tensor) -> bool:
     """Whether torch cannot say any more which node made a view, because its base was written."""
     try:
-        return t.grad_fn is None and False
+        t.grad_fn  # noqa: B018 (reading it may raise)
     except RuntimeError:
         return True
+    else:
+        return False
 
 
 def _by_file(lines: Any) -> dict[str, list[int]]:

@@ -111,7 +111,7 @@ def find_rejected(error: BaseException, cell_files: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
-class _Place:
+class _RaisingFrame:
     """One frame of the traceback and the expression that it was at."""
 
     code: CodeType
@@ -128,7 +128,7 @@ class _Place:
 
 def _describe(error: BaseException, reason: str, cell_files: frozenset[str]) -> RejectedWrite:
     message = str(error)
-    places = [_place(frame, lasti, line) for frame, lasti, line in _frames(error.__traceback__)]
+    places = [_raising_frame(frame, lasti, line) for frame, lasti, line in _frames(error.__traceback__)]
     users = [place for place in places if place.user]
     last = users[-1] if users else None
     inner = places[places.index(last) :] if last is not None else places
@@ -179,12 +179,12 @@ def _is_plumbing(filename: str) -> bool:
     return parts[: len(_PACKAGE)] == _PACKAGE or parts[-2:] in _PLUMBING
 
 
-def _place(frame: FrameType, lasti: int, line: int) -> _Place:
+def _raising_frame(frame: FrameType, lasti: int, line: int) -> _RaisingFrame:
     code = frame.f_code
     source = SourceText(linecache.getlines(code.co_filename, frame.f_globals))
     where, opname = positions(code, lasti), opname_at(code, lasti)
     node, span = source.node(where, opname), source.span(where, opname)
-    place = _Place(
+    place = _RaisingFrame(
         code, lasti, line, is_user_frame(frame), node, span.text if span is not None else "", None, [], False, []
     )
     if node is None:
@@ -249,7 +249,7 @@ def _fits(tensor: torch.Tensor, reason: str) -> bool:
     return True
 
 
-def _op(places: list[_Place], message: str) -> str:
+def _op(places: list[_RaisingFrame], message: str) -> str:
     """The name of the refused operation: what the innermost frame called, where that is an in-place name."""
     told = re.match(r"(\w+)\(\): functions with out=", message) or re.search(r"operation \(aten::(\w+)", message)
     if told is not None:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
-from jupyter_inplace.record.session import Session
 from jupyter_inplace.record.source.sites import SiteResolver
-
-if TYPE_CHECKING:
-    from jupyter_inplace.explain.backward.analyst import Analyst
-    from jupyter_inplace.report.data import Site
+from jupyter_inplace.report.data import Site
 
 
 class ErrorWording:
-    """Knows the sources of the watch that is open."""
+    """Knows the sources of the watch that is open.
 
-    def __init__(self, session: Session, analyst: Analyst, cell_file: str | None, cell_source: str | None) -> None:
-        self._session, self._analyst = session, analyst
-        self.resolver = SiteResolver(analyst.labels, cell_file, cell_source)
+    :param labels: what people call files, by file name.
+    """
+
+    def __init__(self, labels: Mapping[str, str], cell_file: str | None, cell_source: str | None) -> None:
+        self.resolver = SiteResolver(labels, cell_file, cell_source)
 
     def sentence(self, writes: list[Any], node: str, saved_as: str, saved_site: Any) -> str:
         """`jupyter_inplace: z.mul_(2) (In[3], line 7) overwrote the result that TanhBackward0 saved at torch.tanh(x) (In[3], line 5).`"""

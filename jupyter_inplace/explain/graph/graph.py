@@ -12,6 +12,7 @@ from jupyter_inplace.record.base.deep_graphs import hold_some
 from jupyter_inplace.record.base.nodes import is_python_node, slot_names
 
 Node = Any  # torch.autograd.graph.Node; each C++ node has a Python type of its own
+Edge = tuple[Node, int]  # a node, and which of its outputs
 
 # Nodes that hand a view on without reading a value: the value is read by whoever reads the view.
 VIEW_NODES = frozenset(
@@ -262,6 +263,24 @@ def saved_slots(node: Node) -> list[tuple[str, Any]]:
         elif value is not None:
             slots.append((short, value))
     return slots
+
+
+def held_in(slot: Any) -> Any:
+    """What a SavedTensor holds, without unpacking it; None if that is freed."""
+    try:
+        return slot.data
+    except (RuntimeError, AttributeError):
+        return None
+
+
+def short_name(node: Node) -> str:
+    """The name of a node without its namespace: `MulBackward0`."""
+    return str(node.name()).rpartition("::")[2]
+
+
+def node_key(node: Node) -> tuple[str, int]:
+    """What tells a node from the others of its thread, without holding it: its type and its sequence number."""
+    return type(node).__name__, node._sequence_nr()
 
 
 def _any_fetches_again(nodes: list[Node]) -> bool:

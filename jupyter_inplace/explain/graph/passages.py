@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 
-from jupyter_inplace.explain.graph.graph import Graph, Node
-from jupyter_inplace.explain.graph.pull import Edge
+from jupyter_inplace.explain.graph.graph import Edge, Graph, Node
 
 
 class Passages:
     """Of the tasks that start at `starts`, with `targets` (edge -> name). Each question of all nodes is answered by one pass."""
 
-    def __init__(self, graph: Graph, starts: list[tuple[str, Node]], targets: dict[Edge, str]) -> None:
+    def __init__(self, graph: Graph, starts: Sequence[tuple[str, Node]], targets: Mapping[Edge, str]) -> None:
         self._graph, self._starts, self._targets = graph, starts, targets
         self._behind: dict[int, set[str]] = {}
 

@@ -7,12 +7,12 @@ cast to what the next node's forward produced.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 
-from jupyter_inplace.explain.graph.graph import Graph, Node, runs_user_code
+from jupyter_inplace.explain.graph.graph import Edge, Graph, Node, runs_user_code
 from jupyter_inplace.explain.graph.graph_task import apart_from_backward
 from jupyter_inplace.explain.graph.held import apart_from
 from jupyter_inplace.explain.graph.reading import BothReadings, CannotPullError, ReferenceReading
@@ -21,15 +21,13 @@ from jupyter_inplace.record.base.nodes import is_python_node
 from jupyter_inplace.record.base.torch_private import without_grad
 from jupyter_inplace.record.saved.reading import set_reading
 
-Edge = tuple[Node, int]
-
 
 def pull(
     graph: Graph,
-    starts: list[tuple[Edge, torch.Tensor | None]],
-    targets: dict[Edge, Any],
+    starts: Sequence[tuple[Edge, torch.Tensor | None]],
+    targets: Mapping[Edge, Any],
     reading: ReferenceReading,
-    groups: dict[Edge, dict[Node, int]] | None = None,
+    groups: Mapping[Edge, Mapping[Node, int]] | None = None,
     received: Callable[[Edge, torch.Tensor, Node | None], None] | None = None,
     python: bool = True,
     useful: list[int] | None = None,
@@ -50,10 +48,10 @@ def pull(
 
 def pull_both(
     graph: Graph,
-    starts: list[tuple[Edge, torch.Tensor | None]],
-    targets: dict[Edge, Any],
+    starts: Sequence[tuple[Edge, torch.Tensor | None]],
+    targets: Mapping[Edge, Any],
     reading: BothReadings,
-    groups: dict[Edge, dict[Node, int]] | None = None,
+    groups: Mapping[Edge, Mapping[Node, int]] | None = None,
     useful: list[int] | None = None,
 ) -> tuple[dict[Any, Any], dict[Any, Any] | CannotPullError]:
     """`pull` with saved tensors as the forward wrote them, and with them as they are now, in one walk.
@@ -67,7 +65,7 @@ def pull_both(
     return walk.out, walk.refused or {key: walk.as_run.get(key, walk.out[key]) for key in targets.values()}
 
 
-def _run(walk: _Walk, starts: list[tuple[Edge, torch.Tensor | None]]) -> None:
+def _run(walk: _Walk, starts: Sequence[tuple[Edge, torch.Tensor | None]]) -> None:
     before = set_reading(walk.reading)
     try:
         with without_grad():
@@ -89,9 +87,9 @@ class _Walk:
     def __init__(
         self,
         graph: Graph,
-        targets: dict[Edge, Any],
+        targets: Mapping[Edge, Any],
         reading: ReferenceReading,
-        groups: dict[Edge, dict[Node, int]],
+        groups: Mapping[Edge, Mapping[Node, int]],
         received: Callable[[Edge, torch.Tensor, Node | None], None] | None,
         python: bool,
         useful: list[int] | None,
@@ -113,7 +111,7 @@ class _Walk:
         self.refused: CannotPullError | None = None
         self.stopped: dict[int, int] = {}
 
-    def run(self, starts: list[tuple[Edge, torch.Tensor | None]]) -> None:
+    def run(self, starts: Sequence[tuple[Edge, torch.Tensor | None]]) -> None:
         for (node, nr), grad in starts:
             position = self._graph.position.get(node)
             if position is not None and self._useful[position]:
@@ -230,7 +228,7 @@ class _Walk:
         return result if type(result) is tuple else (result,)
 
 
-def _leave_out(graph: Graph, stopped: dict[int, int], targets: dict[Edge, Any], out: dict[Any, Any]) -> None:
+def _leave_out(graph: Graph, stopped: dict[int, int], targets: Mapping[Edge, Any], out: dict[Any, Any]) -> None:
     """Drop the targets behind the nodes that were not run: their gradients lack a part."""
     at: dict[int, int] = {}
     for i, (node, _) in enumerate(targets):

@@ -13,8 +13,7 @@ from typing import Any
 import torch
 
 from jupyter_inplace.explain.graph import numbers
-from jupyter_inplace.explain.graph.graph import VIEW_NODES, Graph, Node
-from jupyter_inplace.explain.graph.pull import Edge
+from jupyter_inplace.explain.graph.graph import VIEW_NODES, Edge, Graph, Node, node_key
 from jupyter_inplace.explain.graph.reading import CannotPullError
 from jupyter_inplace.record.channels import untracked_writes as unrecorded
 from jupyter_inplace.record.channels.alias_values import AliasPart
@@ -73,7 +72,11 @@ class ViewNode:
 
 
 class Repair:
-    """Finds the stale reads of a graph and builds the repaired one."""
+    """Finds the stale reads of a graph, and builds the graph in which they are none.
+
+    :param roots: the nodes that a walk may start from.
+    :param now: the number of the next node: what is written before a root's backward counts for the root too.
+    """
 
     def __init__(self, graph: Graph, cuts: list[Cut], roots: list[Node], now: int) -> None:
         self.writes: list[WriteNode] = []
@@ -85,12 +88,11 @@ class Repair:
         wanted = {(kind, sequence) for kind, sequence, _ in self._cuts}
         for i in graph.named(*{kind for kind, _ in wanted}):
             node = graph.nodes[i]
-            key = (type(node).__name__, node._sequence_nr())
+            key = node_key(node)
             if key in wanted:
                 producers[key] = node
         self._rewired: dict[Node, tuple[Edge, ...]] = {}
         self._memo: dict[Any, Edge] = {}
-        self.roots = {root: root for root in roots}
         for (kind, sequence, nr), chain in self._cuts.items():
             if (kind, sequence) in producers:
                 self._bend(producers[(kind, sequence)], nr, chain, roots, now)
@@ -100,6 +102,7 @@ class Repair:
         return bool(self.writes)
 
     def graph(self, roots: list[Node]) -> Graph:
+        """The repaired graph."""
         return Graph(roots, self._rewired)
 
     def start(self, edge: Edge) -> Edge:

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from jupyter_inplace.explain.graph.graph import Node, inputs_of, scalar_output
-from jupyter_inplace.explain.graph.pull import Edge, fit
+from jupyter_inplace.explain.graph.graph import Edge, Node, inputs_of, scalar_output
+from jupyter_inplace.explain.graph.pull import fit
 from jupyter_inplace.record.base.torch_private import without_grad
 
 # Linear in each scalar that enters: calling the node on the incoming gradient gives each addend's weight.

@@ -1,32 +1,26 @@
-"""The order of a cell's code, read from its source: who calls what, and what comes after a statement."""
+"""A cell's statements, functions and variables, read from its source: what stands where, who calls what."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 
+from jupyter_inplace.explain.names.bindings import (
+    Binding,
+    find_bindings,
+    parts_of,
+    path_key,
+    prefixes,
+    root_of,
+    statement_of,
+)
 from jupyter_inplace.record.source.masking import masked, parsed
 
-__all__ = ["CellCode", "Function", "path_key"]
+__all__ = ["LOOPS", "CellCode", "Function"]
 
 #: A function or method; None stands for the cell's own statements.
 Function = ast.FunctionDef | ast.AsyncFunctionDef
-_LOOPS = (ast.For, ast.AsyncFor, ast.While)
-_ADDING_METHODS = frozenset({"append", "extend", "insert", "update", "setdefault", "add", "appendleft"})
-
-
-@dataclass(frozen=True, slots=True)
-class Binding:
-    """A statement that gives a variable (or something in it) a value; `value` is None where it is not one expression.
-
-    :param exact: the path itself is bound, not the container around it.
-    """
-
-    statement: ast.AST
-    value: ast.expr | None
-    exact: bool
-    augmented: bool = False
+LOOPS = (ast.For, ast.AsyncFor, ast.While)
 
 
 class CellCode:
@@ -45,7 +39,7 @@ class CellCode:
         self._calls: dict[int, list[ast.AST]] = {}
         self._loads = self._find_loads()
         self._bindings: dict[str, list[Binding]] = {}
-        for target, binding in self._find_bindings():
+        for target, binding in find_bindings(self._parents):
             self._bindings.setdefault(target, []).append(binding)
 
     @classmethod
@@ -70,12 +64,13 @@ class CellCode:
         parent = self._parents.get(function)
         return parent if isinstance(parent, ast.ClassDef) else None
 
+    def parent(self, node: ast.AST) -> ast.AST | None:
+        """The node around a node."""
+        return self._parents.get(node)
+
     def statement_of(self, node: ast.AST) -> ast.stmt | None:
         """The innermost statement around a node."""
-        current: ast.AST | None = node
-        while current is not None and not isinstance(current, ast.stmt):
-            current = self._parents.get(current)
-        return current
+        return statement_of(node, self._parents)
 
     def statement_at(self, line: int) -> ast.stmt | None:
         """The innermost statement that covers a line."""
@@ -116,7 +111,7 @@ class CellCode:
         """Whether a loop of the same function goes round a node."""
         scope, current = self.scope_of(node), self._parents.get(node)
         while current is not None and current is not scope:
-            if isinstance(current, _LOOPS):
+            if isinstance(current, LOOPS):
                 return True
             current = self._parents.get(current)
         return False
@@ -145,11 +140,11 @@ class CellCode:
         own = [binding for binding in self._bindings.get(key, ()) if visible(binding)]
         if own:
             return own
-        return [binding for prefix in _prefixes(path) for binding in self._bindings.get(prefix, ()) if visible(binding)]
+        return [binding for prefix in prefixes(path) for binding in self._bindings.get(prefix, ()) if visible(binding)]
 
     def parameter(self, path: ast.expr, scope: Function | None) -> int | None:
         """The position of the parameter that a path begins with, None where it is no parameter."""
-        name = _root(path)
+        name = root_of(path)
         if scope is None or name is None or self._binds(scope, name):
             return None
         names = [arg.arg for arg in (*scope.args.posonlyargs, *scope.args.args, *scope.args.kwonlyargs)]
@@ -173,7 +168,7 @@ class CellCode:
 
     def home_of(self, path: ast.expr, scope: Function | None) -> Function | None:
         """The function whose variable a path begins with; the cell's own scope where no function binds it."""
-        name = _root(path)
+        name = root_of(path)
         while scope is not None and scope is not self.top_scope and name is not None:
             if self._binds(scope, name) or self.parameter(path, scope) is not None:
                 return scope
@@ -187,100 +182,6 @@ class CellCode:
             return False
         outside = (node for node in ast.walk(scope) if isinstance(node, ast.Global | ast.Nonlocal))
         return not any(name in node.names and self.scope_of(node) is scope for node in outside)
-
-    # Order
-
-    def runs_after(self, node: ast.AST, lines: Sequence[int]) -> bool:
-        """Whether a statement runs at or after the one that stopped the cell.
-
-        :param lines: the lines of the cell on the stack when it stopped, outermost first; or only the innermost one.
-        """
-        frames = self._frames(lines)
-        return bool(frames) and self._after(node, frames, set())
-
-    def _frames(self, lines: Sequence[int]) -> list[ast.stmt]:
-        """The statements under way when the cell stopped, from one of the cell's own inward."""
-        statements = [statement for line in lines if (statement := self.statement_at(line)) is not None]
-        while statements and self.top_index(statements[0]) is None:
-            outer = statements.pop(0)
-            if not statements:
-                return self._chain(outer)
-        return statements
-
-    def _chain(self, statement: ast.stmt) -> list[ast.stmt]:
-        """How the cell first came to a statement inside of a function: each calling statement, outermost first."""
-        chains: list[tuple[int, list[ast.stmt]]] = []
-        waiting: list[list[ast.stmt]] = [[statement]]
-        seen: set[int] = set()
-        while waiting:
-            chain = waiting.pop(0)
-            index = self.top_index(chain[0])
-            if index is not None:
-                chains.append((index, chain))
-                continue
-            function = self.scope_of(chain[0])
-            if function is None or id(function) in seen:
-                continue
-            seen.add(id(function))
-            callers = (self.statement_of(call) for call in self.calls(function))
-            waiting += [[caller, *chain] for caller in callers if caller is not None]
-        if chains:
-            return min(chains, key=lambda entry: entry[0])[1]
-        # Nobody seen to call it: anything after its definition may.
-        outer = self.scope_of(statement)
-        while outer is not None and self.top_index(outer) is None:
-            outer = self.scope_of(outer)
-        return [] if outer is None else [outer, statement]
-
-    def _after(self, node: ast.AST, frames: list[ast.stmt], seen: set[int]) -> bool:
-        scope = self.scope_of(node)
-        if scope is self.top_scope and self.top_index(node) is None:
-            return False
-        under_way = {id(self.scope_of(frame)) for frame in frames}
-        for frame in frames:
-            if self.scope_of(frame) is scope and self._follows(node, frame):
-                return True
-        if scope is None or scope is self.top_scope or id(scope) in seen:
-            return False
-        seen.add(id(scope))
-        for call in self.calls(scope):
-            statement = self.statement_of(call)
-            if statement is None:
-                continue
-            current = id(scope) in under_way and any(statement is frame for frame in frames)
-            if current and not self.in_loop(statement):
-                continue  # the very call that was under way
-            if self._after(statement, frames, seen):
-                return True
-        return False
-
-    def _follows(self, node: ast.AST, stopped: ast.stmt) -> bool:
-        """Whether, within one function, a statement comes at or after the stopped one."""
-        left, right = self._lineage(node), self._lineage(stopped)
-        depth = 0
-        while depth < min(len(left), len(right)) and left[depth] is right[depth]:
-            depth += 1
-        if any(isinstance(shared, _LOOPS) for shared in left[:depth]):
-            return True  # the loop comes round again
-        if depth in (len(left), len(right)):
-            return True  # the statement itself, one around it, or one inside of it
-        shared = left[depth - 1]
-        if isinstance(shared, ast.If | ast.Match) and _branch(shared, left[depth]) != _branch(shared, right[depth]):
-            return False
-        a, b = left[depth], right[depth]
-        return (getattr(a, "lineno", 0), getattr(a, "col_offset", 0)) >= (b.lineno, b.col_offset)  # type: ignore[attr-defined]
-
-    def _lineage(self, node: ast.AST) -> list[ast.AST]:
-        """A node's statement and those around it up to its function, outermost first."""
-        scope = self.scope_of(node)
-        found: list[ast.AST] = []
-        current: ast.AST | None = node
-        while current is not None and current is not scope:
-            if isinstance(current, ast.stmt | ast.ExceptHandler | ast.match_case):
-                found.insert(0, current)
-            current = self._parents.get(current)
-        root: ast.AST = scope if scope is not None else self.tree
-        return [root, *found]
 
     # Gathering
 
@@ -344,7 +245,7 @@ class CellCode:
             for node in self._parents:
                 if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call | ast.Tuple | ast.List):
                     if names & _names_in(node.value):
-                        found |= {path_key(part) for target in node.targets for part in _parts(target)}
+                        found |= {path_key(part) for target in node.targets for part in parts_of(target)}
                 elif isinstance(node, ast.ClassDef) and node is not owner and names & _names_in(node):
                     names = names | {node.name}
             names = names | {name for name in found if name.isidentifier()}
@@ -352,85 +253,10 @@ class CellCode:
                 break
         return found
 
-    def _find_bindings(self) -> Iterator[tuple[str, Binding]]:
-        for node in self._parents:
-            if isinstance(node, ast.Assign):
-                for target in node.targets:
-                    yield from _bound(target, node.value, node)
-            elif isinstance(node, ast.AnnAssign | ast.NamedExpr) and node.value is not None:
-                yield from _bound(node.target, node.value, node)
-            elif isinstance(node, ast.AugAssign):
-                yield path_key(node.target), Binding(node, node.value, exact=True, augmented=True)
-            elif isinstance(node, ast.For | ast.AsyncFor):
-                for part in _parts(node.target):
-                    yield path_key(part), Binding(node, None, exact=True)
-            elif isinstance(node, ast.withitem) and node.optional_vars is not None:
-                for part in _parts(node.optional_vars):
-                    yield path_key(part), Binding(self._parents[node], None, exact=True)
-            elif (
-                isinstance(node, ast.Call)
-                and isinstance(node.func, ast.Attribute)
-                and node.func.attr in _ADDING_METHODS
-                and (statement := self.statement_of(node)) is not None
-            ):
-                yield path_key(node.func.value), Binding(statement, None, exact=False)
-
 
 #: Names under which a method may be called: `Function.forward` runs by `apply`.
 _APPLIED = {"forward": ("apply",)}
 
 
-def path_key(node: ast.expr) -> str:
-    """A variable's path in one spelling, whatever its quotes and spaces."""
-    return ast.unparse(node)
-
-
-def _bound(target: ast.expr, value: ast.expr, statement: ast.AST) -> Iterator[tuple[str, Binding]]:
-    if isinstance(target, ast.Tuple | ast.List):
-        values: Sequence[ast.expr | None] = [None] * len(target.elts)
-        if isinstance(value, ast.Tuple | ast.List) and len(value.elts) == len(target.elts):
-            values = value.elts
-        for part, item in zip(target.elts, values, strict=True):
-            inner = part.value if isinstance(part, ast.Starred) else part
-            if item is None:
-                yield from ((path_key(name), Binding(statement, None, exact=True)) for name in _parts(inner))
-            else:
-                yield from _bound(inner, item, statement)
-        return
-    yield path_key(target), Binding(statement, value, exact=True)
-    if isinstance(target, ast.Subscript):
-        yield path_key(target.value), Binding(statement, value, exact=False)
-
-
-def _parts(target: ast.expr) -> Iterator[ast.expr]:
-    if isinstance(target, ast.Tuple | ast.List):
-        for part in target.elts:
-            yield from _parts(part)
-    else:
-        yield target.value if isinstance(target, ast.Starred) else target
-
-
-def _prefixes(path: ast.expr) -> Iterator[str]:
-    while isinstance(path, ast.Attribute | ast.Subscript):
-        path = path.value
-        if not (isinstance(path, ast.Name) and path.id == "self"):
-            yield path_key(path)
-
-
-def _root(path: ast.expr) -> str | None:
-    while isinstance(path, ast.Attribute | ast.Subscript):
-        path = path.value
-    return path.id if isinstance(path, ast.Name) else None
-
-
 def _names_in(node: ast.AST) -> set[str]:
     return {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
-
-
-def _branch(node: ast.AST, child: ast.AST) -> int:
-    """Which of the alternatives of an ``if`` or ``match`` a child belongs to."""
-    if isinstance(node, ast.Match):
-        return next((index for index, case in enumerate(node.cases) if case is child), -1)
-    if isinstance(node, ast.If):
-        return 0 if child in node.body else 1 if child in node.orelse else -1
-    return -1

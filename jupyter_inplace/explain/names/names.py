@@ -98,6 +98,10 @@ class Names:
                 best = (rank, name)
         return None if best is None else best[1]
 
+    def of_memory(self, t: torch.Tensor) -> str | None:
+        """The name of this very tensor, else the best one of a tensor over the same memory."""
+        return self.of(t) or self.on_storage(t)
+
     def bound_to(self, t: torch.Tensor) -> list[str]:
         """Every name that holds this tensor or another one over its memory."""
         return [name for name, _ in self._storage_map().get(storage_id(t), ())]

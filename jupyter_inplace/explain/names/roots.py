@@ -6,7 +6,8 @@ import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from jupyter_inplace.explain.names.cell_code import Binding, CellCode, Function, path_key
+from jupyter_inplace.explain.names.bindings import Binding, path_key
+from jupyter_inplace.explain.names.cell_code import CellCode, Function
 from jupyter_inplace.record.source.expressions import is_path
 
 __all__ = ["Root", "Roots"]

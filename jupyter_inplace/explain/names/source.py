@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from jupyter_inplace.explain.names.cell_code import CellCode
+from jupyter_inplace.explain.names.program_order import StoppedCell
 from jupyter_inplace.explain.names.roots import Roots
 from jupyter_inplace.record.source.masking import parsed
 
@@ -63,7 +64,8 @@ def tasks_after(source: str | BlockSource, tasks: Sequence[StaticTask], line: in
     if code is None:
         return ()
     lines = (line,) if isinstance(line, int) else tuple(line)
-    late = {task.public.name for task in found if any(code.runs_after(node, lines) for node in task.computed)}
+    stopped = StoppedCell(code, lines)
+    late = {task.public.name for task in found if any(map(stopped.runs_after, task.computed))}
     return tuple(task.name for task in tasks if task.name in late)
 
 

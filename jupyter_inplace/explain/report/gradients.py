@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from collections.abc import Sequence
+from typing import cast
 
 import torch
 
-from jupyter_inplace.explain.backward.facts import BackwardFacts, GradientFact
+from jupyter_inplace.explain.backward.facts import BackwardFacts, GradientFact, TaskLeaf
+from jupyter_inplace.explain.errors.refused import Refusal
 from jupyter_inplace.explain.graph import numbers
 from jupyter_inplace.report.data import Gradient, GradientStatus, TaskCosine, VersionNorm
-
-if TYPE_CHECKING:
-    from jupyter_inplace.explain.errors.refused import Refusal
 
 _SEVERITY = {"raises": 3, "wrong": 2, "lost": 2, "ok": 0}
 _MAX_COSINES = 4000
@@ -20,45 +19,30 @@ _MAX_COSINES = 4000
 class GradientTable:
     """Folds the rows of a window. Where a task ran several times a row keeps its worst occurrence."""
 
-    def __init__(self, facts: list[BackwardFacts]) -> None:
-        best: dict[tuple[str, str], GradientFact] = {}
-        badness: dict[tuple[str, str], tuple[int, int, float]] = {}
-        seen: dict[str, int] = {}
-        folded: dict[str, bool] = {}
-        self._reference: dict[tuple[str, str], torch.Tensor] = {}
-        self._as_run: dict[tuple[str, str], torch.Tensor | None] = {}
+    def __init__(self, facts: Sequence[BackwardFacts]) -> None:
+        best: dict[TaskLeaf, tuple[GradientFact, int]] = {}  # each with its occurrence
+        badness: dict[TaskLeaf, tuple[int, int, float]] = {}
+        seen: dict[str, int] = {}  # by task, the occurrence at hand
+        self._reference: dict[TaskLeaf, torch.Tensor] = {}
+        self._as_run: dict[TaskLeaf, torch.Tensor | None] = {}
         for fact in facts:
             for task in fact.tasks:
                 seen[task] = seen.get(task, -1) + 1
-                folded[task] = seen[task] > 0
             harm: dict[str, int] = {}  # by task, of the worst of its rows
             for row in fact.gradients:
                 harm[row.task] = max(harm.get(row.task, 0), _SEVERITY.get(row.status, 0))
             for row in fact.gradients:
-                row.occurrence = seen.get(row.task, 0)
                 key = (row.task, row.leaf)
                 bad = _badness(row, harm[row.task])
                 if key not in best or bad > badness[key]:
-                    best[key], badness[key] = row, bad
+                    best[key], badness[key] = (row, seen.get(row.task, 0)), bad
                     reference = fact.reference.get(key)
                     if reference is not None:
                         self._reference[key] = reference
                     self._as_run[key] = None if row.status == "raises" else fact.as_run.get(key, reference)
-        self._facts = best
-        self._folded = folded
-        self.rows: tuple[Gradient, ...] = tuple(self._row(row) for row in best.values())
-
-    def _row(self, row: GradientFact) -> Gradient:
-        return Gradient(
-            task=row.task,
-            leaf=row.leaf,
-            status=cast("GradientStatus", row.status),
-            norm_as_run=row.norm_as_run,
-            norm_reference=row.norm_reference,
-            relative_difference=row.relative_difference,
-            cosine=row.cosine,
-            occurrence=row.occurrence if self._folded.get(row.task) else None,
-            by_version=tuple(VersionNorm(version=v, norm=n) for v, n in row.by_version),
+        folded = {task for task, last in seen.items() if last > 0}
+        self.rows: tuple[Gradient, ...] = tuple(
+            _gradient(row, occurrence if row.task in folded else None) for row, occurrence in best.values()
         )
 
     def status(self, task: str) -> str:
@@ -98,6 +82,20 @@ class GradientTable:
                         )
                     )
         return tuple(out)
+
+
+def _gradient(row: GradientFact, occurrence: int | None) -> Gradient:
+    return Gradient(
+        task=row.task,
+        leaf=row.leaf,
+        status=cast("GradientStatus", row.status),
+        norm_as_run=row.norm_as_run,
+        norm_reference=row.norm_reference,
+        relative_difference=row.relative_difference,
+        cosine=row.cosine,
+        occurrence=occurrence,
+        by_version=tuple(VersionNorm(version=v, norm=n) for v, n in row.by_version),
+    )
 
 
 def _badness(row: GradientFact, task: int) -> tuple[int, int, float]:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
-from jupyter_inplace.explain.backward.damage import module_name
+from jupyter_inplace.explain.backward.conflicts import module_name
 from jupyter_inplace.explain.backward.facts import BackwardFacts, ConflictFact, CutFact, MixFact
-from jupyter_inplace.explain.channels.exported_memory import Found, locate
+from jupyter_inplace.explain.channels.exported_memory import ExternalSite, locate
+from jupyter_inplace.explain.errors.refused import Refusal
 from jupyter_inplace.explain.names.names import Names
+from jupyter_inplace.explain.report.span import WatchSpan
 from jupyter_inplace.record.session import Session
 from jupyter_inplace.record.source.expressions import written_names
+from jupyter_inplace.record.source.sites import SiteResolver
 from jupyter_inplace.record.write_table import WriteRow
 from jupyter_inplace.report.data import HARMFUL, VERDICTS, Conflict, Effect, Mutation, Site, worst
 from jupyter_inplace.report.words import EFFECT_WORDS
-
-if TYPE_CHECKING:
-    from jupyter_inplace.explain.errors.refused import Refusal
-    from jupyter_inplace.record.source.sites import SiteResolver
 
 
 @dataclasses.dataclass
@@ -43,14 +43,12 @@ class Rows:
     def __init__(
         self,
         session: Session,
-        start: int,
-        end: int,
-        facts: list[BackwardFacts],
+        span: WatchSpan,
+        facts: Sequence[BackwardFacts],
         names: Names,
         resolver: SiteResolver,
-        cell_source: str | None,
     ) -> None:
-        self._resolver, self._names, self._cell_source = resolver, names, cell_source
+        self._span, self._resolver, self._names = span, resolver, names
         self._storage_names: dict[int, str] = {}
         for fact in facts:
             self._storage_names.update(fact.names)
@@ -59,31 +57,31 @@ class Rows:
         self._storage_numbers: dict[int, int] = {}
         self._conflict_index: dict[int, int] = {}
         self._refusals: list[tuple[Refusal, float]] = []
-        self._statements: dict[Any, Found] = {}  # of external writes, by the expressions around them
+        self._statements: dict[Any, ExternalSite] = {}  # of external writes, by the expressions around them
         self.conflicts: tuple[Conflict, ...] = ()
         self.ids: dict[WriteRow, int] = {}
-        found = [conflict for fact in facts for conflict in fact.conflicts]
         for write in session.table.rows:
-            if start <= write.first <= end:
-                self._rows[write] = self._name(write)
-        for conflict in found:
+            if write.first in span:
+                self._row_of(write)
+        self._conflict_facts = [conflict for fact in facts for conflict in fact.conflicts]
+        for conflict in self._conflict_facts:
             for write, _ in conflict.writes:
-                if write not in self._rows:
-                    self._rows[write] = self._name(write)
-                self._judge(self._rows[write], conflict)
+                self._judge(self._row_of(write), conflict)
         for fact in facts:
             for cut in fact.cuts:
-                if cut.write not in self._rows:
-                    self._rows[cut.write] = self._name(cut.write)
-                self._cut(self._rows[cut.write], cut)
+                self._cut(self._row_of(cut.write), cut)
         for fact in facts:  # after all harm is known
             for mix in fact.mixes:
                 for write in mix.writes:
                     if write in self._rows:
                         self._mix(self._rows[write], mix)
         self._share_statements()
-        self._conflict_facts = found
         self.seen = sum(row.write.count for row in self._rows.values())
+
+    def _row_of(self, write: WriteRow) -> _Row:
+        if write not in self._rows:
+            self._rows[write] = self._name(write)
+        return self._rows[write]
 
     def site(self, key: Any) -> Site | None:
         if key is None:
@@ -104,7 +102,7 @@ class Rows:
 
     # --- the lists of the report ---------------------------------------------------------------------------------------------
 
-    def mutations(self, started: float) -> tuple[Mutation, ...]:
+    def mutations(self) -> tuple[Mutation, ...]:
         """All rows in program order, alike harmless ones in one. Fills `ids` and `conflicts` too."""
         merged: dict[Any, list[_Row]] = {}
         for row in sorted(self._rows.values(), key=lambda row: row.write.first):
@@ -115,13 +113,13 @@ class Rows:
         for group in merged.values():
             for row in group:
                 self.ids[row.write] = len(out)
-            out.append(self._mutation(len(out), group, started))
+            out.append(self._mutation(len(out), group))
         for refusal, time in self._refusals:
             out.append(refusal.mutation(len(out), time))
         self.conflicts = self._build_conflicts()
         return tuple(out)
 
-    def _mutation(self, number: int, group: list[_Row], started: float) -> Mutation:
+    def _mutation(self, number: int, group: list[_Row]) -> Mutation:
         row, last = group[0], group[-1].write
         write = row.write
         versions = None
@@ -140,7 +138,7 @@ class Rows:
             device=write.device or None,
             storage=self._storage_number(write.storage),
             versions=versions,
-            time=max(0.0, write.time - started),
+            time=max(0.0, write.time - self._span.started),
             count=sum(r.write.count for r in group),
             site=row.site,
             verdict=row.verdict,  # type: ignore[arg-type]
@@ -160,35 +158,36 @@ class Rows:
         return self._storage_numbers.setdefault(storage, len(self._storage_numbers)) if storage > 0 else None
 
     def _build_conflicts(self) -> tuple[Conflict, ...]:
-        out: dict[Any, Conflict] = {}
+        out: list[Conflict] = []
+        places: dict[Any, int] = {}
         for fact in self._conflict_facts:
             saved_site = self.site(fact.saved_site)
-            for write, overlap in fact.writes or [(None, None)]:
-                if write is None:
-                    continue
-                conflict = Conflict(
-                    mutation=self.ids[write],
-                    node=fact.node,
-                    saved_as=fact.saved_as,
-                    tensor=fact.tensor or self._rows[write].name,
-                    saved_version=fact.saved_version,
-                    found_version=fact.found_version,
-                    bytes_overlapping=overlap,
-                    saved_site=saved_site,
-                    module=fact.module,
-                    tasks=tuple(fact.tasks),
-                    leaves=tuple(fact.leaves),
-                    value_changed=fact.value_changed,
-                    saved_before_watch=fact.before_watch,
-                    pending=fact.pending,
-                )
+            for write, overlap in fact.writes:
                 # A loop saves at one place many times: one conflict stands for all of them.
-                key = (conflict.mutation, fact.node, fact.saved_as, fact.saved_site, conflict.module)
-                known = out.setdefault(key, conflict)
-                self._conflict_index.setdefault(
-                    fact.saved_order, list(out).index(key) if known is not conflict else len(out) - 1
-                )
-        return tuple(out.values())
+                key = (self.ids[write], fact.node, fact.saved_as, fact.saved_site, fact.module)
+                if key not in places:
+                    places[key] = len(out)
+                    out.append(self._conflict(fact, write, overlap, saved_site))
+                self._conflict_index.setdefault(fact.saved_order, places[key])
+        return tuple(out)
+
+    def _conflict(self, fact: ConflictFact, write: WriteRow, overlap: int | None, saved_site: Site | None) -> Conflict:
+        return Conflict(
+            mutation=self.ids[write],
+            node=fact.node,
+            saved_as=fact.saved_as,
+            tensor=fact.tensor or self._rows[write].name,
+            saved_version=fact.saved_version,
+            found_version=fact.found_version,
+            bytes_overlapping=overlap,
+            saved_site=saved_site,
+            module=fact.module,
+            tasks=tuple(fact.tasks),
+            leaves=tuple(fact.leaves),
+            value_changed=fact.value_changed,
+            saved_before_watch=fact.before_watch,
+            pending=fact.pending,
+        )
 
     # --- judging ---------------------------------------------------------------------------------------------------------------
 
@@ -272,7 +271,7 @@ class Rows:
         return row
 
     def _external(self, write: WriteRow) -> _Row:
-        found = locate(write, self._resolver, self._names.spaces, self._cell_source)
+        found = locate(write, self._resolver, self._names.spaces, self._span.cell_source)
         if found.exact:
             self._statements[write.site] = found
         name = (

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import bisect
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 from jupyter_inplace.explain.backward.facts import BackwardFacts
+from jupyter_inplace.explain.report.rows import Rows
+from jupyter_inplace.explain.report.span import WatchSpan
 from jupyter_inplace.report.data import TimelineEvent
-
-if TYPE_CHECKING:
-    from jupyter_inplace.explain.report.rows import Rows
-    from jupyter_inplace.explain.window import Window
 
 _MAX_EVENTS = 10_000
 
 
-def build_timeline(facts: list[BackwardFacts], rows: Rows, window: Window) -> tuple[TimelineEvent, ...]:
+def build_timeline(facts: Sequence[BackwardFacts], rows: Rows, span: WatchSpan) -> tuple[TimelineEvent, ...]:
     """One event per site and tensor for saves and writes, one per task for each backward, one per overwritten saved tensor read."""
     events: list[tuple[int, dict[str, Any]]] = []
-    clock: list[tuple[int, float]] = [(window.start, window.started)]
+    clock: list[tuple[int, float]] = [(span.start, span.started)]
     for write, number in rows.ids.items():
         row = rows.row(write)
         clock.append((write.first, write.time))
@@ -76,7 +75,7 @@ def build_timeline(facts: list[BackwardFacts], rows: Rows, window: Window) -> tu
     events.sort(key=lambda event: event[0])
     clock.sort()
     return tuple(
-        TimelineEvent(seq=i, time=_time(clock, order, window.started), **event)
+        TimelineEvent(seq=i, time=_time(clock, order, span.started), **event)
         for i, (order, event) in enumerate(_folded(events)[:_MAX_EVENTS])
     )
 

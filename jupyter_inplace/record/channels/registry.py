@@ -41,7 +41,7 @@ CHANNELS = (
     Line(Checkpoints, OWN),
     Line(CustomFunctions, COMMON),
     Line(AliasValues, COMMON),
-    Line(UntrackedWrites, COMMON),
+    Line(UntrackedWrites, OWN),
     Line(DetachedTensors, OWN),
     Line(DataAndDetach, COMMON),
     Line(ExportedNonleaves, COMMON),

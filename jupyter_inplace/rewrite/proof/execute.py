@@ -11,7 +11,7 @@ _MAGIC_LINE = re.compile(r"[ \t]*%%autograd_watch\b.*")
 _CAPTURE = re.compile(r"[ \t]*%%capture\b.*")  # it swallows errors, and here nothing is shown anyway
 _PLAIN_FILE = "<cell>"
 
-Mark = Callable[[], None]
+OnMark = Callable[[], None]
 
 
 def _nothing(*_arguments: Any, **_options: Any) -> None:
@@ -41,7 +41,7 @@ def without_magic(source: str) -> str:
     return "\n".join(lines)
 
 
-class Cell:
+class RunnableCell:
     """A cell that can be run once.
 
     :param state: the shell that runs it, or the dictionary of its names.
@@ -49,7 +49,12 @@ class Cell:
     """
 
     def __init__(
-        self, state: Any, source: str, marks: tuple[int, ...] = (), on_mark: Mark = _nothing, on_leave: Mark = _nothing
+        self,
+        state: Any,
+        source: str,
+        marks: tuple[int, ...] = (),
+        on_mark: OnMark = _nothing,
+        on_leave: OnMark = _nothing,
     ) -> None:
         self.source = without_magic(source)
         self._shell = None if isinstance(state, dict) else state

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import ast
 import sys
-from typing import TYPE_CHECKING
 
 from jupyter_inplace._syntax import parse
 from jupyter_inplace.record.source.sites import is_user_code
+from jupyter_inplace.rewrite.sandbox.sandbox import Sandbox
+from jupyter_inplace.rewrite.sandbox.snapshot import Snapshot
 from jupyter_inplace.rewrite.syntax.mask import mask
-
-if TYPE_CHECKING:
-    from jupyter_inplace.rewrite.proof.runs import Sandbox
 
 __all__ = ["first_imports", "import_once"]
 
@@ -25,8 +23,6 @@ def import_once(sandbox: Sandbox, source: str) -> None:
     A library is not the same where something was set up before its import: what follows the first other statement is
     left to each run.
     """
-    from jupyter_inplace.rewrite.sandbox import Snapshot
-
     modules = first_imports(source)
     if _LATE in sys.modules and isinstance(sandbox, Snapshot):  # there it costs nothing where it was imported already
         modules.append(_LATE)

@@ -4,51 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
-from jupyter_inplace.report.data import Fix, Reading, Report, Verification
-from jupyter_inplace.report.data import FixKind as Kind
+from jupyter_inplace.report.data import Fix, Report, Verification
 from jupyter_inplace.report.order import proof_place
+from jupyter_inplace.rewrite.candidate import Candidate
 from jupyter_inplace.rewrite.proof.reference import NoReferenceError, Reference, find_reference
-from jupyter_inplace.rewrite.proof.runs import Run, Runner, Sandbox
+from jupyter_inplace.rewrite.proof.runs import Run, Runner
 from jupyter_inplace.rewrite.proof.trial import Trial
 from jupyter_inplace.rewrite.proof.verdict import Judgement, judge
+from jupyter_inplace.rewrite.sandbox.sandbox import Sandbox
 
 _LEAST = 5.0  # seconds that a run gets, however fast the cell was
 _TIMES = 10  # the cell's own time
 _WORD = re.compile(r"[^\W\d]\w*")
-
-
-class Candidate(Protocol):
-    """A rewrite that may cure some writes; see `jupyter_inplace.rewrite.candidates`."""
-
-    @property
-    def kind(self) -> Kind:
-        """Of rewrite."""
-
-    @property
-    def title(self) -> str:
-        """What a person reads."""
-
-    @property
-    def source(self) -> str:
-        """The whole new cell."""
-
-    @property
-    def diff(self) -> str:
-        """From the old cell to the new one."""
-
-    @property
-    def mutations(self) -> tuple[int, ...]:
-        """The writes that it is meant to cure."""
-
-    @property
-    def reading(self) -> Reading | None:
-        """For refused writes, ``update`` or ``copy``."""
-
-    @property
-    def edited_lines(self) -> int:
-        """Lines that differ."""
 
 
 def prove(

@@ -16,7 +16,7 @@ from jupyter_inplace.rewrite.proof.trial import Trial
 #: run. ``replayed``: the watch's own, of the recorded writes. ``permitted``: finite differences of the cell with its
 #: refused writes made, one run for each reading. ``left``: where such a cell asks for no gradient, what it leaves. ``itself``: a rewritten
 #: cell, where that run cannot be had.
-Kind = Literal["preserved", "differentiated", "replayed", "permitted", "left", "itself"]
+ReferenceKind = Literal["preserved", "differentiated", "replayed", "permitted", "left", "itself"]
 
 _REFUSALS = 8  # lines of refused writes that are looked for
 _DIGITS = 1e-3  # relative, between the numbers of the report and those of the control run
@@ -40,7 +40,7 @@ class Reference:
     :param stop_after: where the runs were stopped, the events after which candidates are stopped too.
     """
 
-    kind: Kind
+    kind: ReferenceKind
     control: Run
     run: Run
     copying: Run | None = None

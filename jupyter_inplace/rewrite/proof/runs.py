@@ -4,27 +4,16 @@ from __future__ import annotations
 
 import textwrap
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 from jupyter_inplace.report.data import Report
 from jupyter_inplace.rewrite.proof.events import Ending, Event
 from jupyter_inplace.rewrite.proof.trial import Trial
 from jupyter_inplace.rewrite.sandbox.outcome import Limits, Outcome
+from jupyter_inplace.rewrite.sandbox.sandbox import Sandbox
 
 _TARGET = "jupyter_inplace.rewrite.proof.trial:run"
 _GRACE = 1.0  # seconds that a run gets to come to an event, and to send what it has, after its time
-
-
-class Sandbox(Protocol):
-    """A copy of the state from before the cell: `Snapshot`, or the copy of the names that the cell reads."""
-
-    def run(self, target: str, arguments: dict[str, Any] | None = None, limits: Limits | None = None) -> Outcome:
-        """Run ``target(state, send, **arguments)`` on a copy of the state."""
-
-    def prepare(self, modules: Sequence[str]) -> None:
-        """Import modules once for all runs to come."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,13 @@ from typing import Any, Literal, NoReturn
 
 import torch
 
+from jupyter_inplace.explain.window import Window
 from jupyter_inplace.record.base import torch_private as private
-from jupyter_inplace.report.data import Cell as ReportCell
+from jupyter_inplace.report.data import Cell
 from jupyter_inplace.rewrite.preserve import preserve_saved
 from jupyter_inplace.rewrite.proof.derivative import DerivativeMode
 from jupyter_inplace.rewrite.proof.events import Ending, Kept
-from jupyter_inplace.rewrite.proof.execute import Cell
+from jupyter_inplace.rewrite.proof.execute import RunnableCell
 from jupyter_inplace.rewrite.proof.instrument import Instrument
 from jupyter_inplace.rewrite.proof.naming import LeafNames
 from jupyter_inplace.rewrite.proof.permit import Permit
@@ -84,7 +85,7 @@ class TrialRun:
         self._namespace = namespace_of(state)
         self._modules = set(sys.modules)
         self._packer = Packer(trial.budget)
-        self._watch: Any = None
+        self._window: Window | None = None
         self._derivatives: DerivativeMode | None = None
         self._permit = Permit() if trial.manner in ("updating", "copying") else None
         if trial.manner in _DIFFERENTIATED:
@@ -102,7 +103,7 @@ class TrialRun:
         )
         self._instrument.derivatives = self._derivatives
         self._instrument.directions = trial.directions
-        self._cell = Cell(state, trial.source, trial.marks, self._enter_mark, self._leave_mark)
+        self._cell = RunnableCell(state, trial.source, trial.marks, self._enter_mark, self._leave_mark)
 
     def run(self) -> None:
         """To the end of the cell, or to where the instrument stops it."""
@@ -118,16 +119,13 @@ class TrialRun:
     @contextlib.contextmanager
     def _around(self) -> Iterator[None]:
         if self._trial.manner == "watched":
-            from jupyter_inplace.watch import watch
-
-            self._watch = watch(
-                *self._trial.tasks,
+            self._window = Window.open(
+                tasks=self._trial.tasks,
                 gradients=True if self._trial.gradients else None,
-                cell=ReportCell(source=self._cell.source),
+                cell=Cell(source=self._cell.source),
                 cell_file=self._cell.file or None,
                 namespace=lambda: self._namespace,
             )
-            self._watch.start()
             yield
             return
         if self._trial.manner == "valued":
@@ -178,11 +176,7 @@ class TrialRun:
                 gradients=gradients,
                 random=_random_digest(),
                 problem=self._derivatives.problem if self._derivatives is not None else None,
-                modules=tuple(
-                    name
-                    for name in sys.modules.keys() - self._modules
-                    if name.startswith(("torch.", "jupyter_inplace."))
-                ),
+                modules=tuple(name for name in sys.modules.keys() - self._modules if name.startswith(_LIBRARIES)),
                 denied=_denied(error),
                 seconds=seconds,
                 peaks=tuple(instrument.peaks),
@@ -190,11 +184,11 @@ class TrialRun:
         )
 
     def _end_watch(self, error: BaseException | None) -> tuple[Any, dict[Any, tuple[Value | None, Value | None]]]:
-        if self._watch is None:
+        window = self._window
+        if window is None:
             return None, {}
-        window = self._watch._window
-        calls = [call for call in window.session.backwards if call.order >= window.start]  # forgotten when it stops
-        report = self._watch.stop(error)
+        calls = [call for call in window.session.backwards if call.order >= window.start]  # forgotten when it closes
+        report = window.close(error)
         return report, self._vectors([call.facts for call in calls if call.facts is not None])
 
     def _vectors(self, facts: list[Any]) -> dict[tuple[str, str, int], tuple[Value | None, Value | None]]:

@@ -11,10 +11,9 @@ from typing import Any
 
 import torch
 
-from jupyter_inplace.rewrite.proof.runs import Sandbox
 from jupyter_inplace.rewrite.rewind.rewind_records import (
     ContainerRecord,
-    Item,
+    Recorded,
     StateRecord,
     TensorRecord,
     container_record,
@@ -23,6 +22,7 @@ from jupyter_inplace.rewrite.rewind.rewind_records import (
 )
 from jupyter_inplace.rewrite.sandbox.outcome import Limits
 from jupyter_inplace.rewrite.sandbox.reach import grad_of
+from jupyter_inplace.rewrite.sandbox.sandbox import Sandbox
 
 __all__ = ["RewindError", "Rewound", "rewind"]
 
@@ -251,7 +251,7 @@ class _Rewind:
         mapping.clear()
         mapping.update(content)
 
-    def _value(self, entry: Item) -> Any:
+    def _value(self, entry: Recorded) -> Any:
         if entry[0] == "is":
             return entry[1]
         value = self._alive.get(entry[1])

@@ -27,7 +27,7 @@ _NO_STATE = (type, types.FunctionType, types.MethodType, types.ModuleType)
 _PLAIN = (str, bytes, int, float, complex, type(None))
 
 #: A value in a container: ``("is", value)`` for plain data, ``("at", address, type)`` for an object.
-Item = tuple[Any, ...]
+Recorded = tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class StateRecord:
     :param opaque: paths of tensors whose memory cannot be read.
     """
 
-    names: dict[str, Item] = field(default_factory=dict)
+    names: dict[str, Recorded] = field(default_factory=dict)
     tensors: list[TensorRecord] = field(default_factory=list)
     storages: dict[int, tuple[bytes, bytes | None]] = field(default_factory=dict)
     containers: list[ContainerRecord] = field(default_factory=list)
@@ -96,7 +96,7 @@ def record(namespace: Mapping[str, Any], known: Mapping[int, bytes] | None = Non
 
     :param known: digests by address; memory is recorded where it has another one. None: no memory is.
     """
-    found = StateRecord({name: item(value) for name, value in namespace.items() if not is_of_session(name)})
+    found = StateRecord({name: recorded(value) for name, value in namespace.items() if not is_of_session(name)})
     numpy: Any = sys.modules.get("numpy")
     for path, value in reachable(namespace):
         if isinstance(value, torch.Tensor):
@@ -199,21 +199,23 @@ def container_record(path: str, value: Any) -> ContainerRecord | None:
     """The contents of a mutable container, or of an object by its attributes; None for anything else."""
     kind = type(value).__name__
     if isinstance(value, dict):
-        return ContainerRecord(path, id(value), kind, tuple((item(key), item(inner)) for key, inner in value.items()))
+        return ContainerRecord(
+            path, id(value), kind, tuple((recorded(key), recorded(inner)) for key, inner in value.items())
+        )
     if isinstance(value, list | deque | set):
-        return ContainerRecord(path, id(value), kind, tuple(item(inner) for inner in value))
+        return ContainerRecord(path, id(value), kind, tuple(recorded(inner) for inner in value))
     attributes = getattr(value, "__dict__", None)
     if isinstance(attributes, dict) and not isinstance(value, _NO_STATE) and is_looked_into(value):
-        contents = tuple((item(key), item(inner)) for key, inner in attributes.items())
+        contents = tuple((recorded(key), recorded(inner)) for key, inner in attributes.items())
         return ContainerRecord(path, id(value), _ATTRIBUTES, contents)
     return None
 
 
-def item(value: Any) -> Item:
+def recorded(value: Any) -> Recorded:
     """A value as the item of a container."""
     if isinstance(value, _PLAIN):
         return ("is", value)
-    if isinstance(value, tuple) and all(item(inner)[0] == "is" for inner in value):
+    if isinstance(value, tuple) and all(recorded(inner)[0] == "is" for inner in value):
         return ("is", value)
     return ("at", id(value), type(value).__name__)
 

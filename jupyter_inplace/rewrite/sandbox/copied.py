@@ -18,9 +18,9 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
-from jupyter_inplace.rewrite.sandbox.channel import frame
 from jupyter_inplace.rewrite.sandbox.outcome import Limits, Outcome, Status
 from jupyter_inplace.rewrite.sandbox.payload import Payload, pack
+from jupyter_inplace.rewrite.sandbox.pipe import frame
 
 _START = 120.0  # seconds that a new process has to import torch, however busy the machine is
 

@@ -16,10 +16,10 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from jupyter_inplace.rewrite.sandbox import linux
-from jupyter_inplace.rewrite.sandbox.channel import GoneError, Receiver, send
 from jupyter_inplace.rewrite.sandbox.isolate import isolate_snapshot
 from jupyter_inplace.rewrite.sandbox.outcome import Limits, Status
-from jupyter_inplace.rewrite.sandbox.snapshot import PREPARE, directory_prefix
+from jupyter_inplace.rewrite.sandbox.pipe import GoneError, Receiver, send
+from jupyter_inplace.rewrite.sandbox.wire import PREPARE, directory_prefix
 from jupyter_inplace.rewrite.sandbox.worker import work
 
 _CHUNK = 1 << 20

@@ -17,11 +17,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from jupyter_inplace.rewrite.sandbox import channel
+from jupyter_inplace.rewrite.sandbox import pipe
 from jupyter_inplace.rewrite.sandbox.available import check_fork, check_size
 from jupyter_inplace.rewrite.sandbox.outcome import Limits, Outcome, SandboxUnavailableError, Status
+from jupyter_inplace.rewrite.sandbox.wire import PREPARE, directory_prefix
 
-PREPARE = ":prepare"
 _GRACE = 5.0  # seconds that the snapshot process has to clean up after a worker
 
 
@@ -36,7 +36,7 @@ class Snapshot:
         self._process = process
         self._requests = requests
         self._replies = replies
-        self._inbox = channel.Receiver(replies)
+        self._inbox = pipe.Receiver(replies)
         self._lock = threading.Lock()
         self._closed = False
         self._cancelled = False
@@ -87,16 +87,16 @@ class Snapshot:
                 return Outcome(status="cancelled")
             deadline = began + limits.seconds + _GRACE
             try:
-                channel.send(self._requests, (target, arguments or {}, limits))
+                pipe.send(self._requests, (target, arguments or {}, limits))
                 return self._collect(began, deadline)
-            except (channel.GoneError, TimeoutError):
+            except (pipe.GoneError, TimeoutError):
                 self._end(patience=0.0)
                 if self._cancelled:
                     return Outcome(status="cancelled", seconds=time.monotonic() - began)
                 return Outcome(status="lost", detail="the snapshot process has ended", seconds=time.monotonic() - began)
 
     def _collect(self, began: float, deadline: float) -> Outcome:
-        worker = channel.Receiver()
+        worker = pipe.Receiver()
         messages: list[Any] = []
         escapes: dict[str, None] = {}
         done = False
@@ -178,11 +178,6 @@ class Snapshot:
     def __del__(self) -> None:
         with contextlib.suppress(Exception):
             self._end(patience=0.0)
-
-
-def directory_prefix(keeper: int) -> str:
-    """How the names of the private directories begin that a snapshot process makes."""
-    return f"jupyter_inplace-{keeper}-"
 
 
 def _reap(process: int, patience: float) -> None:

@@ -12,10 +12,10 @@ import traceback
 from typing import Any, BinaryIO, NoReturn
 
 from jupyter_inplace.record.base import torch_private as private
-from jupyter_inplace.rewrite.sandbox.channel import frame
 from jupyter_inplace.rewrite.sandbox.guard import Guard
 from jupyter_inplace.rewrite.sandbox.outcome import Limits
 from jupyter_inplace.rewrite.sandbox.payload import Payload
+from jupyter_inplace.rewrite.sandbox.pipe import frame
 from jupyter_inplace.rewrite.sandbox.private import use_directory
 from jupyter_inplace.rewrite.sandbox.worker import resolve
 

@@ -8,9 +8,9 @@ import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from jupyter_inplace.rewrite.sandbox.channel import GoneError, send
 from jupyter_inplace.rewrite.sandbox.guard import Guard
 from jupyter_inplace.rewrite.sandbox.outcome import Limits
+from jupyter_inplace.rewrite.sandbox.pipe import GoneError, send
 
 
 class Sender:

@@ -9,7 +9,7 @@ from typing import Literal
 
 __all__ = ["Scope", "Scopes", "Use"]
 
-Kind = Literal["module", "function", "class", "lambda", "comprehension"]
+ScopeKind = Literal["module", "function", "class", "lambda", "comprehension"]
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
@@ -18,7 +18,7 @@ _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 class Scope:
     """A cell, function, class body, lambda or comprehension, and the names that it binds."""
 
-    kind: Kind
+    kind: ScopeKind
     name: str
     start: int
     end: int
@@ -178,7 +178,7 @@ class Scopes:
         else:
             self._visit_all(node.body, inner)
 
-    def _open(self, kind: Kind, name: str, node: ast.expr | ast.stmt, parent: Scope) -> Scope:
+    def _open(self, kind: ScopeKind, name: str, node: ast.expr | ast.stmt, parent: Scope) -> Scope:
         scope = Scope(kind, name, *self._span(node), parent)
         self.all.append(scope)
         return scope

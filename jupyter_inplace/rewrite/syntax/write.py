@@ -8,7 +8,7 @@ from typing import Literal
 
 import libcst as cst
 
-from jupyter_inplace.report.data import Conflict, Mutation, Reading, Report
+from jupyter_inplace.report.data import Conflict, FixKind, Mutation, Reading, Report
 from jupyter_inplace.rewrite.syntax.code import Code, Item
 from jupyter_inplace.rewrite.syntax.edit import Edit
 from jupyter_inplace.rewrite.syntax.scope import Scope
@@ -25,9 +25,8 @@ from jupyter_inplace.rewrite.syntax.tensors import (
     same_tensor,
 )
 
-__all__ = ["Form", "Kind", "Proposal", "WriteSyntax", "form_of", "target_of"]
+__all__ = ["Form", "Proposal", "WriteSyntax", "form_of", "target_of"]
 
-Kind = Literal["clone", "out_of_place", "no_grad", "reorder", "preserve"]
 #: ``h.mul_(2)``; ``F.relu_(h)``; ``F.relu(h, inplace=True)``; ``torch.mul(a, b, out=h)``; ``h += 1``; ``h[0] = 1``;
 #: ``h.data = 1``; any other call, whose body or library writes; no syntax at all (the write's line is not in the cell).
 Form = Literal["method", "function", "flag", "out", "augmented", "item", "attribute", "call", "unknown"]
@@ -37,7 +36,7 @@ Form = Literal["method", "function", "flag", "out", "augmented", "item", "attrib
 class Proposal:
     """What one rule would do about one write. Lower ranks are likelier right."""
 
-    kind: Kind
+    kind: FixKind
     title: str
     edits: tuple[Edit, ...]
     rank: int

@@ -15,8 +15,8 @@ import numpy as np
 
 from jupyter_inplace.report.data import HARMFUL, Fix, Mutation, Report, Verification
 from jupyter_inplace.rewrite.candidates import distinct
-from jupyter_inplace.rewrite.proof.runs import Sandbox
 from jupyter_inplace.rewrite.sandbox.outcome import Limits
+from jupyter_inplace.rewrite.sandbox.sandbox import Sandbox
 from jupyter_inplace.rewrite.syntax.code import Code
 from jupyter_inplace.rewrite.syntax.mask import mask
 from jupyter_inplace.rewrite.syntax.write import Proposal

@@ -4,30 +4,27 @@ from __future__ import annotations
 
 from typing import Any
 
-from jupyter_inplace.report.data import Cell as ReportCell
-from jupyter_inplace.rewrite.proof.execute import Cell
+from jupyter_inplace.explain.window import Window
+from jupyter_inplace.report.data import Cell
+from jupyter_inplace.rewrite.proof.execute import RunnableCell
 
 
 def run(state: Any, send: Any, *, source: str) -> None:
     """Run `source` on `state`; send one dictionary of plain data and arrays."""
-    from jupyter_inplace.watch import watch
-
     namespace: dict[str, Any] = state if isinstance(state, dict) else state.user_ns
-    cell = Cell(state, source)
-    watched = watch(
+    cell = RunnableCell(state, source)
+    window = Window.open(
         gradients=True,
-        cell=ReportCell(source=source),
+        cell=Cell(source=source),
         cell_file=cell.file,
         labels={cell.file: "In[0]"},
         namespace=lambda: namespace,
     )
-    watched.start()
-    window = watched._window
     error: BaseException | None = None
     try:
         error = cell.run()
     finally:
-        report = watched.stop(error)
+        report = window.close(error)
     sessions = [one.session for one in window.companions.seen if hasattr(one, "session")]
     send(
         {
@@ -52,7 +49,7 @@ def _variables(namespace: dict[str, Any]) -> dict[str, Any]:
     """What the variables in view hold, by their names."""
     import tensorflow as tf
 
-    from jupyter_inplace.tensorflow.names import Names
+    from jupyter_inplace.tensorflow.explain.names import TapeNames
 
-    names = Names([namespace])
+    names = TapeNames([namespace])
     return {name: value.numpy() for name, value in names.named() if isinstance(value, tf.Variable)}

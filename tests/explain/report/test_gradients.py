@@ -13,7 +13,7 @@ def rounds(*differences):
     facts = []
     for order, (status, relative) in enumerate(differences):
         facts.append(BackwardFacts(["loss"], order, None, 0.0))
-        facts[-1].gradients.append(
+        facts[-1].add_row(
             GradientFact(
                 task="loss",
                 leaf="w",
@@ -36,8 +36,8 @@ def test_of_right_ones_the_first_whatever_their_rounding(noise):
 def test_of_right_ones_the_one_beside_a_wrong_one():
     facts = [BackwardFacts(["loss"], order, None, 0.0) for order in range(3)]
     for order, fact in enumerate(facts):
-        fact.gradients.append(GradientFact("loss", "w", "ok", float(order), float(order), 0.0))
-        fact.gradients.append(GradientFact("loss", "v", "raises" if order == 1 else "ok"))
+        fact.add_row(GradientFact("loss", "w", "ok", float(order), float(order), 0.0))
+        fact.add_row(GradientFact("loss", "v", "raises" if order == 1 else "ok"))
     assert [row.occurrence for row in GradientTable(facts).rows] == [1, 1]
 
 

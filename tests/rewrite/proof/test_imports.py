@@ -10,8 +10,9 @@ import torch
 
 from jupyter_inplace import watch
 from jupyter_inplace.report import Cell
+from jupyter_inplace.rewrite.before import Before
 from jupyter_inplace.rewrite.proof.imports import first_imports
-from jupyter_inplace.rewrite.verify import Before, verify
+from jupyter_inplace.rewrite.verify import verify
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 import torch
 from proving import Rewrite, attempt, observe
 
-from jupyter_inplace.rewrite.proof import prove
+from jupyter_inplace.rewrite.proof.prove import prove
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forking is for Linux")
 
@@ -332,7 +332,7 @@ def test_magic_line_and_ipython_syntax(shell):
     source = "%%autograd_watch\n" + BREAKS.replace(
         "h.mul_(2)", "%time h.mul_(2)\nimport asyncio\nawait asyncio.sleep(0)"
     )
-    from jupyter_inplace.rewrite.sandbox import Snapshot
+    from jupyter_inplace.rewrite.sandbox.snapshot import Snapshot
 
     with Snapshot.take(shell.ip) as snapshot:
         shell.run(source.replace("%%autograd_watch", "%%autograd_watch --result seen"))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from jupyter_inplace.rewrite.rewind.rewind import RewindError, rewind
-from jupyter_inplace.rewrite.sandbox import Snapshot
+from jupyter_inplace.rewrite.sandbox.snapshot import Snapshot
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forking is for Linux")
 

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from rules_helper import becomes, report, rewrites, site
 
 from jupyter_inplace.report import Report
-from jupyter_inplace.rewrite.candidates import RewriteError, candidates, combine
+from jupyter_inplace.rewrite.candidates import candidates, combine
 from jupyter_inplace.rewrite.syntax.edit import Edit, EditConflictError, apply_edits, edited_lines
 from jupyter_inplace.rewrite.syntax.mask import mask
+from jupyter_inplace.rewrite.syntax.tree import RewriteError
 
 MAGICS = """%%autograd_watch loss --result r
 %matplotlib inline

@@ -13,8 +13,10 @@ import psutil
 import pytest
 import torch
 
-from jupyter_inplace.rewrite.sandbox import Limits, SandboxUnavailableError, Snapshot, linux
+from jupyter_inplace.rewrite.sandbox import linux
 from jupyter_inplace.rewrite.sandbox.available import visible_device
+from jupyter_inplace.rewrite.sandbox.outcome import Limits, SandboxUnavailableError
+from jupyter_inplace.rewrite.sandbox.snapshot import Snapshot
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forking is for Linux")
 SHORT = Limits(seconds=0.7)

@@ -8,7 +8,10 @@ import torch
 from proving import Rewrite, attempt
 from sandbox_targets import _Numbers
 
-from jupyter_inplace.rewrite.sandbox import Copy, Limits, SandboxUnavailableError, Snapshot, take
+from jupyter_inplace.rewrite.sandbox.copied import Copy
+from jupyter_inplace.rewrite.sandbox.outcome import Limits, SandboxUnavailableError
+from jupyter_inplace.rewrite.sandbox.snapshot import Snapshot
+from jupyter_inplace.rewrite.sandbox.take import take
 
 BEFORE = """\
 import torch

@@ -10,13 +10,14 @@ from collections.abc import Iterator
 
 import libcst as cst
 
+from jupyter_inplace.report.data import FixKind
 from jupyter_inplace.rewrite.syntax.code import Code, enclosed
 from jupyter_inplace.rewrite.syntax.edit import Edit
 from jupyter_inplace.rewrite.syntax.place import short
 from jupyter_inplace.rewrite.syntax.rebind import loops_of
 from jupyter_inplace.rewrite.syntax.tensors import dotted, last_name
 from jupyter_inplace.rewrite.syntax.values import cloned, out_of_place
-from jupyter_inplace.rewrite.syntax.write import Kind, Proposal, WriteSyntax
+from jupyter_inplace.rewrite.syntax.write import Proposal, WriteSyntax
 
 __all__ = ["propose"]
 
@@ -42,7 +43,7 @@ def _in_loop(write: WriteSyntax, loop: cst.For, name: str) -> Iterator[Proposal]
     if container is None:
         return
     path, key = container
-    forms: tuple[tuple[Kind, str | None], ...] = (
+    forms: tuple[tuple[FixKind, str | None], ...] = (
         ("out_of_place", out_of_place(write, name, torch)),
         ("clone", cloned(write, name)),
     )

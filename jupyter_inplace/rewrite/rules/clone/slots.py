@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import libcst as cst
 
 from jupyter_inplace.rewrite.syntax.code import Code
-from jupyter_inplace.rewrite.syntax.edit import Edit
+from jupyter_inplace.rewrite.syntax.edit import Edit, apply_edits
 from jupyter_inplace.rewrite.syntax.place import short
 from jupyter_inplace.rewrite.syntax.rebind import loops_of
 from jupyter_inplace.rewrite.syntax.write import Proposal, WriteSyntax
@@ -97,8 +97,6 @@ def _inside(write: WriteSyntax, loop: cst.For | cst.While, name: str, dim: int) 
 
 def _renamed(code: Code, value: cst.BaseExpression, name: str, rows: str, done: set[int]) -> str | None:
     """The text of a value with its slots of the tensor taken from the list."""
-    from jupyter_inplace.rewrite.syntax.edit import apply_edits
-
     start, end = code.whole(value)
     edits = []
     for node in _slots_of(code, value, name):

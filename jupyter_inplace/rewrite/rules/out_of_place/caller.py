@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import libcst as cst
 
+from jupyter_inplace.report.data import FixKind
 from jupyter_inplace.rewrite.syntax.callers import call_sites
 from jupyter_inplace.rewrite.syntax.code import Code, Item
 from jupyter_inplace.rewrite.syntax.edit import Edit
@@ -17,7 +18,7 @@ from jupyter_inplace.rewrite.syntax.place import place_value
 from jupyter_inplace.rewrite.syntax.rebind import Rebinding
 from jupyter_inplace.rewrite.syntax.tensors import dotted
 from jupyter_inplace.rewrite.syntax.values import cloned, out_of_place
-from jupyter_inplace.rewrite.syntax.write import Kind, Proposal, WriteSyntax
+from jupyter_inplace.rewrite.syntax.write import Proposal, WriteSyntax
 
 __all__ = ["propose"]
 
@@ -42,7 +43,7 @@ def propose(write: WriteSyntax) -> Iterator[Proposal]:
     if not calls and returns:
         return  # the plain out-of-place rule says all there is
     torch = code.torch
-    forms: tuple[tuple[Kind, str | None], ...] = (
+    forms: tuple[tuple[FixKind, str | None], ...] = (
         ("out_of_place", out_of_place(write, name, torch)),
         ("clone", cloned(write, name)),
     )

@@ -13,14 +13,14 @@ from typing import Any
 
 import tensorflow as tf
 
-from jupyter_inplace.tensorflow.pulls import handle_of
+from jupyter_inplace.tensorflow.record.handles import handle_of
 
 _MAX_ITEMS = 2000
 _HIDDEN = {"In", "Out", "get_ipython", "exit", "quit", "open"}
 _PLAIN = (str, bytes, int, float, complex, type(None), types.ModuleType, type, types.FunctionType)
 
 
-class Names:
+class TapeNames:
     """Names by the number of a variable's handle or of a tensor. Holds what it found while it lives."""
 
     def __init__(self, spaces: Iterable[Mapping[str, Any]]) -> None:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from jupyter_inplace.tensorflow.pulls import CannotAskError
-
-if TYPE_CHECKING:
-    from jupyter_inplace.tensorflow.calls import Suspicion
-    from jupyter_inplace.tensorflow.session import Session
+from jupyter_inplace.tensorflow.explain.pulls import CannotAskError
+from jupyter_inplace.tensorflow.record.calls import Suspicion
+from jupyter_inplace.tensorflow.record.trace import TapeTrace
 
 
 @contextlib.contextmanager
-def as_before(session: Session, suspicion: Suspicion) -> Iterator[None]:
+def as_before(trace: TapeTrace, suspicion: Suspicion) -> Iterator[None]:
     """Within `quiet`: the values of the forward are back.
 
     :raises CannotAskError: a value was too large to hold, or its memory cannot be written.
@@ -25,7 +23,7 @@ def as_before(session: Session, suspicion: Suspicion) -> Iterator[None]:
     undo: list[Any] = []
     try:
         for handle, (before, _) in suspicion.again.items():
-            resource = session.variables[handle].resource()
+            resource = trace.variables[handle].resource()
             if resource is None or before.value is None or not before.whole:
                 raise CannotAskError("the value that the forward read was not held")
             now = tf.raw_ops.ReadVariableOp(resource=resource, dtype=before.value.dtype)

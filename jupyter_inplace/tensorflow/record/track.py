@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Hashable, Iterable
 from typing import Any
 
-from jupyter_inplace.tensorflow.events import Read, Write
+from jupyter_inplace.tensorflow.record.events import AssignEvent, ReadEvent
 
 #: The bit of what a tape gave: gradients.
 GRADIENT = 1
@@ -41,8 +41,8 @@ class Track:
         self.bits: dict[Hashable, int] = {}
         #: What was added to make a tensor, by ids: a loss is split into its addends.
         self.sums: dict[int, tuple[int, int]] = {}
-        self.reads: list[Read] = []
-        self.writes: list[Write] = []
+        self.reads: list[ReadEvent] = []
+        self.writes: list[AssignEvent] = []
         self.tapes: dict[int, Live] = {}
         self.held = 0
         self.full = False

@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from jupyter_inplace.record.source.sites import find_site
-from jupyter_inplace.tensorflow.session import session_here
+from jupyter_inplace.tensorflow.record.session import session_here
 
 _OPS = {
     "assign": "AssignVariableOp",

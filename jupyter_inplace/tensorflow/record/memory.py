@@ -6,44 +6,23 @@ nobody: the tape reads it when it works out the gradient.
 
 from __future__ import annotations
 
-import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from jupyter_inplace.record.source.sites import find_site
-
-if TYPE_CHECKING:
-    from jupyter_inplace.tensorflow.session import Session
+from jupyter_inplace.tensorflow.record.events import SharedTensor
+from jupyter_inplace.tensorflow.record.trace import TapeTrace
 
 _COMPARED = 256 * 2**20  # bytes of copies at a time
-
-
-@dataclasses.dataclass(eq=False, slots=True)
-class Shared:
-    """A tensor over memory that others may write, with what it held when it was first used or shared."""
-
-    view: Any  # numpy, over the same memory
-    before: Any  # a copy of it
-    site: Any
-    order: int
-    time: float
-    owner: Any  # keeps the memory
-    kind: str
-    tensor: int
-    version: int = 0
-    found: bool = False
-
-    def changed(self) -> bool:
-        return not np.array_equal(self.view, self.before, equal_nan=self.before.dtype.kind in "fc")
 
 
 class SharedMemory:
     """The shared tensors of one session."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self.known: dict[int, Shared] = {}  # by tensor id
+    def __init__(self, trace: TapeTrace) -> None:
+        self._trace = trace
+        self.known: dict[int, SharedTensor] = {}  # by tensor id
         self.pending: list[Any] = []  # numpy arrays on their way into an operation
         self._bytes = 0
 
@@ -56,7 +35,7 @@ class SharedMemory:
             array = _numpy(t)
             owner = None if array is None else addresses.get(array.ctypes.data)
             if owner is not None:
-                mask |= self.add(t, array, owner, "numpy", find_site(3, self._session.cell_files))
+                mask |= self.add(t, array, owner, "numpy", find_site(3, self._trace.cell_files))
         return mask
 
     def add(self, t: Any, array: Any, owner: Any, kind: str, site: Any) -> int:
@@ -64,23 +43,23 @@ class SharedMemory:
         key = t._id
         if key not in self.known:
             if self._bytes + array.nbytes > _COMPARED:
-                self._session.blind_spots.setdefault("memory shared with others is too large to be compared whole")
+                self._trace.blind_spots.setdefault("memory shared with others is too large to be compared whole")
                 return 0
             self._bytes += array.nbytes
-            session = self._session
-            session.order += 1
-            self.known[key] = Shared(array, np.array(array), site, session.order, session.seconds(), owner, kind, key)
-        bit = self._session.track.bit(("memory", key))
-        self._session.track.masks[key] = self._session.track.masks.get(key, 0) | bit
+            trace = self._trace
+            trace.order += 1
+            self.known[key] = SharedTensor(array, np.array(array), site, trace.order, trace.seconds(), owner, kind, key)
+        bit = self._trace.track.bit(("memory", key))
+        self._trace.track.masks[key] = self._trace.track.masks.get(key, 0) | bit
         return bit
 
     def exported(self, t: Any, kind: str) -> None:
         """A tensor's memory was handed out, or came from outside."""
         array = _numpy(t)
         if array is not None:
-            self.add(t, array, t, kind, find_site(3, self._session.cell_files))
+            self.add(t, array, t, kind, find_site(3, self._trace.cell_files))
 
-    def changed(self) -> list[Shared]:
+    def changed(self) -> list[SharedTensor]:
         return [shared for shared in self.known.values() if shared.changed()]
 
 

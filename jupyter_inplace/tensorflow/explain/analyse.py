@@ -13,22 +13,21 @@ import tensorflow as tf
 from jupyter_inplace.explain.names.names import namespaces
 from jupyter_inplace.record.source.sites import SiteResolver
 from jupyter_inplace.report.data import Gradient, VersionNorm
-from jupyter_inplace.tensorflow import asked
-from jupyter_inplace.tensorflow.calls import Request, Suspicion
-from jupyter_inplace.tensorflow.events import Write
-from jupyter_inplace.tensorflow.facts import Call, Hit, ReadFact, Reread
-from jupyter_inplace.tensorflow.names import Names
-from jupyter_inplace.tensorflow.pulls import CannotAskError, Tape, Through, handle_of, plus, quiet, vector
-from jupyter_inplace.tensorflow.restore import as_before
-from jupyter_inplace.tensorflow.session import Session
-from jupyter_inplace.tensorflow.wording import number
+from jupyter_inplace.tensorflow.explain.names import TapeNames
+from jupyter_inplace.tensorflow.explain.pulls import CannotAskError, Tape, Through, plus, quiet, vector
+from jupyter_inplace.tensorflow.explain.restore import as_before
+from jupyter_inplace.tensorflow.explain.tasks import TapeTask, leaf_names, tasks_of
+from jupyter_inplace.tensorflow.explain.wording import number
+from jupyter_inplace.tensorflow.record.calls import Request, Suspicion
+from jupyter_inplace.tensorflow.record.events import AssignEvent
+from jupyter_inplace.tensorflow.record.facts import AssignEffect, ReadFact, Reread, TapeCall
+from jupyter_inplace.tensorflow.record.handles import handle_of, number_of
+from jupyter_inplace.tensorflow.record.session import TapeSession
 
 _ROUNDING = 1e-5  # relative; float32 sums in another order
 
-Task = tuple[str, Any, Any]  # name, target, gradient of the target
 
-
-class Analyst:
+class TapeAnalyst:
     """Serves the calls of one window."""
 
     def __init__(self, resolver: Callable[[], SiteResolver], namespace: Callable[[], Mapping[str, Any]]) -> None:
@@ -37,15 +36,15 @@ class Analyst:
 
     def __call__(
         self,
-        session: Session,
+        session: TapeSession,
         request: Request,
-        call: Call,
+        call: TapeCall,
         result: list[Any],
         suspicion: Suspicion,
         frame: types.FrameType | None,
     ) -> None:
         with quiet(session):
-            names = Names(namespaces(frame, self._namespace()))
+            names = TapeNames(namespaces(frame, self._namespace()))
             _Look(session, request, call, result, suspicion, names, self._resolver()).run()
 
 
@@ -69,21 +68,21 @@ class _Found:
 class _Look:
     def __init__(
         self,
-        session: Session,
+        session: TapeSession,
         request: Request,
-        call: Call,
+        call: TapeCall,
         result: list[Any],
         suspicion: Suspicion,
-        names: Names,
+        names: TapeNames,
         resolver: SiteResolver,
     ) -> None:
         self.session, self.request, self.call, self.result = session, request, call, result
         self.suspicion, self.names, self.resolver = suspicion, names, resolver
         self.tape = Tape(request.inner)
-        self.site = resolver.resolve(call.site)
-        self.handles = [getattr(handle_of(s), "_id", -1) for s in request.sources]
-        self.leaves = self._leaves()
-        self.tasks = self._tasks()
+        site = resolver.resolve(call.site)
+        self.handles = [number_of(source) for source in request.sources]
+        self.leaves = leaf_names(request, names, site)
+        self.tasks = tasks_of(session, request, names, site)
 
     def run(self) -> None:
         call = self.call
@@ -112,55 +111,9 @@ class _Look:
                 self._row(one.task, leaf, one.as_run[i], one.reference[i], parts)
         self._stale()
 
-    # --- who is who -----------------------------------------------------------------------------------------------------
-
-    def _leaves(self) -> list[str]:
-        texts = asked.source_texts(self.site)
-        found: list[str] = []
-        for i, (source, handle) in enumerate(zip(self.request.sources, self.handles, strict=True)):
-            name = self.names.of(handle)
-            if name is None and len(texts) == len(self.request.sources):
-                name = texts[i]
-            found.append(name or str(getattr(source, "name", f"t{i}")).removesuffix(":0"))
-        return found
-
-    def _tasks(self) -> list[Task]:
-        request, texts = self.request, asked.target_texts(self.site)
-        pairs = list(zip(request.targets, request.outputs, strict=True))
-        if len(pairs) == 1:
-            target, output = pairs[0]
-            parts = self._addends(target)
-            if len(parts) > 1 and not request.jacobian:
-                return [(name, t, output) for name, t in parts]
-            text = " + ".join(texts) if texts else "target"
-            return [(self.names.of(getattr(handle_of(target), "_id", -1)) or text, target, output)]
-        found = []
-        for i, (target, output) in enumerate(pairs):
-            own = self.names.of(getattr(handle_of(target), "_id", -1))
-            found.append((own or (texts[i] if len(texts) == len(pairs) else f"target[{i}]"), target, output))
-        return found
-
-    def _addends(self, target: Any) -> list[tuple[str, Any]]:
-        """The named scalars whose sum a target is; empty where an addend has no name."""
-        sums = self.session.track.sums
-        if getattr(target, "shape", None) != () or getattr(target, "_id", None) not in sums:
-            return []
-        found: list[tuple[str, Any]] = []
-        waiting = [*reversed(sums[target._id])]
-        while waiting:
-            number_ = waiting.pop()
-            name, tensor = self.names.of(number_), self.names.tensor(number_)
-            if name is not None and tensor is not None and tensor.shape == ():
-                found.append((name, tensor))
-            elif number_ in sums:
-                waiting.extend(reversed(sums[number_]))
-            else:
-                return []
-        return found if len({name for name, _ in found}) == len(found) else []
-
     # --- one task -------------------------------------------------------------------------------------------------------
 
-    def _task(self, task: Task) -> _Found:
+    def _task(self, task: TapeTask) -> _Found:
         name, target, output = task
         alone = len(self.tasks) == 1 and not self.request.jacobian
         got = self.result if alone else self.tape.pull(target, self.request.sources, output)
@@ -218,7 +171,7 @@ class _Look:
                 hit.append(self.leaves[i])
             if hit:
                 assert self.call.tasks is not None
-                self.call.hits.append(Hit("cuts", write.row, [task], hit))
+                self.call.effects.append(AssignEffect("cuts", write.row, [task], hit))
 
     def _mixes(self, found: list[_Found]) -> set[int]:
         """The sources that the targets read at several versions, of different values; each with its writes."""
@@ -238,10 +191,10 @@ class _Look:
             for write in self._between(handle, versions[0], versions[-1]):
                 note = self._total(tasks[0], handle, write) if len(tasks) == 1 else None
                 names = [one.task for one in tasks]
-                self.call.hits.append(Hit("mixes", write.row, names, [self.leaves[i]], note, True))
+                self.call.effects.append(AssignEffect("mixes", write.row, names, [self.leaves[i]], note, True))
         return mixed
 
-    def _total(self, one: _Found, handle: int, write: Write) -> str | None:
+    def _total(self, one: _Found, handle: int, write: AssignEvent) -> str | None:
         """The derivative through an assign that was computed from the variable itself."""
         assert one.through is not None
         parts = one.parts(handle)
@@ -255,8 +208,8 @@ class _Look:
             f"assign too, which it does not record, the derivative would be {number(vector(whole))}"
         )
 
-    def _between(self, handle: int, first: int, last: int) -> list[Write]:
-        rows: dict[Any, Write] = {}
+    def _between(self, handle: int, first: int, last: int) -> list[AssignEvent]:
+        rows: dict[Any, AssignEvent] = {}
         for write in self.request.writes:
             if write.handle == handle and first < write.after <= last:
                 rows.setdefault(write.row, write)
@@ -334,16 +287,18 @@ class _Look:
             versions = self.request.versions_read(self.session, handle)
             known = self.session.variables[handle]
             i = self.handles.index(handle)
-            if any(leaf in hit.leaves for hit in self.call.hits for leaf in (self.leaves[i],)):
+            if any(leaf in hit.leaves for hit in self.call.effects for leaf in (self.leaves[i],)):
                 continue
             for task, _, _ in self.tasks:
                 pair = self.call.vectors.get((task, self.leaves[i]))
                 if pair is None or pair[0] is None:
                     continue
                 for write in self._between(handle, versions[-1], known.version)[:1]:
-                    self.call.hits.append(Hit("harmless", write.row, [], [], self._stale_note(task, i, write, pair[0])))
+                    self.call.effects.append(
+                        AssignEffect("harmless", write.row, [], [], self._stale_note(task, i, write, pair[0]))
+                    )
 
-    def _stale_note(self, task: str, i: int, write: Write, value: Any) -> str:
+    def _stale_note(self, task: str, i: int, write: AssignEvent, value: Any) -> str:
         """What to say of a gradient at a value that is no longer the variable's."""
         size = f"its gradient {number(value)}" if value.size == 1 else "its gradient"
         return f"{task} read {self.leaves[i]} before this {write.row.op.rpartition('.')[2]}: {size} is correct, at that value"
@@ -354,10 +309,10 @@ class _Look:
             if handle in self.suspicion.mixed:
                 versions = self.request.versions_read(self.session, handle)
                 for write in self._between(handle, versions[0], versions[-1]):
-                    self.call.hits.append(Hit("mixes", write.row, [task], [self.leaves[i]]))
+                    self.call.effects.append(AssignEffect("mixes", write.row, [task], [self.leaves[i]]))
 
 
-def read_facts(session: Session, request: Request, call: Call, task: str) -> list[ReadFact]:
+def read_facts(session: TapeSession, request: Request, call: TapeCall, task: str) -> list[ReadFact]:
     """The reads behind a call, one for each place and version."""
     found: dict[Any, ReadFact] = {}
     for read in request.reads:

@@ -1,9 +1,11 @@
-"""What the recorder keeps: reads and writes of variables, and the rows that loops fold them into."""
+"""What the recorder keeps: reads and writes of variables, the rows that loops fold them into, and shared memory."""
 
 from __future__ import annotations
 
 import dataclasses
 from typing import Any
+
+import numpy as np
 
 #: Operations that write a variable, with what people call them. What is not listed and has a resource as its first
 #: input is a read or none of our business.
@@ -32,7 +34,7 @@ READS = frozenset({"ReadVariableOp", "ResourceGather", "ResourceGatherNd"})
 
 
 @dataclasses.dataclass(eq=False, slots=True)
-class Row:
+class AssignRow:
     """The writes of one place to one variable (of one optimizer step, to all it writes): one line of the report."""
 
     op: str
@@ -50,10 +52,10 @@ class Row:
 
 
 @dataclasses.dataclass(eq=False, slots=True)
-class Write:
+class AssignEvent:
     """One write, kept while a tape lives that it may matter to."""
 
-    row: Row
+    row: AssignRow
     order: int
     handle: int
     op_type: str
@@ -67,7 +69,7 @@ class Write:
 
 
 @dataclasses.dataclass(eq=False, slots=True)
-class Read:
+class ReadEvent:
     """One read of a variable, kept while a tape lives that may have recorded it."""
 
     order: int
@@ -80,7 +82,7 @@ class Read:
 
 
 @dataclasses.dataclass(eq=False, slots=True)
-class Variable:
+class KnownVariable:
     """What is known of a variable by its handle's number."""
 
     handle: int
@@ -92,3 +94,22 @@ class Variable:
     resource: Any  # a weak reference to the handle
     version: int = 0
     written: int = 0  # the order of the last write
+
+
+@dataclasses.dataclass(eq=False, slots=True)
+class SharedTensor:
+    """A tensor over memory that others may write, with what it held when it was first used or shared."""
+
+    view: Any  # numpy, over the same memory
+    before: Any  # a copy of it
+    site: Any
+    order: int
+    time: float
+    owner: Any  # keeps the memory
+    kind: str
+    tensor: int
+    version: int = 0
+    found: bool = False
+
+    def changed(self) -> bool:
+        return not np.array_equal(self.view, self.before, equal_nan=self.before.dtype.kind in "fc")

@@ -8,19 +8,20 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from jupyter_inplace.record.base.patching import Replacement
 from jupyter_inplace.record.source.sites import find_site
-from jupyter_inplace.tensorflow import private
-from jupyter_inplace.tensorflow.pulls import handle_of
-from jupyter_inplace.tensorflow.session import Step, session_here, tell_missing
-
-if TYPE_CHECKING:
-    from jupyter_inplace.tensorflow.session import Session
+from jupyter_inplace.tensorflow.record import private
+from jupyter_inplace.tensorflow.record.calls import watched_call
+from jupyter_inplace.tensorflow.record.functions import remember
+from jupyter_inplace.tensorflow.record.handles import handle_of
+from jupyter_inplace.tensorflow.record.session import TapeSession, session_here
+from jupyter_inplace.tensorflow.record.trace import OptimizerStep
+from jupyter_inplace.tensorflow.record.without_callbacks import REPLACEMENTS
 
 
 def _fast_path(original: Any) -> Any:
@@ -92,8 +93,6 @@ def _gradient(original: Any) -> Any:
         session = session_here()
         if session is None or session.off or session.depth or not tf.executing_eagerly():
             return original(tape, target, sources, *args, **options)
-        from jupyter_inplace.tensorflow.calls import watched_call
-
         return watched_call(session, original, tape, target, sources, args, options)
 
     return gradient
@@ -129,7 +128,9 @@ def _step(original: Any) -> Any:
         session = session_here()
         if session is None or session.off or session.step is not None or not tf.executing_eagerly():
             return original(optimizer, *args, **options)
-        session.step = Step(f"{type(optimizer).__name__}.{original.__name__}", find_site(2, session.cell_files))
+        session.step = OptimizerStep(
+            f"{type(optimizer).__name__}.{original.__name__}", find_site(2, session.cell_files)
+        )
         try:
             return original(optimizer, *args, **options)
         finally:
@@ -145,8 +146,6 @@ def _call_flat(original: Any) -> Any:
     def call_flat(function: Any, *args: Any) -> Any:
         session = session_here()
         if session is not None and not session.off and tf.executing_eagerly():
-            from jupyter_inplace.tensorflow.functions import remember
-
             remember(session, function)
         return original(function, *args)
 
@@ -179,7 +178,7 @@ def _replacement(owner: Any, name: str, wrap: Callable[[Any], Any]) -> Replaceme
 class Patches:
     """Everything that one session has put in force."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: TapeSession) -> None:
         self._session = session
         self._taken: list[Replacement] = []
         self._callback: Any = None
@@ -188,11 +187,11 @@ class Patches:
         for name, wrap in _BY_NAME.items():
             found = private.owner_of(name)
             if found is None:
-                tell_missing(self._session, name)
+                self._session.tell_missing(name)
             else:
                 self._take(*found, wrap)
         if private.owner_of("imperative_grad") is None:
-            tell_missing(self._session, "imperative_grad")
+            self._session.tell_missing("imperative_grad")
         self._take(tf.GradientTape, "gradient", _gradient)
         self._take(tf.GradientTape, "jacobian", _gradient)
         self._take(tf.GradientTape, "batch_jacobian", _gradient)
@@ -200,15 +199,13 @@ class Patches:
         self.optimizers()
         callbacks = private.get("op_callbacks")
         if callbacks is None:
-            from jupyter_inplace.tensorflow.without_callbacks import REPLACEMENTS
-
-            tell_missing(self._session, "op_callbacks")
+            self._session.tell_missing("op_callbacks")
             for attribute, replace in REPLACEMENTS.items():
                 owner = next((c for c in _variable_classes() if attribute in vars(c)), None)
                 if owner is not None:
                     self._take(owner, attribute, replace)
             return
-        self._callback = self._session.seen
+        self._callback = self._session.operations.seen
         callbacks(self._callback)
 
     def optimizers(self) -> None:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from jupyter_inplace.tensorflow import private
-
-if TYPE_CHECKING:
-    from jupyter_inplace.tensorflow.events import Read, Write
-    from jupyter_inplace.tensorflow.session import Session
+from jupyter_inplace.tensorflow.record import private
+from jupyter_inplace.tensorflow.record.events import AssignEvent, ReadEvent
+from jupyter_inplace.tensorflow.record.handles import handle_of
+from jupyter_inplace.tensorflow.record.trace import TapeTrace
 
 Version = tuple[int, int]  # (handle, number)
 
@@ -23,23 +22,23 @@ class CannotAskError(Exception):
 
 
 @contextlib.contextmanager
-def quiet(session: Session) -> Iterator[None]:
+def quiet(trace: TapeTrace) -> Iterator[None]:
     """Our own operations: not recorded by any tape of the program, nor by us.
 
     TensorFlow's switch that stops all recording would stop the tapes too that a gradient opens to compute anew, so the
     tapes that record are taken off one by one.
     """
-    session.off += 1
+    trace.off += 1
     stopped: list[Any] = []
     try:
-        for tape in reversed(session.track.recording()):
+        for tape in reversed(trace.track.recording()):
             tape._pop_tape()
             stopped.append(tape)
         yield
     finally:
         for tape in reversed(stopped):
             tape._push_tape()
-        session.off -= 1
+        trace.off -= 1
 
 
 class Tape:
@@ -71,12 +70,6 @@ class Tape:
         return [dense(g) for g in found]
 
 
-def handle_of(source: Any) -> Any:
-    """What a tape knows a source by: a variable, one of Keras too, by its handle."""
-    variable = isinstance(source, tf.Variable) or hasattr(source, "_should_act_as_resource_variable")
-    return getattr(source, "handle", source) if variable else source
-
-
 def dense(gradient: Any) -> Any:
     """A gradient as one tensor: that of gathered rows comes as slices."""
     return gradient if gradient is None else tf.convert_to_tensor(gradient)
@@ -104,7 +97,9 @@ class Through:
     :param parts: the adjoint of each version by the tape's own reads.
     """
 
-    def __init__(self, tape: Tape, reads: Sequence[Read], writes: Sequence[Write], tensors: Sequence[Any]) -> None:
+    def __init__(
+        self, tape: Tape, reads: Sequence[ReadEvent], writes: Sequence[AssignEvent], tensors: Sequence[Any]
+    ) -> None:
         self._tape = tape
         self._reads = [read for read in reads if read.value is not None and read.whole]
         self._writes = sorted(writes, key=lambda write: -write.order)
@@ -112,7 +107,7 @@ class Through:
         self.parts: dict[Version, Any] = {}
         self.adjoint: dict[Version, Any] = {}
         #: What each write keeps from a tensor source (by its place) or a variable (by its handle).
-        self.kept: dict[Write, dict[Any, Any]] = {}
+        self.kept: dict[AssignEvent, dict[Any, Any]] = {}
 
     def start(self, target: Any, output: Any, version: Version | None) -> None:
         """Begin at a target; at the version of a variable where the target is one."""
@@ -155,12 +150,12 @@ class Through:
             self.kept[write] = kept
 
 
-def value_of(write: Write) -> Any:
+def value_of(write: AssignEvent) -> Any:
     """The tensor that was assigned: the last input of every operation that writes."""
     return write.inputs[-1]
 
 
-def backwards(write: Write, adjoint: Any) -> tuple[Any, Any]:
+def backwards(write: AssignEvent, adjoint: Any) -> tuple[Any, Any]:
     """The adjoints of the version before a write and of the value written.
 
     :raises CannotAskError: for a kind of write whose derivative is not known here.
@@ -185,7 +180,7 @@ def backwards(write: Write, adjoint: Any) -> tuple[Any, Any]:
     return tape.gradient(new, old, adjoint), tape.gradient(new, value, adjoint)
 
 
-def _replay(write: Write) -> Any:
+def _replay(write: AssignEvent) -> Any:
     """A write to part of a variable as a function of the old value and the value written."""
     op, inputs = write.op_type, write.inputs
     if op == "ResourceStridedSliceAssign":

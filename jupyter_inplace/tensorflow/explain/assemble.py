@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from jupyter_inplace.record.source.sites import SiteResolver
 from jupyter_inplace.report.data import (
     VERDICTS,
+    Cell,
     Conflict,
     Gradient,
     Mutation,
@@ -21,19 +24,17 @@ from jupyter_inplace.report.data import (
     worst,
 )
 from jupyter_inplace.report.order import badness, worse_status
-from jupyter_inplace.tensorflow import asked
-from jupyter_inplace.tensorflow.events import Row
-from jupyter_inplace.tensorflow.facts import Call, Hit, Reread
-from jupyter_inplace.tensorflow.names import Names
-
-if TYPE_CHECKING:
-    from jupyter_inplace.tensorflow.window import Window
+from jupyter_inplace.tensorflow.explain import asked
+from jupyter_inplace.tensorflow.explain.names import TapeNames
+from jupyter_inplace.tensorflow.record.events import AssignRow
+from jupyter_inplace.tensorflow.record.facts import AssignEffect, Reread, TapeCall
+from jupyter_inplace.tensorflow.record.trace import TapeTrace
 
 
 class _Out:
     """A line of the report in the making."""
 
-    def __init__(self, row: Row | None, order: int, mutation: Mutation) -> None:
+    def __init__(self, row: AssignRow | None, order: int, mutation: Mutation) -> None:
         self.row, self.order, self.mutation = row, order, mutation
         self.verdict = "harmless"
         self.tasks: dict[str, None] = {}
@@ -41,7 +42,7 @@ class _Out:
         self.notes: dict[str, None] = {}
         self.changed: bool | None = None
 
-    def hit(self, hit: Hit | Reread) -> None:
+    def hit(self, hit: AssignEffect | Reread) -> None:
         if VERDICTS.index(hit.verdict) < VERDICTS.index(self.verdict):
             self.verdict = hit.verdict
         if hit.verdict != "harmless":
@@ -49,14 +50,37 @@ class _Out:
             self.leaves.update(dict.fromkeys(hit.leaves))
 
 
-class Assembly:
-    """Builds what one window saw."""
+@dataclass(frozen=True)
+class TapeSpan:
+    """What one watch covered.
 
-    def __init__(self, window: Window, rows: list[tuple[Row, int]], names: Names) -> None:
-        self._window, self._rows, self._names = window, rows, names
-        self._session = window.session
-        self._resolver = window.resolver()
-        self._calls = [call for call in self._session.calls if call.order > window.start]
+    :param start: the moment of program order before the first one that counts.
+    :param started: seconds on the record's clock when the watch began.
+    :param tasks: the names of tasks that the user gave.
+    :param labels: what people call files, by file name.
+    """
+
+    start: int
+    started: float
+    cell: Cell | None
+    cell_file: str | None
+    tasks: Sequence[str]
+    labels: Mapping[str, str]
+
+
+class TapeAssembly:
+    """Builds what one watch saw."""
+
+    def __init__(
+        self,
+        trace: TapeTrace,
+        span: TapeSpan,
+        rows: Sequence[tuple[AssignRow, int]],
+        names: TapeNames,
+        resolver: SiteResolver,
+    ) -> None:
+        self._trace, self._span, self._rows, self._names, self._resolver = trace, span, rows, names, resolver
+        self._calls = [call for call in trace.calls if call.order > span.start]
         self._storages: dict[int, int] = {}
 
     def report(self, used: bool) -> Report:
@@ -70,7 +94,7 @@ class Assembly:
             framework="tensorflow",
             framework_version=str(tf.__version__),
             verdict=worst(m.verdict for m in mutations),
-            cell=self._window.cell,
+            cell=self._span.cell,
             mutations=mutations,
             conflicts=conflicts,
             tasks=tasks,
@@ -87,7 +111,7 @@ class Assembly:
         for row, count in self._rows:
             found[row] = _Out(row, row.order, self._mutation(row, count))
         for call in self._calls:
-            for hit in call.hits:
+            for hit in call.effects:
                 line = found.get(hit.row)
                 if line is None:
                     continue
@@ -106,7 +130,7 @@ class Assembly:
                     found[key].notes["what it changed had no part in the gradient"] = None
         return sorted(found.values(), key=lambda line: line.order)
 
-    def _mutation(self, row: Row, count: int) -> Mutation:
+    def _mutation(self, row: AssignRow, count: int) -> Mutation:
         names = [self._name(handle, row) for handle in row.handles]
         if len(names) > 1:  # an optimizer's own variables have no name that a person would type
             names = [name for name, handle in zip(names, row.handles, strict=True) if self._known(handle)] or names
@@ -119,7 +143,7 @@ class Assembly:
             device=row.device or None,
             storage=self._storages.setdefault(row.handle, len(self._storages)),
             versions=(row.before, row.after) if len(row.handles) == 1 else None,
-            time=max(0.0, row.time - self._window.started),
+            time=max(0.0, row.time - self._span.started),
             count=count,
             site=self._site(row.site),
             tensors=tuple(names) if len(names) > 1 else (),
@@ -133,9 +157,9 @@ class Assembly:
         if key[1] is None:
             return None
         file, line, text, function = key[1]
-        own = file == self._window.cell_file
+        own = file == self._span.cell_file
         return Site(
-            file=self._window.labels.get(file, file),
+            file=self._span.labels.get(file, file),
             line=line,
             text=text,
             line_text=text,
@@ -155,7 +179,7 @@ class Assembly:
             device="cpu",
             storage=self._storages.setdefault(-shared.tensor, len(self._storages)),
             versions=(0, 0),
-            time=max(0.0, shared.time - self._window.started),
+            time=max(0.0, shared.time - self._span.started),
             site=None,
             value_changed=True,
             note=f"written through memory shared by {shared.kind}, which TensorFlow does not see",
@@ -200,18 +224,18 @@ class Assembly:
         return tuple(found.values())
 
     def _known(self, handle: int) -> bool:
-        return self._names.of(handle) is not None or handle in self._session.known_names
+        return self._names.of(handle) is not None or handle in self._trace.known_names
 
-    def _name(self, handle: int, row: Row | None = None) -> str:
+    def _name(self, handle: int, row: AssignRow | None = None) -> str:
         """By what is in view at the end, else what was when it mattered, else the text of the write."""
-        name = self._names.of(handle) or self._session.known_names.get(handle)
+        name = self._names.of(handle) or self._trace.known_names.get(handle)
         if name is None and row is not None and len(row.handles) == 1:
             name = asked.written_text(self._site(row.site))
         return name or f"t{self._storages.setdefault(handle, len(self._storages))}"
 
     # --- tasks and numbers --------------------------------------------------------------------------------------------
 
-    def _tasks_of(self, call: Call) -> dict[str, str]:
+    def _tasks_of(self, call: TapeCall) -> dict[str, str]:
         if call.tasks is not None:
             return call.tasks
         texts = asked.target_texts(self._resolver.resolve(call.site)) or ("target",)
@@ -224,7 +248,7 @@ class Assembly:
             for name, own in self._tasks_of(call).items():
                 status[name] = worse_status(status.get(name, "ok"), own)
                 sites.setdefault(name, call.site)
-        wanted = self._window.tasks
+        wanted = self._span.tasks
         return tuple(
             Task(name=name, status=own, site=self._resolver.resolve(sites[name]))  # type: ignore[arg-type]
             for name, own in status.items()
@@ -260,7 +284,7 @@ class Assembly:
         return tuple(found)
 
     def _timeline(self, out: list[_Out]) -> tuple[TimelineEvent, ...]:
-        started = self._window.started
+        started = self._span.started
         events: list[tuple[int, dict[str, Any]]] = []
         for i, line in enumerate(out):
             m = line.mutation
@@ -283,12 +307,12 @@ class Assembly:
         return tuple(TimelineEvent(seq=i, **fields) for i, (_, fields) in enumerate(events[:10_000]))
 
     def _blind_spots(self, tasks: tuple[Task, ...]) -> tuple[str, ...]:
-        notes = dict(self._session.blind_spots)
-        if self._session.track.full:
+        notes = dict(self._trace.blind_spots)
+        if self._trace.track.full:
             notes["more versions of variables than can be told apart: later ones are not split"] = None
         known = {task.name for task in tasks}
         others = ", ".join(sorted(known)) or "none"
-        for name in self._window.tasks:
+        for name in self._span.tasks:
             if name not in known and self._calls:
                 notes[f"task {name!r} was not found; the tasks there are: {others}"] = None
         return tuple(notes)

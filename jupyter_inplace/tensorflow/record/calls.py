@@ -8,12 +8,12 @@ from typing import Any
 import tensorflow as tf
 
 from jupyter_inplace.record.source.sites import find_site
-from jupyter_inplace.tensorflow.events import Read, Write
-from jupyter_inplace.tensorflow.facts import Call
-from jupyter_inplace.tensorflow.memory import Shared
-from jupyter_inplace.tensorflow.pulls import handle_of
-from jupyter_inplace.tensorflow.session import Session
-from jupyter_inplace.tensorflow.track import GRADIENT
+from jupyter_inplace.tensorflow.record.events import AssignEvent, ReadEvent, SharedTensor
+from jupyter_inplace.tensorflow.record.facts import TapeCall
+from jupyter_inplace.tensorflow.record.handles import handle_of
+from jupyter_inplace.tensorflow.record.session import TapeSession
+from jupyter_inplace.tensorflow.record.trace import TapeTrace
+from jupyter_inplace.tensorflow.record.track import GRADIENT
 
 _NAMED_CALLS = 3  # calls at one place that are looked at where nothing harmful is suspected
 
@@ -21,48 +21,48 @@ _NAMED_CALLS = 3  # calls at one place that are looked at where nothing harmful 
 class Request:
     """What was asked of a tape, with what the recorder kept that may matter to the answer."""
 
-    def __init__(self, session: Session, tape: Any, target: Any, sources: Any, output: Any) -> None:
-        track = session.track
+    def __init__(self, trace: TapeTrace, tape: Any, target: Any, sources: Any, output: Any) -> None:
+        track = trace.track
         self.inner = tape._tape
         self.start = track.start_of(tape)
         self.targets = tf.nest.flatten(target)
         self.sources = tf.nest.flatten(sources)
         self.outputs = [None] * len(self.targets) if output is None else tf.nest.flatten(output)
-        self.first_order = session.order
+        self.first_order = trace.order
         self.jacobian = False
-        self.reads: list[Read] = [read for read in track.reads if read.order > self.start]
-        self.writes: list[Write] = [write for write in track.writes if write.order > self.start]
-        self.direct = [self._mask(session, t) for t in self.targets]
-        self.closure, self.reached = self._reach(session)
+        self.reads: list[ReadEvent] = [read for read in track.reads if read.order > self.start]
+        self.writes: list[AssignEvent] = [write for write in track.writes if write.order > self.start]
+        self.direct = [self._mask(trace, t) for t in self.targets]
+        self.closure, self.reached = self._reach(trace)
 
     @staticmethod
-    def _mask(session: Session, target: Any) -> int:
+    def _mask(trace: TapeTrace, target: Any) -> int:
         """The versions that a target was computed from; those of a variable are its own."""
         handle = handle_of(target)
         if handle is not target:
-            known = session.variables.get(getattr(handle, "_id", -1))
-            return 0 if known is None else session.track.bit((known.handle, known.version))
-        return session.track.masks.get(getattr(target, "_id", -1), 0)
+            known = trace.variables.get(getattr(handle, "_id", -1))
+            return 0 if known is None else trace.track.bit((known.handle, known.version))
+        return trace.track.masks.get(getattr(target, "_id", -1), 0)
 
-    def _reach(self, session: Session) -> tuple[int, list[Write]]:
+    def _reach(self, trace: TapeTrace) -> tuple[int, list[AssignEvent]]:
         """What the targets depend on, through assigns too; and those assigns."""
-        bits = session.track.bits
+        bits = trace.track.bits
         closure = 0
         for mask in self.direct:
             closure |= mask
-        reached: list[Write] = []
+        reached: list[AssignEvent] = []
         for write in reversed(self.writes):
             bit = bits.get((write.handle, write.after), 0)
             if bit & closure:
                 reached.append(write)
                 closure |= write.mask
                 if write.op_type != "AssignVariableOp":
-                    closure |= session.track.bit((write.handle, write.before))
+                    closure |= trace.track.bit((write.handle, write.before))
         return closure, reached
 
-    def versions_read(self, session: Session, handle: int) -> list[int]:
+    def versions_read(self, trace: TapeTrace, handle: int) -> list[int]:
         """The versions of a variable that some target depends on directly."""
-        bits, direct = session.track.bits, 0
+        bits, direct = trace.track.bits, 0
         for mask in self.direct:
             direct |= mask
         found = {r.version for r in self.reads if r.handle == handle and bits.get((handle, r.version), 0) & direct}
@@ -72,7 +72,7 @@ class Request:
 class Suspicion:
     """Why a call is worth a closer look."""
 
-    def __init__(self, session: Session, request: Request, again: list[Read]) -> None:
+    def __init__(self, session: TapeSession, request: Request, again: list[ReadEvent]) -> None:
         bits = session.track.bits
         handles = [getattr(handle_of(s), "_id", -1) for s in request.sources]
         self.cuts = [w for w in request.reached if w.mask & ~GRADIENT and not w.update]
@@ -83,12 +83,12 @@ class Suspicion:
             if known is not None and len(versions) == 1 and versions[0] != known.version:
                 self.stale.append(handle)
         # A variable that the gradient itself read, at another version than the forward.
-        self.again: dict[int, tuple[Read, Read]] = {}
+        self.again: dict[int, tuple[ReadEvent, ReadEvent]] = {}
         for read in again:
             before = [r for r in request.reads if r.handle == read.handle and not r.inside]
             if before and read.version not in {r.version for r in before}:
                 self.again[read.handle] = (before[0], read)
-        self.memory: list[Shared] = [
+        self.memory: list[SharedTensor] = [
             shared
             for shared in session.memory.changed()
             if bits.get(("memory", shared.tensor), 0) & request.closure or _handed_out(session, shared, request)
@@ -99,15 +99,15 @@ class Suspicion:
         return bool(self.cuts or self.mixed or self.again or self.memory)
 
 
-def _handed_out(session: Session, shared: Shared, request: Request) -> bool:
+def _handed_out(trace: TapeTrace, shared: SharedTensor, request: Request) -> bool:
     """A tensor whose memory was handed out after it had been used: what was computed from it does not bear its bit."""
-    own = session.track.bits.get(("memory", shared.tensor), 0)
-    mask = session.track.masks.get(shared.tensor, 0) & ~own
+    own = trace.track.bits.get(("memory", shared.tensor), 0)
+    mask = trace.track.masks.get(shared.tensor, 0) & ~own
     return shared.kind == "DLPack" and (not mask or bool(mask & request.closure))
 
 
 def watched_call(
-    session: Session,
+    session: TapeSession,
     original: Any,
     tape: Any,
     target: Any,
@@ -117,7 +117,7 @@ def watched_call(
 ) -> Any:
     """Run the call as the program asked for it; what is found stays in `session.calls`."""
     request: Request | None = None
-    call = Call(session.order, session.seconds(), find_site(3, session.cell_files))
+    call = TapeCall(session.order, session.seconds(), find_site(3, session.cell_files))
     try:
         output = args[0] if args else options.get("output_gradients")
         jacobian = original.__name__ != "gradient"
@@ -147,7 +147,7 @@ def watched_call(
     return result
 
 
-def _look(session: Session, request: Request, call: Call, result: Any) -> None:
+def _look(session: TapeSession, request: Request, call: TapeCall, result: Any) -> None:
     track = session.track
     flat = tf.nest.flatten(result)
     for gradient in flat:

@@ -6,16 +6,15 @@ import dataclasses
 from typing import Any
 
 from jupyter_inplace.report.data import Gradient
-from jupyter_inplace.tensorflow.events import Row
-from jupyter_inplace.tensorflow.memory import Shared
+from jupyter_inplace.tensorflow.record.events import AssignRow, SharedTensor
 
 
 @dataclasses.dataclass
-class Hit:
+class AssignEffect:
     """A write and what it did to the gradients of one call."""
 
     verdict: str
-    row: Row
+    row: AssignRow
     tasks: list[str]
     leaves: list[str]
     note: str | None = None
@@ -26,8 +25,8 @@ class Hit:
 class Reread:
     """What the gradient read, and no longer found as the forward left it: a variable, or shared memory."""
 
-    row: Row | None  # None: memory that was written from outside
-    shared: Shared | None
+    row: AssignRow | None  # None: memory that was written from outside
+    shared: SharedTensor | None
     node: str
     tensor: str
     saved_version: int
@@ -52,7 +51,7 @@ class ReadFact:
 
 
 @dataclasses.dataclass
-class Call:
+class TapeCall:
     """One call of `tape.gradient` or `tape.jacobian`.
 
     :param tasks: the names of its targets and their statuses; None where they are read from the source later.
@@ -63,7 +62,7 @@ class Call:
     site: Any
     tasks: dict[str, str] | None = None
     gradients: list[Gradient] = dataclasses.field(default_factory=list)
-    hits: list[Hit] = dataclasses.field(default_factory=list)
+    effects: list[AssignEffect] = dataclasses.field(default_factory=list)
     rereads: list[Reread] = dataclasses.field(default_factory=list)
     reads: list[ReadFact] = dataclasses.field(default_factory=list)
     losses: dict[str, Any] = dataclasses.field(default_factory=dict)

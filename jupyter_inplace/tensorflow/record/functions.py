@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import linecache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jupyter_inplace.record.source.sites import is_user_code
-from jupyter_inplace.tensorflow import events
-
-if TYPE_CHECKING:
-    from jupyter_inplace.tensorflow.session import Session
+from jupyter_inplace.tensorflow.record import events
+from jupyter_inplace.tensorflow.record.trace import TapeTrace
 
 NOT_SPLIT = (
     "inside of a tf.function the order of reads and assigns is the graph's, and gradients are not split by version: "
@@ -24,7 +22,7 @@ _INNER = ("PartitionedCall", "StatefulPartitionedCall", "While", "StatelessWhile
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Step:
+class GraphAccess:
     """One read or write in a graph: of the input with that place, at a place in the source."""
 
     input: int
@@ -36,23 +34,23 @@ class Step:
         return self.op_type not in events.READS
 
 
-def remember(session: Session, function: Any) -> None:
+def remember(trace: TapeTrace, function: Any) -> None:
     """Read the graph of a function that is about to run, once."""
     name = getattr(function, "name", None)
     key = name.decode() if isinstance(name, bytes) else name
-    if key is None or key in session.functions:
+    if key is None or key in trace.functions:
         return
     try:
-        session.functions[key] = steps_of(function.graph)
+        trace.functions[key] = accesses_of(function.graph)
     except Exception as fault:
-        session.functions[key] = []
-        session.blind_spots.setdefault(f"the graph of {key} could not be read: {type(fault).__name__}")
+        trace.functions[key] = []
+        trace.blind_spots.setdefault(f"the graph of {key} could not be read: {type(fault).__name__}")
 
 
-def steps_of(graph: Any, depth: int = 0) -> list[Step]:
+def accesses_of(graph: Any, depth: int = 0) -> list[GraphAccess]:
     """The reads and writes of the graph's inputs, in the order in which they were traced."""
     places = {id(t): i for i, t in enumerate(graph.inputs)}
-    found: list[Step] = []
+    found: list[GraphAccess] = []
     for op in graph.get_operations():
         kind = op.type
         if not op.inputs:
@@ -62,23 +60,23 @@ def steps_of(graph: Any, depth: int = 0) -> list[Step]:
             continue
         place = places.get(id(op.inputs[0]))
         if place is not None and (kind in events.READS or kind in events.WRITES or kind.startswith(events.APPLY)):
-            found.append(Step(place, kind, _place(op)))
+            found.append(GraphAccess(place, kind, _place(op)))
     return found
 
 
-def _inner(op: Any, places: dict[int, int], depth: int) -> list[Step]:
-    """The steps of the functions that an operation calls, in terms of the outer graph's inputs."""
+def _inner(op: Any, places: dict[int, int], depth: int) -> list[GraphAccess]:
+    """The accesses of the functions that an operation calls, in terms of the outer graph's inputs."""
     if depth > 3:
         return []
     offset = 1 if "If" in op.type else 0
     outer = [places.get(id(t)) for t in list(op.inputs)[offset:]]
-    found: list[Step] = []
+    found: list[GraphAccess] = []
     for attribute in ("f", "then_branch", "else_branch", "cond", "body"):
         graph = _graph_of(op, attribute)
-        for step in [] if graph is None else steps_of(graph, depth + 1):
-            place = outer[step.input] if step.input < len(outer) else None
+        for access in [] if graph is None else accesses_of(graph, depth + 1):
+            place = outer[access.input] if access.input < len(outer) else None
             if place is not None:
-                found.append(dataclasses.replace(step, input=place))
+                found.append(dataclasses.replace(access, input=place))
     return found
 
 
@@ -102,23 +100,23 @@ def _place(op: Any) -> tuple[str, int, str, str] | None:
     return None
 
 
-def called(session: Session, op_type: Any, inputs: Any, outputs: Any) -> None:
+def called(trace: TapeTrace, op_type: Any, inputs: Any, outputs: Any) -> None:
     """A function has run: its writes are new versions, its outputs come from all that it read."""
     name = op_type.decode() if isinstance(op_type, bytes) else str(op_type)
-    track = session.track
+    track = trace.track
     mask = track.mask_of(inputs) if track.tapes else 0
-    steps = session.functions.get(name, ())
+    accesses = trace.functions.get(name, ())
     first: dict[int, int] = {}
-    for step in steps:
-        if step.input >= len(inputs):
+    for access in accesses:
+        if access.input >= len(inputs):
             continue
-        variable = session.variable(inputs[step.input])
+        variable = trace.variable(inputs[access.input])
         first.setdefault(variable.handle, variable.version)
         if track.tapes and variable.floating:
             mask |= track.bit((variable.handle, first[variable.handle]))
-        if step.writes:
-            session.blind_spots.setdefault(NOT_SPLIT)
-            session.wrote(variable, step.op_type, (), (), ("graph", step.place))
+        if access.writes:
+            trace.blind_spots.setdefault(NOT_SPLIT)
+            trace.wrote(variable, access.op_type, (), (), ("graph", access.place))
     if mask:
         for t in outputs:
             number = getattr(t, "_id", None)

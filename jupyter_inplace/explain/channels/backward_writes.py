@@ -8,23 +8,25 @@ the edges where it still waits for others get the difference, followed to the le
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from jupyter_inplace.explain.backward.damage import quiet
-from jupyter_inplace.explain.backward.facts import BackwardFacts, CutFact, GradientFact
+from jupyter_inplace.explain.backward.facts import BackwardFacts, CutFact, GradientFact, TaskLeaf
+from jupyter_inplace.explain.backward.task_graph import TaskGraph
 from jupyter_inplace.explain.graph import numbers
 from jupyter_inplace.explain.graph.engine_order import run_order
-from jupyter_inplace.explain.graph.graph import Graph, Node
-from jupyter_inplace.explain.graph.pull import Edge, pull
+from jupyter_inplace.explain.graph.graph import Edge, Node
+from jupyter_inplace.explain.graph.pull import pull
+from jupyter_inplace.explain.graph.quiet import quiet
 from jupyter_inplace.explain.graph.reading import CannotPullError, ReferenceReading
 from jupyter_inplace.explain.graph.split import RootPart
 from jupyter_inplace.record.base import torch_private as private
 from jupyter_inplace.record.base.geometry import View, view_of
 from jupyter_inplace.record.base.nodes import is_python_node
 from jupyter_inplace.record.base.torch_private import storage_id
-from jupyter_inplace.record.session import Session
 
 Deposit = tuple[Edge, Node]  # where a gradient waits, and the node that sent it (None: a root's own)
 
@@ -47,30 +49,27 @@ class _Shared:
         return total
 
 
-class InFlight:
-    """The shared gradients of one backward call, which starts from the edges `starts` with the given gradients."""
+class GradientsInFlight:
+    """The shared gradients of one backward call.
+
+    :param starts: the edges that the call starts from, each with the gradient that it is given.
+    """
 
     def __init__(
-        self,
-        session: Session,
-        graph: Graph,
-        starts: list[tuple[Edge, torch.Tensor | None]],
-        parts: list[tuple[str, RootPart]],
-        targets: dict[Edge, str],
-        facts: BackwardFacts,
+        self, tasks: TaskGraph, starts: Sequence[tuple[Edge, torch.Tensor | None]], facts: BackwardFacts
     ) -> None:
-        self._session, self._graph, self._targets, self._facts = session, graph, targets, facts
+        self._session, self._graph, self._targets, self._facts = tasks.session, tasks.graph, tasks.targets, facts
         self._shared: list[_Shared] = []
         self._senders: dict[Edge, list[Node]] = {}
         self._turns: dict[Node, int] = {}
-        self._reference: dict[tuple[str, str], torch.Tensor | None] = {}
-        self._as_run: dict[tuple[str, str], torch.Tensor | None] = {}
-        self._reading = ReferenceReading(session.custom_functions.kept)
+        self._reference: dict[TaskLeaf, torch.Tensor | None] = {}
+        self._as_run: dict[TaskLeaf, torch.Tensor | None] = {}
+        self._reading = ReferenceReading(self._session.custom_functions.kept)
         self._as_before = private.dispatch_as_now()
         try:
-            self._find(starts, parts)
+            self._find(starts, tasks.parts)
         except CannotPullError as reason:
-            self._facts.notes.append(f"writes to gradients in flight were not followed: {reason}")
+            self._facts.note(f"writes to gradients in flight were not followed: {reason}")
             self._shared = []
         # What the damage to saved tensors made of the rows is where this starts from.
         self._reference.update(facts.reference)
@@ -80,7 +79,7 @@ class InFlight:
     def any(self) -> bool:
         return bool(self._shared)
 
-    def _find(self, starts: list[tuple[Edge, torch.Tensor | None]], parts: list[tuple[str, RootPart]]) -> None:
+    def _find(self, starts: Sequence[tuple[Edge, torch.Tensor | None]], parts: Sequence[tuple[str, RootPart]]) -> None:
         whole = self._deposits(starts)[0]
         memory: dict[Any, list[Deposit]] = {}
         for deposit, grad in whole:
@@ -107,7 +106,7 @@ class InFlight:
         self._shared = [_Shared(deposits, v) for deposits, v in zip(groups, values, strict=True) if v]
 
     def _deposits(
-        self, starts: list[tuple[Edge, torch.Tensor | None]]
+        self, starts: Sequence[tuple[Edge, torch.Tensor | None]]
     ) -> tuple[list[tuple[Deposit, torch.Tensor]], dict[Any, Any]]:
         """Every gradient that a walk hands from one node to another, and those of the targets."""
         seen: list[tuple[Deposit, torch.Tensor]] = []
@@ -119,7 +118,7 @@ class InFlight:
         return seen, found
 
     @staticmethod
-    def _add(table: dict[tuple[str, str], torch.Tensor | None], key: tuple[str, str], value: Any) -> None:
+    def _add(table: dict[TaskLeaf, torch.Tensor | None], key: TaskLeaf, value: Any) -> None:
         if value is not None:
             old = table.get(key)
             table[key] = value if old is None else old + value
@@ -205,14 +204,14 @@ class InFlight:
                     if key in self._as_run:
                         self._add(self._as_run, key, difference)
                     self._add(self._reference, key, difference)
-                    if self._row(key) is not None:
+                    if self._facts.row(*key) is not None:
                         self._mark(key)
 
     def _follow(self, write: Any, task: str, victims: list[Edge], change: torch.Tensor) -> None:
         try:
             found = pull(self._graph, [(edge, change) for edge in victims], self._targets, self._reading)
         except CannotPullError as reason:
-            self._facts.notes.append(f"a write to a gradient in flight was not followed: {reason}")
+            self._facts.note(f"a write to a gradient in flight was not followed: {reason}")
             return
         hit: list[str] = []
         for leaf, difference in found.items():
@@ -225,36 +224,35 @@ class InFlight:
             self._mark(key)
             hit.append(leaf)
         if hit:
-            self._facts.cuts.append(CutFact(write, [task], sorted(hit), verdict="corrupts"))
+            self._facts.add_cut(CutFact(write, [task], sorted(hit), verdict="corrupts"))
 
-    def _row(self, key: tuple[str, str]) -> GradientFact | None:
-        return next((row for row in self._facts.gradients if (row.task, row.leaf) == key), None)
-
-    def _mark(self, key: tuple[str, str]) -> None:
+    def _mark(self, key: TaskLeaf) -> None:
         """Work out the row of a task and a leaf anew."""
-        row = self._row(key)
-        if row is None:
-            row = GradientFact(*key)
-            self._facts.gradients.append(row)
+        row = self._facts.row(*key) or GradientFact(*key)
         if row.status == "raises":
             return
         reference = self._reference.get(key)
         as_run = self._as_run.get(key, reference)
-        row.status, row.relative_difference, row.cosine = numbers.compare(as_run, reference)
-        row.norm_as_run, row.norm_reference = numbers.norm(as_run), numbers.norm(reference)
-        if reference is not None:
-            self._facts.reference[key] = reference
-        if as_run is not None:
-            self._facts.as_run[key] = as_run
+        status, relative, cosine = numbers.compare(as_run, reference)
+        self._facts.put_row(
+            dataclasses.replace(
+                row,
+                status=status,
+                norm_as_run=numbers.norm(as_run),
+                norm_reference=numbers.norm(reference),
+                relative_difference=relative,
+                cosine=cosine,
+            )
+        )
+        self._facts.keep(key, reference=reference, as_run=as_run)
 
     def _rows_for_all(self) -> None:
         """Rows for every task and leaf, once one of them is hit: a table with gaps says less."""
-        known = {(row.task, row.leaf) for row in self._facts.gradients}
-        if not known:
+        if not self._facts.gradients:
             return
         for (task, leaf), reference in self._reference.items():
-            if (task, leaf) not in known:
+            if self._facts.row(task, leaf) is None:
                 size = numbers.norm(reference)
-                self._facts.gradients.append(GradientFact(task, leaf, "ok", size, size, 0.0, 1.0 if size else None))
-            if reference is not None:
-                self._facts.reference.setdefault((task, leaf), reference)
+                self._facts.put_row(GradientFact(task, leaf, "ok", size, size, 0.0, 1.0 if size else None))
+            if (task, leaf) not in self._facts.reference:
+                self._facts.keep((task, leaf), reference=reference)

@@ -1,0 +1,186 @@
+"""One backward call analysed, right before the engine runs: its tasks, the damage, and what is to be followed meanwhile."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from jupyter_inplace.explain.backward.conflicts import without_numbers
+from jupyter_inplace.explain.backward.damage import Damage, Suspects
+from jupyter_inplace.explain.backward.facts import BackwardFacts
+from jupyter_inplace.explain.backward.mixes import find_mixes
+from jupyter_inplace.explain.backward.options import AnalysisOptions
+from jupyter_inplace.explain.backward.task_graph import TaskGraph
+from jupyter_inplace.explain.backward.tasks import starts_of, tasks_of, wanted_tasks
+from jupyter_inplace.explain.channels import detached, discarded_grads, grad_aliases, untracked_writes
+from jupyter_inplace.explain.channels.backward_writes import GradientsInFlight
+from jupyter_inplace.explain.graph.graph import Graph, node_key
+from jupyter_inplace.explain.graph.leaves import leaf_targets
+from jupyter_inplace.explain.graph.reading import ReferenceReading
+from jupyter_inplace.explain.graph.split import RootPart
+from jupyter_inplace.explain.names.names import Names
+from jupyter_inplace.record.backward.call import Backward
+from jupyter_inplace.record.channels.integers import IntegerWrite
+from jupyter_inplace.record.dispatch.other_modes import COMPILED
+from jupyter_inplace.record.saved.reading import set_reading
+from jupyter_inplace.record.saved.saved import Saved
+from jupyter_inplace.record.session import Session
+
+
+@dataclasses.dataclass(frozen=True)
+class Reasons:
+    """Why a backward call is looked at, known before its graph is walked.
+
+    :param touched: live saved tensors whose storage was written.
+    :param mixed: a leaf was written that a graph still alive may read.
+    :param integers: saved integer tensors, each with the writes that came before it was saved.
+    :param often: the call's place was seen so often that gradients are followed only where some were lost before.
+    """
+
+    touched: Sequence[Saved]
+    mixed: bool = False
+    integers: Mapping[Saved, list[IntegerWrite]] = dataclasses.field(default_factory=dict)
+    often: bool = False
+
+
+class CallAnalysis:
+    """Analyses one backward call.
+
+    :param root_is: the name of the only root of a call that nobody has made yet; None for a call about to run.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        call: Backward,
+        names: Names,
+        options: AnalysisOptions,
+        reasons: Reasons,
+        root_is: str | None = None,
+    ) -> None:
+        self._session, self._call, self._options, self._reasons = session, call, options, reasons
+        self._starts = starts_of(call)
+        self._runs = root_is is None
+        graph = Graph(start.edge[0] for start in self._starts)
+        # What another graph holds (that of a cell that raised, say) is none of this call's concern.
+        self._touched = [saved for saved in reasons.touched if graph.may_hold(saved.sequence)]
+        parts = self._parts(graph, names, root_is)
+        self._untracked = untracked_writes.find(
+            session, graph, [start.edge[0] for start in self._starts], parts, call.sequence
+        )
+        meant = graph if self._untracked is None else self._untracked[0]
+        self._tasks = TaskGraph(session, graph, parts, leaf_targets(meant, call.inputs, names), names)
+        self._lost = detached.find(graph, session.detached.all()) if session.detached.reads else []
+        self.facts = BackwardFacts(list(dict.fromkeys(task for task, _ in parts)), call.order, call.site, call.time)
+
+    @property
+    def roots(self) -> set[tuple[str, int]]:
+        """The keys of the nodes that the call and its tasks start from."""
+        starts = (start.edge[0] for start in self._starts)
+        return {node_key(node) for node in (*starts, *(part.edge[0] for _, part in self._tasks.parts))}
+
+    def run(self) -> BackwardFacts:
+        """Work everything out."""
+        suspects = self._suspects()
+        if self._wants_numbers(suspects):
+            if torch.cuda.is_initialized():
+                torch.cuda.synchronize()  # the walk runs on this stream, whatever stream the forward used
+            Damage(self._tasks, suspects, self.facts).run()
+            detached.mark(self._tasks, self._lost, self.facts)
+        elif self._touched:
+            without_numbers(self._tasks, self._touched, self.facts)
+        if self._runs:
+            self._follow_gradients()
+        self._look_in_flight()
+        self._add_notes()
+        if self._touched or self.facts.mixes or self._options.always or self._untracked is not None or self._lost:
+            self.facts.add_names(self._tasks.names.storage_names())
+        return self.facts
+
+    # --- steps --------------------------------------------------------------------------------------------------------------
+
+    def _parts(self, graph: Graph, names: Names, root_is: str | None) -> list[tuple[str, RootPart]]:
+        reading = set_reading(ReferenceReading())
+        try:
+            wanted = self._options.wanted
+            parts = wanted_tasks(wanted, graph, self._starts, names) if wanted else []
+            frame = self._call.frame
+            file = frame.f_code.co_filename if frame is not None else None
+            return parts or tasks_of(self._starts, names, self._options.text_at(self._call.site), file, root_is)
+        finally:
+            set_reading(reading)
+
+    def _suspects(self) -> Suspects:
+        groups: Mapping[Any, Any] = {}
+        if self._reasons.mixed or self._options.always:
+            mixes, groups = find_mixes(self._tasks)
+            self.facts.add_mixes(mixes)
+        checkpoints = self._session.checkpoints
+        return Suspects(
+            touched=self._touched,
+            untracked=untracked_writes.meant_graph(self._untracked, self._tasks.parts, self._tasks.targets),
+            integers=self._reasons.integers,
+            regions=checkpoints.touched() if checkpoints.by_owner else (),
+            groups=groups,
+        )
+
+    def _wants_numbers(self, suspects: Suspects) -> bool:
+        if self._options.never or self._call.batched:
+            return False
+        # Where gradients were cleared unread before, those of several tasks are a sum: here it is taken apart.
+        cleared = self._call.site in self._session.discarded_grads.sites and not self._reasons.often
+        return bool(
+            self._touched
+            or self._options.always
+            or cleared
+            or suspects.groups
+            or suspects.untracked
+            or suspects.integers
+            or self._lost
+        )
+
+    def _follow_gradients(self) -> None:
+        """What becomes of the gradients that this call leaves in `.grad`."""
+        tasks, call = self._tasks, self._call
+        if self._session.grad_aliases.wanted:
+            grad_aliases.before_backward(tasks, call)
+            leaves = [tasks.graph.nodes[i] for i in tasks.graph.leaves]
+            call.leaves = [(tasks.targets.get((node, 0), "?"), node.variable) for node in leaves]
+        discarded_grads.begins(tasks, call, self.facts, often=self._reasons.often)
+
+    def _look_in_flight(self) -> None:
+        """Where the engine will run Python of the user's: find the gradients that it could change for others."""
+        session, call, graph = self._session, self._call, self._tasks.graph
+        session.backward_writes.tell(None)
+        if not call.python or self._options.never or call.frame is None or call.batched:
+            return
+        if not graph.python_nodes and not session.engine.hooks_since():
+            return
+        found = GradientsInFlight(self._tasks, [(start.edge, start.grad) for start in self._starts], self.facts)
+        if found.any:
+            session.backward_writes.tell(found.wrote)
+
+    def _add_notes(self) -> None:
+        graph = self._tasks.graph
+        if graph.named("CompiledFunctionBackward"):
+            self.facts.note(COMPILED)
+        hooked = self.facts.gradients and (self._session.engine.hooks_since() or _has_hooks(graph, self._tasks.names))
+        if hooked:
+            self.facts.note(
+                "hooks of the program may change gradients: what they do is in the norms only where they wrote to a shared one"
+            )
+
+
+def _has_hooks(graph: Graph, names: Names) -> bool:
+    """Whether a leaf of the graph, or a tensor of it that a name holds, carries a hook."""
+    tensors = [*(graph.nodes[i].variable for i in graph.leaves), *(t for _, t in names.tensors)]
+    for t in tensors:
+        try:
+            if t._backward_hooks and (t.grad_fn is None or t.grad_fn in graph.position):
+                return True
+        except RuntimeError:  # a view whose base was written
+            continue
+    return False

@@ -1,0 +1,31 @@
+"""What one watch covered."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from jupyter_inplace.report.data import Cell
+
+
+@dataclasses.dataclass(frozen=True)
+class WatchSpan:
+    """A range of program order in the record, and the source that ran meanwhile.
+
+    :param started: seconds on the record's clock when the watch began.
+    :param cell: the watched cell, None outside of a notebook; `cell_file` is the file name of its code.
+    :param block: outside of a cell, the file and the line of the statement that opened the watch.
+    """
+
+    start: int
+    end: int
+    started: float
+    cell: Cell | None = None
+    cell_file: str | None = None
+    block: tuple[str, int] | None = None
+
+    def __contains__(self, order: int) -> bool:
+        return self.start <= order <= self.end
+
+    @property
+    def cell_source(self) -> str | None:
+        return None if self.cell is None else self.cell.source

@@ -1,0 +1,1 @@
+"""What it means: each call of `tape.gradient` asked once more, and what it adds to the report."""

@@ -41,6 +41,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
+
 from random_programs.text import Program
 
 STEP = 2e-5
@@ -208,7 +209,7 @@ class _Replay(_Run):
         elif i in self.moves:
             t.data.add_(self.moves[i])
 
-    def hold(self, x: Any) -> Any:  # noqa: ARG002
+    def hold(self, x: Any) -> Any:
         return _copy(self._next())
 
     def update(self, *things: Any) -> None:
@@ -339,7 +340,9 @@ def _largest_difference(code: types.CodeType, first: _Recording) -> float | str:
                 return "not finite"
             if abs(slope - other) > SMOOTH * size:
                 return "not smooth"
-            worst = max(worst, abs(got - (4 * slope - other) / 3) / size)  # Richardson: without the term of the step squared
+            worst = max(
+                worst, abs(got - (4 * slope - other) / 3) / size
+            )  # Richardson: without the term of the step squared
     return worst
 
 

@@ -7,6 +7,7 @@ writes over a tree recurse, and a sum of a thousand terms is a tree a thousand d
 from __future__ import annotations
 
 import ast
+import re
 import threading
 from typing import Any
 
@@ -47,3 +48,21 @@ def is_deep(node: ast.AST, limit: int = _DEEP) -> bool:
 def unparse(node: ast.AST) -> str:
     """The source of a tree as `ast.unparse` writes it, `TOO_DEEP` for one that it cannot write."""
     return TOO_DEEP if is_deep(node) else ast.unparse(node)
+
+
+_LINE_END = re.compile(r"\r\n|\n|\r")
+
+
+def source_lines(source: str, *, keepends: bool = False) -> list[str]:
+    """The lines of a source as Python counts them: they end at LF, CR LF and CR alone.
+
+    `str.splitlines` also ends them at form feeds, U+2028, U+0085 and others, which may stand in strings and between statements.
+    """
+    lines = []
+    start = 0
+    for end in _LINE_END.finditer(source):
+        lines.append(source[start : end.end() if keepends else end.start()])
+        start = end.end()
+    if start < len(source):
+        lines.append(source[start:])
+    return lines

@@ -76,8 +76,8 @@ def recursive(path):
             elif isinstance(called, ast.Attribute) and getattr(called.value, "id", None) in ("self", "cls"):
                 found |= {(owner, called.attr)} & functions.keys()
     out = set()
-    for start in calls:
-        seen, todo = set(), list(calls[start])
+    for start, called in calls.items():
+        seen, todo = set(), list(called)
         while todo:
             key = todo.pop()
             if key not in seen:

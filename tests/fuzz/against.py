@@ -58,26 +58,31 @@ def examine(program: Program) -> Result:
     watched, report, crash = _run(program, watched=True)
     if crash is not None or report is None:
         return Result(program, judgement, ("crash",), repr(crash))
-    lines = {m.site.line if m.site is not None else 0 for m in report.mutations if m.verdict in HARMFUL}
+    # A row that is pending tells of a backward that the program does not make; the oracle has nothing to hold against it.
+    rows = [m for m in report.mutations if not m.pending]
+    lines = {m.site.line if m.site is not None else 0 for m in rows if m.verdict in HARMFUL}
+    verdict = next((word for word in (*HARMFUL, "unknown") if any(m.verdict == word for m in rows)), "harmless")
+    if verdict == "harmless" and report.verdict == "unknown":
+        verdict = "unknown"
     faults = []
     same_error = (plain.error, plain.line) == (watched.error, watched.line) and plain.message in watched.message
     if not same_error or plain.tensors != watched.tensors or plain.rng != watched.rng:
         faults.append("bits")
-    faults += _fault(program, judgement, report.verdict, lines)
+    faults += _fault(judgement, verdict, lines <= program.write_lines)
     if plain.versions != watched.versions:
         faults.append("versions")
-    return Result(program, judgement, tuple(faults), f"{report.verdict} {sorted(lines)}, not {sorted(program.write_lines)}")
+    return Result(program, judgement, tuple(faults), f"{verdict} {sorted(lines)}, not {sorted(program.write_lines)}")
 
 
-def _fault(program: Program, judgement: Judgement, verdict: str, lines: set[int]) -> list[str]:
+def _fault(judgement: Judgement, verdict: str, own_lines: bool) -> list[str]:
     if not judgement.harmful:
-        return [] if verdict in ("harmless", "mixes") else ["unknown" if verdict == "unknown" else "false alarm"]
+        return [] if verdict == "harmless" else ["unknown" if verdict == "unknown" else "false alarm"]
     if verdict not in HARMFUL:
         return ["unknown" if verdict == "unknown" else "missed"]
     meant = {"raises": ("breaks",), "refused": ("rejected",)}.get(judgement.reason, ("breaks", "corrupts", "cuts"))
     if verdict not in meant:
         return ["wrong verdict"]
-    return [] if lines <= program.write_lines else ["wrong line"]
+    return [] if own_lines else ["wrong line"]
 
 
 def _run(program: Program, watched: bool) -> tuple[_Outcome, Any, Exception | None]:

@@ -7,10 +7,12 @@ import re
 import time
 from collections.abc import Callable, Iterator
 
+from random_programs.oracle import usual_settings
 from random_programs.text import ORACLE_ONLY, Program
 
 _ASSIGNED = re.compile(r"(\w+) = (.+)")
-_WORD = re.compile(r"[A-Za-z_]\w*")
+_ALWAYS = ("torch.set_default_dtype", "torch.manual_seed")  # without them it would be another program
+_WORD = re.compile(r"\b[a-z]+\d+\b")  # the names that a draft gives
 
 
 @dataclasses.dataclass
@@ -76,6 +78,8 @@ def _smaller(text: str) -> Iterator[str]:
     for at in range(count):
         root = _parse(text.splitlines())
         siblings, i = list(_all(root))[at]
+        if siblings[i].head[0].startswith(_ALWAYS):
+            continue
         statement = siblings.pop(i)
         yield _render(root)  # an empty block does not compile
         if statement.is_block and statement.body:  # what is in the block, without the block
@@ -117,8 +121,9 @@ def reduce(program: Program, fails: Callable[[Program], bool], seconds: float = 
 
 def _compiles(program: Program) -> bool:
     try:
-        compile(program.oracle_source, "<oracle>", "exec")
-        compile(program.cell, "<cell>", "exec")
+        with usual_settings():
+            compile(program.oracle_source, "<oracle>", "exec")
+            compile(program.cell, "<cell>", "exec")
     except SyntaxError:
         return False
     return True

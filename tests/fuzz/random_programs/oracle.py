@@ -144,8 +144,11 @@ class _Recording(_Run):
         self.kept: list[tuple[torch.Tensor, torch.Tensor]] = []
         self.stale = 0.0  # how far a kept gradient that was used is from what was kept
         self.with_graph: dict[int, bool] = {}  # the copies, by their place in `values`
+        self.content: dict[int, torch.Tensor] = {}  # of each leaf, as far as the marks say
 
     def _begin(self, i: int, t: torch.Tensor) -> None:
+        self.content[i] = _copy(t)
+
         def arrived(g: torch.Tensor) -> None:
             got = self.calls[-1].gradients
             got[i] = got[i] + g.detach() if i in got else g.detach().clone()
@@ -160,7 +163,11 @@ class _Recording(_Run):
         return x
 
     def update(self, *things: Any) -> None:
-        self.values.extend(_copy(t) for t in _tensors(things))
+        for t in _tensors(things):
+            self.values.append(_copy(t))
+            for i, leaf in enumerate(self.leaves):
+                if leaf is t:
+                    self.content[i] = self.values[-1]
 
     pin = update
 
@@ -170,8 +177,13 @@ class _Recording(_Run):
     thaw = freeze
 
     def copied(self, target: torch.Tensor, source: torch.Tensor) -> None:
-        self.with_graph[len(self.values)] = source.grad_fn is not None
-        self.values.append((_copy(target), _copy(source)))
+        self.update(target)
+        self.with_graph[len(self.values) - 1] = source.grad_fn is not None
+        self.values[-1] = (self.values[-1], _copy(source))
+
+    def unmarked(self) -> bool:
+        """Whether a leaf has a value that no mark tells of: the program would be judged by something else than what it means."""
+        return any(not torch.equal(leaf, self.content[i]) for i, leaf in enumerate(self.leaves))
 
     def keep(self, *gradients: torch.Tensor) -> None:
         self.kept.extend((g, _copy(g)) for g in gradients)
@@ -256,13 +268,16 @@ class _Replay(_Run):
 
 def judge(program: Program) -> Judgement:
     """Run a program some six times and say whether it is harmful."""
-    code = compile(program.oracle_source, "<oracle>", "exec")
+    with usual_settings():
+        code = compile(program.oracle_source, "<oracle>", "exec")
     first = _Recording()
     error = _execute(code, first)
     if error is not None:
         if first.depth and isinstance(error, RuntimeError):
             return Judgement(True, "raises")
         return Judgement(True, "refused") if _is_at(error, program) else Judgement(None, f"fails: {error!r}")
+    if not first.calls or first.unmarked():
+        return Judgement(None, "fails: a write to a leaf is not marked" if first.calls else "fails: no backward call")
     worst = _largest_difference(code, first)
     if isinstance(worst, str):
         return Judgement(None, worst)

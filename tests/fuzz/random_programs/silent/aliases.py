@@ -11,7 +11,7 @@ __all__ = ["KINDS", "data", "detach", "dlpack", "no_grad", "numpy", "storage", "
 # Writes through a tensor {t}. None of them leaves what it writes as it was, none is the identity for a derivative, but for `add_`.
 IN_PLACE = (
     "{t}.mul_({k})", "{t}.mul_({k})", "{t}.zero_()", "{t}[0] = {k}", "{t}[-1].mul_({k})", "{t}[:, 0] *= {k}", "{t}.copy_(torch.full_like({t}, {k}))",
-    "{t}.view(-1)[1:3].mul_({k})", "{t}.neg_()", "{t}.sub_({t} * 0.5)", "{t}.fill_({k})", "{t}.div_({k})", "{t}.t()[0].zero_()",
+    "{t}.view(-1)[1:3].mul_({k})", "{t}.neg_()", "{t}.fill_({k})", "{t}.div_({k})", "{t}.t()[0].zero_()",
     "torch._foreach_mul_([{t}], {k})", "torch.mul({t}, {k}, out={t})", "{t}.normal_()", "nn.init.constant_({t}, {k})", "{t}.clamp_(-0.1, 0.1)",
 )  # fmt: skip
 ADDS = ("{t}.add_({k})", "{t} += {k}", "{t}.sub_(0.3)")

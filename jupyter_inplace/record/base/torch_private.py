@@ -135,6 +135,24 @@ def dispatch_as_now() -> Callable[[], contextlib.AbstractContextManager[Any]]:
 # Taken out of force on a thread (`key_excluded`) while a kernel is at work that runs below autograd: what is called then is part of it.
 BELOW_AUTOGRAD = getattr(getattr(_C, "DispatchKey", None), "ADInplaceOrView", None)
 
+
+
+def apply_of(stored: Any) -> Callable[..., Any]:
+    """`Function.apply` as it is kept in the class, as a function of the class and the arguments: it is Python's or C's."""
+    if isinstance(stored, classmethod):
+        return stored.__func__
+    bind = stored.__get__
+
+    def apply(cls: Any, /, *args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        return bind(None, cls)(*args, **kwargs)
+
+    return apply
+
+
+# What a custom Function saves is packed from within a frame of this code, while `Function.apply` is replaced. Required.
+APPLY_CODE: Any = apply_of(vars(torch.autograd.Function)["apply"]).__code__
+
 # The stack of default saved-tensor hooks of this thread. The public context manager pushes the same pair, but cannot say
 # whether somebody else's pair is on top. Required.
 push_saved_tensors_hooks = _autograd._push_saved_tensors_default_hooks

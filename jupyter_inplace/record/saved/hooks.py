@@ -24,8 +24,7 @@ from jupyter_inplace.record.saved.saved import Saved
 from jupyter_inplace.record.saved.saved_objects import Hold
 from jupyter_inplace.record.trace import Trace
 
-# A custom Function saves from within a frame of this code.
-_APPLY = torch.autograd.Function.__dict__["apply"].__func__.__code__
+_APPLY = private.APPLY_CODE
 _weak = weakref.ref
 _peek = private.peek_sequence_nr
 _DisableTorchDispatch = private.DisableTorchDispatch

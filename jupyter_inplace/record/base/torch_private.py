@@ -217,6 +217,12 @@ def gradient_edge(t: torch.Tensor) -> tuple[Any, int] | None:
 # The node that the engine (or a direct call of a node) executes on this thread. Names the reader in an error.
 current_autograd_node = getattr(_C, "_current_autograd_node", lambda: None)
 
+
+def node_inside(node: Any) -> Any:
+    """The node of an operation on a view that wrote to its base, given the node around it (CopySlices); None if torch does not say."""
+    return getattr(node, "_wrapped_node", None)
+
+
 # The stack of dispatch modes of this thread: the watch lifts its mode only while it is on top, and puts it back there.
 # The mode goes on and off by these and not by `with`, which sets flags of the whole process that make torch.compile look
 # out for modes, and which runs the `__exit__` of the program's own modes where ours lies under them. Required.

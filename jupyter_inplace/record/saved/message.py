@@ -45,6 +45,11 @@ def torch_text(saved: Saved) -> str:
     name, number = None, 0
     if saved.made_by is not None:
         name, number = saved.made_by.__name__, saved.output_nr
+        reader = private.current_autograd_node()
+        if (
+            type(reader).__name__ == "CopySlices"
+        ):  # of an operation on a view, which had a node of its own when this was saved
+            name, number = _name_inside(reader, saved.cell[0] if saved.cell else None) or name, 0
     elif t.grad_fn is not None:  # torch keeps no output number of an input and says 0 of each
         name = t.grad_fn.name()
     text = None
@@ -105,6 +110,25 @@ def _nested_text(t: torch.Tensor, versions: tuple[int, int], name: str | None, n
     start = next((i for i, (a, b) in enumerate(zip(without, with_node, strict=False)) if a != b), len(without))
     rest = without[start:]
     return leaf.removesuffix(rest) + with_node[start:]
+
+
+def _name_inside(node: Any, operator: Any) -> str | None:
+    """The name of the node of an operation on a view: by the node around it, or by the node that the operator makes elsewhere."""
+    inside = private.node_inside(node)
+    if inside is not None:
+        return str(inside.name())
+
+    def made() -> _Read:
+        required = [argument for argument in operator._schema.arguments if not argument.has_default_value()]
+        values = [torch.ones(1, requires_grad=True) * 1 if "Tensor" in str(a.type) else 1 for a in required]
+        out = operator(*values)
+
+        def tell() -> None:
+            raise RuntimeError(out.grad_fn.name())
+
+        return tell
+
+    return _asked(made)
 
 
 def _bump(t: torch.Tensor, version: int) -> None:

@@ -103,6 +103,17 @@ def test_a_view_written_in_place():
     assert "is at version 2; expected version 1" in message_of(program)
 
 
+def test_a_view_that_is_written_and_saved():
+    def program():
+        h = torch.ones(2, 3, requires_grad=True) * 1
+        view = h.view(-1)
+        view.relu_()
+        overwritten(view)
+        view.sum().backward()
+
+    assert "output 0 of Relu" in assert_same_message(program)
+
+
 def test_custom_functions():
     class Twice(torch.autograd.Function):
         @staticmethod

@@ -119,7 +119,7 @@ def _node_of(out: Any) -> Any:
 
 
 def _noting_applications(original: Any) -> Any:
-    inner = original.__func__
+    inner = private.apply_of(original)
 
     @functools.wraps(inner)
     def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:

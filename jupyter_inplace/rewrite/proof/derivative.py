@@ -104,11 +104,12 @@ class DerivativeMode(TorchDispatchMode):
         """Follow the forwards of custom autograd Functions, which run without grad mode."""
         mode: DerivativeMode = self
         original: Any = vars(torch.autograd.Function)["apply"]  # the class method, not bound to the base class
+        inner = private.apply_of(original)
 
         def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
             mode.enter_live()
             try:
-                return original.__func__(cls, *args, **kwargs)
+                return inner(cls, *args, **kwargs)
             finally:
                 mode.leave_live()
 

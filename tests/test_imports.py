@@ -168,10 +168,6 @@ def sources() -> dict[str, Path]:
 
 
 SOURCES = sources()
-LARGE = [  # still to be done
-    "jupyter_inplace/record/source/sites.py",
-    "labextension/src/view/TimelineView.tsx",
-]
 
 
 def is_large(name: str) -> bool:
@@ -179,13 +175,7 @@ def is_large(name: str) -> bool:
 
 
 def test_no_file_is_large():
-    assert [name for name in SOURCES if name not in LARGE and is_large(name)] == []
-
-
-@pytest.mark.xfail(strict=True, reason="still to be done")
-@pytest.mark.parametrize("name", LARGE)
-def test_a_large_file_becomes_smaller(name):
-    assert not is_large(name)
+    assert [name for name in SOURCES if is_large(name)] == []
 
 
 def test_no_folder_is_crowded():

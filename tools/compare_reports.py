@@ -237,7 +237,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if len(shown) < len(found):
                 print(f"    and {len(found) - len(shown)} more")
             if options.words:
-                words.add(name, (d for d in result.found if d.is_words))
+                words.add(name, (d for d in result.found if d.is_words and d.path not in result.wavering))
             if options.new_fields:
                 fields |= {re.sub(r"\[\d+\]", "[]", d.path): None for d in result.found if d.is_new_field}
     for title, lines in (("changed sentences", words.lines()), ("new fields", (f"  {field}" for field in fields))):

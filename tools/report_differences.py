@@ -18,7 +18,7 @@ _NAMES = frozenset({"tensor", "tensors", "leaf", "leaves"})
 _SECONDS = re.compile(r"\b\d+(?:\.\d+)?(?:e[-+]?\d+)? ?(?:s|ms|seconds?|milliseconds?)\b")
 _ADDRESS = re.compile(r"\b0x[0-9a-f]{6,}\b")
 _UNNAMED = re.compile(r"\bt\d+\b")
-_SENTENCE_END = re.compile(r"(?<=[.!?:;])\s+|\n+")
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 _SHOWN = 160  # characters of a value that are printed
 
 

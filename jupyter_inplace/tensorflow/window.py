@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from jupyter_inplace import _faults
 from jupyter_inplace.explain.names.names import namespaces, user_frame
-from jupyter_inplace.record.source.sites import SiteResolver
+from jupyter_inplace.record.source.resolver import SiteResolver
 from jupyter_inplace.report.data import Cell, Report
 from jupyter_inplace.tensorflow.explain.analyse import TapeAnalyst
 from jupyter_inplace.tensorflow.explain.assemble import TapeAssembly, TapeSpan

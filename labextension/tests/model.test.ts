@@ -1,10 +1,13 @@
 import { describe, expect, it } from "vitest";
 
 import { changedRange, diffLines } from "../src/model/diff";
+import { fold } from "../src/model/glyphs";
+import { rows } from "../src/model/lanes";
+import { pan, zoom } from "../src/model/scale";
 import { initial, ofGradient, step, touchesEvent } from "../src/model/selection";
 import { findInCell, findInLine, tokens } from "../src/model/source";
 import { buildTable, filterRows, sortRows } from "../src/model/table";
-import { fold, layOut, pan, rows, zoom } from "../src/model/timeline";
+import { layOut } from "../src/model/timeline";
 import { readReport } from "../src/report/read";
 import { example, type Json } from "./fixtures";
 

@@ -18,7 +18,7 @@ from jupyter_inplace.record.backward.call import Backward
 from jupyter_inplace.record.base.torch_private import storage_id
 from jupyter_inplace.record.channels.discarded_grads import Cleared, Given
 from jupyter_inplace.record.session import Session
-from jupyter_inplace.record.source.sites import SiteResolver
+from jupyter_inplace.record.source.resolver import SiteResolver
 from jupyter_inplace.report.words import EFFECT_WORDS
 
 #: What is done with a `.grad` on the way to clearing it.

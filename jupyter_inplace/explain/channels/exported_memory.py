@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from jupyter_inplace._syntax import parse
-from jupyter_inplace.record.source.sites import SiteResolver
+from jupyter_inplace.record.source.resolver import SiteResolver
 from jupyter_inplace.report.data import Site
 
 

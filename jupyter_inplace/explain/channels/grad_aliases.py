@@ -19,7 +19,7 @@ from jupyter_inplace.record.backward.call import Backward
 from jupyter_inplace.record.base import torch_private as private
 from jupyter_inplace.record.channels.grad_aliases import GradAlias, KnownGrad
 from jupyter_inplace.record.session import Session
-from jupyter_inplace.record.source.sites import SiteResolver
+from jupyter_inplace.record.source.resolver import SiteResolver
 from jupyter_inplace.report.data import Site
 
 _MENTION = re.compile(r"\.grad\b(?!\s*\()")

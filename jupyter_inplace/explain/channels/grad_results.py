@@ -22,7 +22,7 @@ from jupyter_inplace.record.base.torch_private import storage_id
 from jupyter_inplace.record.channels.grad_results import GradResult, WrittenResult
 from jupyter_inplace.record.session import Session
 from jupyter_inplace.record.source.expressions import is_path, written_names
-from jupyter_inplace.record.source.sites import SiteResolver, positions
+from jupyter_inplace.record.source.resolver import SiteResolver, positions
 
 #: What may be asked of a tensor without reading it.
 _ABOUT = frozenset({"shape", "dtype", "device", "ndim", "size", "dim", "numel", "layout", "requires_grad", "stride"})

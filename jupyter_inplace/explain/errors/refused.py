@@ -16,7 +16,7 @@ from jupyter_inplace.explain.graph.graph import Graph
 from jupyter_inplace.explain.names.names import Names
 from jupyter_inplace.record.base.torch_private import storage_id
 from jupyter_inplace.record.source import sites
-from jupyter_inplace.record.source.sites import SiteResolver
+from jupyter_inplace.record.source.resolver import SiteResolver
 from jupyter_inplace.record.write_table import WriteRow
 from jupyter_inplace.report.data import Mutation, Site
 

@@ -17,7 +17,8 @@ from jupyter_inplace._package import FOLDER
 from jupyter_inplace._syntax import parse
 from jupyter_inplace.explain.names.safe_eval import look_up, tensors_in
 from jupyter_inplace.record.source.expressions import receiver, written_names, written_nodes
-from jupyter_inplace.record.source.sites import SiteKey, is_user_frame, locals_of, opname_at, positions, site_key
+from jupyter_inplace.record.source.resolver import opname_at, positions
+from jupyter_inplace.record.source.sites import SiteKey, is_user_frame, locals_of, site_key
 from jupyter_inplace.record.source.source_text import SourceText
 
 __all__ = ["RejectedWrite", "find_rejected", "reason_of"]

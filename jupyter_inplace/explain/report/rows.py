@@ -14,7 +14,7 @@ from jupyter_inplace.explain.names.names import Names
 from jupyter_inplace.explain.report.span import WatchSpan
 from jupyter_inplace.record.session import Session
 from jupyter_inplace.record.source.expressions import written_names
-from jupyter_inplace.record.source.sites import SiteResolver
+from jupyter_inplace.record.source.resolver import SiteResolver
 from jupyter_inplace.record.write_table import WriteRow
 from jupyter_inplace.report.data import HARMFUL, VERDICTS, Conflict, Effect, Mutation, Site, worst
 from jupyter_inplace.report.words import EFFECT_WORDS

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from jupyter_inplace.explain.names.names import namespaces
-from jupyter_inplace.record.source.sites import SiteResolver
+from jupyter_inplace.record.source.resolver import SiteResolver
 from jupyter_inplace.report.data import Gradient, VersionNorm
 from jupyter_inplace.tensorflow.explain.names import TapeNames
 from jupyter_inplace.tensorflow.explain.pulls import CannotAskError, Tape, Through, plus, quiet, vector

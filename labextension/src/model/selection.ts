@@ -57,6 +57,12 @@ export function ofEvent(event: TimelineEvent, index: number, report: Report): Se
   };
 }
 
+/** The write that an event is, or that destroyed what it saved or read. */
+export function mutationOf(event: TimelineEvent, report: Report): Mutation | null {
+  const id = event.mutation ?? report.conflicts.find((c) => c.id === event.conflict)?.mutation ?? null;
+  return report.mutations.find((mutation) => mutation.id === id) ?? null;
+}
+
 /** A gradient row, and the first write that is to blame for it. */
 export function ofGradient(row: Gradient, report: Report): Selection {
   const blamed =

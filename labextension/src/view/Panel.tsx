@@ -7,12 +7,12 @@ import type { Fix, Report } from "../report/types";
 import type { Trans } from "../report/words";
 import { visible } from "../report/words";
 import { Context, usePanel, type PanelContext } from "./context";
-import { Fixes } from "./Fixes";
-import { Gradients } from "./Gradients";
+import { Fixes } from "./fixes/Fixes";
+import { Gradients } from "./gradients/Gradients";
 import { followTheme } from "./theme";
-import { TimelineView } from "./TimelineView";
+import { TimelineView } from "./timeline/TimelineView";
 import { Verdict } from "./Verdict";
-import { Writes } from "./Writes";
+import { Writes } from "./writes/Writes";
 
 export interface PanelProps {
   report: Report;

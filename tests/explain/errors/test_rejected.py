@@ -14,7 +14,7 @@ from jupyter_inplace import watch
 from jupyter_inplace.explain.errors import rejected
 from jupyter_inplace.explain.errors.rejected import find_rejected, reason_of
 from jupyter_inplace.explain.errors.wording import why_refused
-from jupyter_inplace.record.source.sites import SiteResolver
+from jupyter_inplace.record.source.resolver import SiteResolver
 
 FILE = "/tmp/ipykernel_77/77.py"
 

@@ -16,15 +16,9 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from jupyter_inplace.record.source import sites
-from jupyter_inplace.record.source.expressions import written_names
-from jupyter_inplace.record.source.sites import (
-    SiteResolver,
-    argument_names,
-    find_site,
-    find_site_and_module,
-    is_user_code,
-    written_name,
-)
+from jupyter_inplace.record.source.expressions import argument_names, written_name, written_names
+from jupyter_inplace.record.source.resolver import SiteResolver
+from jupyter_inplace.record.source.sites import find_site, find_site_and_module, is_user_code
 
 CALL_IMPL = nn.Module._call_impl.__code__
 

@@ -2,10 +2,10 @@
 
 import type { JSX } from "preact";
 
-import type { Link, Timeline } from "../model/timeline";
-import { opName } from "../report/words";
-import { usePanel } from "./context";
-import type { Scale } from "./TimelineView";
+import type { Scale } from "../../model/scale";
+import type { Link, Timeline } from "../../model/timeline";
+import { opName } from "../../report/words";
+import { usePanel } from "../context";
 
 const DEPTH = 15;
 

@@ -2,10 +2,10 @@
 
 import type { JSX } from "preact";
 
-import type { Report, TimelineEvent } from "../report/types";
-import { count, opName, place, versionStep, visible, type Trans } from "../report/words";
-import type { Glyph } from "../model/timeline";
-import { leader, mutationOf } from "../model/timeline";
+import { leader, type Glyph } from "../../model/glyphs";
+import { mutationOf } from "../../model/selection";
+import type { Report, TimelineEvent } from "../../report/types";
+import { count, opName, place, versionStep, visible, type Trans } from "../../report/words";
 
 /** The sign itself, centred on the origin. */
 export function Sign({ glyph }: { glyph: Glyph }): JSX.Element {

@@ -3,8 +3,8 @@
 import { useCallback, useEffect, useRef, useState } from "preact/hooks";
 import type { RefObject } from "preact";
 
-import { pan, zoom, type Window } from "../model/timeline";
-import { prefersStillness } from "./theme";
+import { pan, zoom, type Window } from "../../model/scale";
+import { prefersStillness } from "../theme";
 
 export interface WindowControl {
   window: Window;

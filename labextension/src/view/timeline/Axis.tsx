@@ -2,10 +2,10 @@
 
 import type { JSX } from "preact";
 
-import type { Band, Timeline } from "../model/timeline";
-import { visible } from "../report/words";
-import { usePanel } from "./context";
-import type { Scale } from "./TimelineView";
+import type { Scale } from "../../model/scale";
+import type { Band, Timeline } from "../../model/timeline";
+import { visible } from "../../report/words";
+import { usePanel } from "../context";
 
 const CHAR = 6.4;
 

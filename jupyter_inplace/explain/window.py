@@ -21,7 +21,7 @@ from jupyter_inplace.explain.errors.tracebacks import hide_own_frames
 from jupyter_inplace.explain.errors.wording import ErrorWording
 from jupyter_inplace.explain.graph.quiet import quiet
 from jupyter_inplace.explain.names.names import Names, namespaces, user_frame
-from jupyter_inplace.explain.report.assemble import Assembly
+from jupyter_inplace.explain.report.assemble import Assembly, with_missing_tasks
 from jupyter_inplace.explain.report.span import WatchSpan
 from jupyter_inplace.frameworks.companions import Companions
 from jupyter_inplace.record.active import active
@@ -128,7 +128,7 @@ class Window:
             uninterrupted(self._leave)
             if error is not None:
                 hide_own_frames(error)
-            return self.companions.add_to(self._report(error), error)
+            return self._report(error)
         finally:
             uninterrupted(self.abandon)
 
@@ -165,11 +165,11 @@ class Window:
         try:
             spaces = namespaces(user_frame(), self._analyst.options.space)
             spaces += _raising_spaces(error)
-            return Assembly(self.session, self._analyst, span, error, Names(spaces)).report()
+            report = Assembly(self.session, self._analyst, span, error, Names(spaces)).report()
         except Exception as fault:
             _faults.show(fault)
             note = f"the report could not be worked out: {type(fault).__name__}: {fault}"
-            return Report(
+            failed = Report(
                 tool=__version__,
                 framework_version=str(torch.__version__),
                 cell=self._cell,
@@ -177,6 +177,8 @@ class Window:
                 blind_spots=(note,),
                 error=None if error is None else Error(type=type(error).__name__, message=str(error)),
             )
+            return self.companions.add_to(failed, error)
+        return with_missing_tasks(self.companions.add_to(report, error), self._analyst.options.wanted)
 
 
 class _Fixed:

@@ -15,16 +15,11 @@ LIMIT_BYTES = 1 << 30
 
 
 class Before:
-    """The state from before a cell, or why it could not be kept.
+    """The state from before a cell, or why it could not be kept: `why_not`."""
 
-    :param why_not: what is said with each rewrite that is not tried for want of the state.
-    :param reason: the same as a clause, to be put into another sentence; `why_not` where it is not given.
-    """
-
-    def __init__(self, sandbox: Snapshot | Copy | None, why_not: str = "", reason: str | None = None) -> None:
+    def __init__(self, sandbox: Snapshot | Copy | None, why_not: str = "") -> None:
         self.sandbox = sandbox
         self.why_not = why_not
-        self.reason = why_not if reason is None else reason
 
     @classmethod
     def keep(cls, state: Any, source: str, *, force: bool = False) -> Before:
@@ -41,19 +36,19 @@ class Before:
             _bring()
             return cls(take(state, source, force=force, limit_bytes=LIMIT_BYTES))
         except SandboxUnavailableError as error:
-            return cls.untried(str(error))
+            return cls(None, str(error))
         except Exception as error:  # noqa: BLE001  said with each rewrite: the cell runs all the same
-            return cls.untried(repr(error))
+            return cls(None, repr(error))
 
     @classmethod
     def nothing(cls, why_not: str) -> Before:
         """No state is kept; `why_not` says why."""
         return cls(None, why_not)
 
-    @classmethod
-    def untried(cls, reason: str) -> Before:
-        """No state is kept, so that no rewrite is tried."""
-        return cls(None, f"not tried: {reason}", reason)
+    @property
+    def untried(self) -> str:
+        """What the proof of each rewrite says where no state was kept."""
+        return f"not tried: {self.why_not}" if self.why_not else ""
 
     def drop(self) -> None:
         """Let the state go."""

@@ -151,7 +151,8 @@ class Proofs:
         sandbox = self._before.sandbox
         if sandbox is None:
             raise RewindError(
-                self._before.reason or "the copy of the state from before the cell was let go: another cell was watched"
+                self._before.why_not
+                or "the copy of the state from before the cell was let go: another cell was watched"
             )
         if isinstance(sandbox, Copy):
             raise RewindError("the names that the cell reads were copied: what it changed is put back from a fork only")
@@ -176,7 +177,7 @@ class Proofs:
                 seconds=self._seconds,
                 cell_seconds=self._cell_seconds,
                 taken=self._taken,
-                unavailable=self._before.why_not,
+                unavailable=self._before.untried,
                 on_change=self._set,
             )
         except _CancelledError:

@@ -11,7 +11,9 @@ from jupyter_inplace.explain.backward.facts import BackwardFacts, GradientFact, 
 from jupyter_inplace.explain.errors.refused import Refusal
 from jupyter_inplace.explain.graph import numbers
 from jupyter_inplace.report.data import Gradient, GradientStatus, TaskCosine, VersionNorm
+from jupyter_inplace.report.order import GRADIENT_STATUSES
 
+#: Of several occurrences the worst is shown. A wrong and a lost gradient weigh the same: the larger difference decides.
 _SEVERITY = {"raises": 3, "wrong": 2, "lost": 2, "ok": 0}
 _MAX_COSINES = 4000
 
@@ -47,11 +49,7 @@ class GradientTable:
 
     def status(self, task: str) -> str:
         """The worst status of a task's rows."""
-        rows = [row.status for row in self.rows if row.task == task]
-        for status in ("raises", "wrong", "lost"):
-            if status in rows:
-                return status
-        return "ok"
+        return min((row.status for row in self.rows if row.task == task), key=GRADIENT_STATUSES.index, default="ok")
 
     def refused(self, refusal: Refusal) -> None:
         """Rows of the tasks that a refused write keeps from being computed: they raise for the leaves behind the tensor."""

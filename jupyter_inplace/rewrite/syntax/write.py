@@ -8,7 +8,7 @@ from typing import Literal
 
 import libcst as cst
 
-from jupyter_inplace.report.data import Conflict, FixKind, Mutation, Reading, Report
+from jupyter_inplace.report.data import Conflict, FixKind, Mutation, Reading, Report, worst
 from jupyter_inplace.rewrite.syntax.code import Code, Item
 from jupyter_inplace.rewrite.syntax.edit import Edit
 from jupyter_inplace.rewrite.syntax.scope import Scope
@@ -62,8 +62,7 @@ class WriteSyntax:
     @cached_property
     def verdict(self) -> str:
         """The worst verdict of the mutations."""
-        order = ("rejected", "breaks", "corrupts", "cuts")
-        return min((m.verdict for m in self.mutations), key=lambda v: order.index(v) if v in order else len(order))
+        return worst(m.verdict for m in self.mutations)
 
     @cached_property
     def reading(self) -> Reading | None:

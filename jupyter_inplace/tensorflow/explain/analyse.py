@@ -13,6 +13,7 @@ import tensorflow as tf
 from jupyter_inplace.explain.names.names import namespaces
 from jupyter_inplace.record.source.resolver import SiteResolver
 from jupyter_inplace.report.data import Gradient, VersionNorm
+from jupyter_inplace.report.order import worse_status
 from jupyter_inplace.tensorflow.explain.names import TapeNames
 from jupyter_inplace.tensorflow.explain.pulls import CannotAskError, Tape, Through, plus, quiet, vector
 from jupyter_inplace.tensorflow.explain.restore import as_before
@@ -236,8 +237,8 @@ class _Look:
                               before.site, [task], hit, verdict)  # fmt: skip
                 self.call.rereads.append(fact)
         for shared in self.suspicion.memory:
-            name = self.names.of(shared.tensor) or self._owner(shared) or f"memory shared through {shared.kind}"
-            fact = Reread(None, shared, f"shared through {shared.kind}", name, 0, 1, int(shared.view.nbytes),
+            name = self.names.of(shared.tensor) or self._owner(shared) or f"memory {shared.through.node}"
+            fact = Reread(None, shared, shared.through.node, name, 0, 1, int(shared.view.nbytes),
                           shared.site, [task], hit, verdict)  # fmt: skip
             self.call.rereads.append(fact)
 
@@ -263,8 +264,7 @@ class _Look:
             cosine = float(np.real(np.vdot(as_run, reference))) / (norm * meant) if norm else None
         by_version = tuple(VersionNorm(version, float(np.linalg.norm(part))) for version, part in parts)
         assert self.call.tasks is not None
-        if status != "ok" and self.call.tasks[task] != "wrong":
-            self.call.tasks[task] = status
+        self.call.tasks[task] = worse_status(self.call.tasks[task], status)
         self.call.vectors[task, leaf] = (as_run, reference)
         self.call.gradients.append(
             Gradient(

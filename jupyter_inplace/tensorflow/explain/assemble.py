@@ -101,7 +101,7 @@ class TapeAssembly:
             gradients=gradients,
             task_cosines=self._cosines(),
             timeline=self._timeline(out),
-            blind_spots=self._blind_spots(tasks) if used else (),
+            blind_spots=self._blind_spots() if used else (),
         )
 
     # --- writes ---------------------------------------------------------------------------------------------------------
@@ -182,7 +182,7 @@ class TapeAssembly:
             time=max(0.0, shared.time - self._span.started),
             site=None,
             value_changed=True,
-            note=f"written through memory shared by {shared.kind}, which TensorFlow does not see",
+            note=f"written through memory shared by {shared.through}, which TensorFlow does not see",
             framework="tensorflow",
         )
 
@@ -306,15 +306,10 @@ class TapeAssembly:
         events.sort(key=lambda event: event[0])
         return tuple(TimelineEvent(seq=i, **fields) for i, (_, fields) in enumerate(events[:10_000]))
 
-    def _blind_spots(self, tasks: tuple[Task, ...]) -> tuple[str, ...]:
+    def _blind_spots(self) -> tuple[str, ...]:
         notes = dict(self._trace.blind_spots)
         if self._trace.track.full:
             notes["more versions of variables than can be told apart: later ones are not split"] = None
-        known = {task.name for task in tasks}
-        others = ", ".join(sorted(known)) or "none"
-        for name in self._span.tasks:
-            if name not in known and self._calls:
-                notes[f"task {name!r} was not found; the tasks there are: {others}"] = None
         return tuple(notes)
 
 

@@ -33,8 +33,6 @@ def combined(torch: Report, own: Report, used: bool) -> Report:
     frameworks = ["torch"] * torch_used + ["tensorflow"]
     versions = [str(torch.framework_version)] * torch_used + [str(own.framework_version)]
     missing = [note for note in own.blind_spots if note not in torch.blind_spots]
-    found = known | {task.name for task in torch.tasks}
-    spots = [note for note in (*torch.blind_spots, *missing) if not _found_by_the_other(note, found)]
     return replace(
         torch,
         framework=" and ".join(frameworks),
@@ -47,14 +45,9 @@ def combined(torch: Report, own: Report, used: bool) -> Report:
         gradients=gradients,
         task_cosines=(*torch.task_cosines, *own.task_cosines),
         timeline=_timeline(torch, own, theirs, ours),
-        blind_spots=tuple(spots),
+        blind_spots=(*torch.blind_spots, *missing),
         nothing_ran=False,
     )
-
-
-def _found_by_the_other(note: str, tasks: set[str]) -> bool:
-    """A task that the person named and one framework did not find may be the other's."""
-    return any(note.startswith(f"task {name!r} was not found") for name in tasks)
 
 
 def _timeline(torch: Report, own: Report, theirs: dict[int, int], ours: list[int]) -> tuple[TimelineEvent, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from jupyter_inplace.record.source.sites import find_site
-from jupyter_inplace.tensorflow.record.events import AssignEvent, ReadEvent, SharedTensor
+from jupyter_inplace.tensorflow.record.events import AssignEvent, ReadEvent, SharedTensor, SharedThrough
 from jupyter_inplace.tensorflow.record.facts import TapeCall
 from jupyter_inplace.tensorflow.record.handles import handle_of
 from jupyter_inplace.tensorflow.record.session import TapeSession
@@ -103,7 +103,7 @@ def _handed_out(trace: TapeTrace, shared: SharedTensor, request: Request) -> boo
     """A tensor whose memory was handed out after it had been used: what was computed from it does not bear its bit."""
     own = trace.track.bits.get(("memory", shared.tensor), 0)
     mask = trace.track.masks.get(shared.tensor, 0) & ~own
-    return shared.kind == "DLPack" and (not mask or bool(mask & request.closure))
+    return shared.through is SharedThrough.DLPACK and (not mask or bool(mask & request.closure))
 
 
 def watched_call(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 from typing import Any
 
 import numpy as np
@@ -96,6 +97,18 @@ class KnownVariable:
     written: int = 0  # the order of the last write
 
 
+class SharedThrough(enum.StrEnum):
+    """Who else may write the memory of a tensor."""
+
+    NUMPY = "numpy"
+    DLPACK = "DLPack"
+
+    @property
+    def node(self) -> str:
+        """What a conflict calls the reader of such memory."""
+        return f"shared through {self}"
+
+
 @dataclasses.dataclass(eq=False, slots=True)
 class SharedTensor:
     """A tensor over memory that others may write, with what it held when it was first used or shared."""
@@ -106,7 +119,7 @@ class SharedTensor:
     order: int
     time: float
     owner: Any  # keeps the memory
-    kind: str
+    through: SharedThrough
     tensor: int
     version: int = 0
     found: bool = False

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from jupyter_inplace.record.source.sites import find_site
-from jupyter_inplace.tensorflow.record.events import SharedTensor
+from jupyter_inplace.tensorflow.record.events import SharedTensor, SharedThrough
 from jupyter_inplace.tensorflow.record.trace import TapeTrace
 
 _COMPARED = 256 * 2**20  # bytes of copies at a time
@@ -35,10 +35,10 @@ class SharedMemory:
             array = _numpy(t)
             owner = None if array is None else addresses.get(array.ctypes.data)
             if owner is not None:
-                mask |= self.add(t, array, owner, "numpy", find_site(3, self._trace.cell_files))
+                mask |= self.add(t, array, owner, SharedThrough.NUMPY, find_site(3, self._trace.cell_files))
         return mask
 
-    def add(self, t: Any, array: Any, owner: Any, kind: str, site: Any) -> int:
+    def add(self, t: Any, array: Any, owner: Any, through: SharedThrough, site: Any) -> int:
         """Remember a tensor whose memory others share; returns its bit."""
         key = t._id
         if key not in self.known:
@@ -48,16 +48,18 @@ class SharedMemory:
             self._bytes += array.nbytes
             trace = self._trace
             trace.order += 1
-            self.known[key] = SharedTensor(array, np.array(array), site, trace.order, trace.seconds(), owner, kind, key)
+            self.known[key] = SharedTensor(
+                array, np.array(array), site, trace.order, trace.seconds(), owner, through, key
+            )
         bit = self._trace.track.bit(("memory", key))
         self._trace.track.masks[key] = self._trace.track.masks.get(key, 0) | bit
         return bit
 
-    def exported(self, t: Any, kind: str) -> None:
-        """A tensor's memory was handed out, or came from outside."""
+    def exported(self, t: Any) -> None:
+        """A tensor's memory was handed out through DLPack, or came in that way."""
         array = _numpy(t)
         if array is not None:
-            self.add(t, array, t, kind, find_site(3, self._trace.cell_files))
+            self.add(t, array, t, SharedThrough.DLPACK, find_site(3, self._trace.cell_files))
 
     def changed(self) -> list[SharedTensor]:
         return [shared for shared in self.known.values() if shared.changed()]

@@ -103,7 +103,7 @@ def _export(original: Any) -> Any:
         result = original(tensor)
         session = session_here()
         if session is not None and not session.off:
-            session.memory.exported(tensor, "DLPack")
+            session.memory.exported(tensor)
         return result
 
     return TFE_ToDlpackCapsule
@@ -114,7 +114,7 @@ def _import(original: Any) -> Any:
         result = original(*args)
         session = session_here()
         if session is not None and not session.off:
-            session.memory.exported(result, "DLPack")
+            session.memory.exported(result)
         return result
 
     return TFE_FromDlpackCapsule

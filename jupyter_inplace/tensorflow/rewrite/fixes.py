@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from jupyter_inplace.report.data import HARMFUL, Fix, Mutation, Report, Verification
+from jupyter_inplace.report.order import proof_place
 from jupyter_inplace.rewrite.candidates import distinct
 from jupyter_inplace.rewrite.sandbox.outcome import Limits
 from jupyter_inplace.rewrite.sandbox.sandbox import Sandbox
 from jupyter_inplace.rewrite.syntax.code import Code
 from jupyter_inplace.rewrite.syntax.mask import mask
 from jupyter_inplace.rewrite.syntax.write import Proposal
-from jupyter_inplace.tensorflow.rewrite.rules import asked_twice, proposals
+from jupyter_inplace.tensorflow.rewrite.rules import asked_twice, proposals, was_asked_twice
 
 _TARGET = "jupyter_inplace.tensorflow.rewrite.trial:run"
 _ROUNDING = 1e-4
@@ -32,7 +33,7 @@ Told = Callable[[Fix], None]
 
 def wanted(report: Report) -> bool:
     """Whether there may be something to rewrite."""
-    return bool(_harmful(report)) or (report.error is not None and "non-persistent" in report.error.message)
+    return bool(_harmful(report)) or was_asked_twice(report)
 
 
 def fixes(
@@ -108,16 +109,15 @@ def _proved(
     unavailable: str,
     told: Told,
 ) -> tuple[Fix, ...]:
-    from dataclasses import replace
-
     deadline = time.monotonic() + seconds
     control: dict[str, Any] | None = None
-    why = unavailable
+    why, tried = unavailable, False  # why there is no control, and whether it was run
     out: list[Fix] = []
     if sandbox is not None and made:
         sandbox.prepare(["tensorflow"])  # its import opens a port to see whether it could: no act of the cell's
     for fix in made:
-        if sandbox is not None and control is None and why == unavailable:
+        if sandbox is not None and not tried:
+            tried = True
             control, why = _control(source, report, sandbox, deadline)
         if sandbox is None or control is None:
             verification = Verification(status="unverified", reason=why)
@@ -130,9 +130,8 @@ def _proved(
         done = replace(fix, verification=verification)
         out.append(done)
         told(done)
-    order = ("passed", "unverified", "failed")
     return tuple(
-        sorted(out, key=lambda f: (order.index(f.verification.status), f.verification.reason is not None, f.id))
+        sorted(out, key=lambda f: (proof_place(f.verification.status), f.verification.reason is not None, f.id))
     )
 
 

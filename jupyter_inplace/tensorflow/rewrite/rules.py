@@ -14,10 +14,11 @@ from jupyter_inplace.rewrite.syntax.move import moved_below
 from jupyter_inplace.rewrite.syntax.scope import Use
 from jupyter_inplace.rewrite.syntax.tensors import dotted, last_name
 from jupyter_inplace.rewrite.syntax.write import Proposal
+from jupyter_inplace.tensorflow.record.events import SharedThrough
 
 _ASSIGNS = {"assign": "", "assign_add": " + ", "assign_sub": " - "}
 _ASKS = ("gradient", "jacobian", "batch_jacobian")
-_ONCE = "non-persistent GradientTape"
+_ASKED_AGAIN = "non-persistent GradientTape"  # what TensorFlow's own message says
 
 
 def proposals(code: Code, report: Report, mutation: Mutation) -> list[Proposal]:
@@ -32,9 +33,14 @@ def proposals(code: Code, report: Report, mutation: Mutation) -> list[Proposal]:
     return sorted(found, key=lambda proposal: proposal.rank)
 
 
+def was_asked_twice(report: Report) -> bool:
+    """Whether the cell ended because a tape that is not persistent was asked a second time."""
+    return report.error is not None and _ASKED_AGAIN in report.error.message
+
+
 def asked_twice(code: Code, report: Report) -> list[Proposal]:
     """A tape that was asked a second time: ``persistent=True``, where it was made."""
-    if report.error is None or _ONCE not in report.error.message:
+    if report.error is None or not was_asked_twice(report):
         return []
     node, _ = find(code, report.error.site, report)
     call = next((c for c in _asks(code, node)), None) if node is not None else None
@@ -160,13 +166,12 @@ def _simple(item: Item) -> bool:
 
 def _copied(code: Code, report: Report, conflict: Conflict) -> Iterator[Proposal]:
     """``w * a`` becomes ``w * a.copy()``: memory of the tape's own."""
+    if conflict.node != SharedThrough.NUMPY.node:
+        return
     node, inside = find(code, conflict.saved_site, report)
     if node is None or not inside:
         return
     names = [name for name in code.within(node, cst.Name) if name.value == conflict.tensor]
-    if not names:
-        return
-    suffix = ".copy()" if "numpy" in conflict.node else " + 0"
-    if suffix == ".copy()":
-        edits = tuple(edit for name in names for edit in code.append(name, suffix))
+    if names:
+        edits = tuple(edit for name in names for edit in code.append(name, ".copy()"))
         yield Proposal("clone", f"{conflict.tensor}.copy()", edits, 10)

@@ -127,7 +127,7 @@ def versions(mutation: Mutation, arrow: str = "->") -> str:
     if mutation.versions is None:
         return "no version counter"
     before, after = mutation.versions
-    return f"version {before}, not bumped" if before == after else f"version {before} {arrow} {after}"
+    return f"version {before}, version counter not bumped" if before == after else f"version {before} {arrow} {after}"
 
 
 def saver(conflict: Conflict, written: str) -> str:

@@ -159,7 +159,8 @@ class Proofs:
         done = rewind(sandbox, namespace)
         # What the cell binds anew before it reads it is no loss to its next run: `loss`, and the graph that it had.
         anew = bound_anew(self._cell)
-        return replace(done, left=tuple(path for path in done.left if re.split(r"\W", path, maxsplit=1)[0] not in anew))
+        lost = tuple(item for item in done.not_restored if re.split(r"\W", item.name, maxsplit=1)[0] not in anew)
+        return replace(done, not_restored=lost)
 
     def _leave(self) -> None:
         self.cancel()

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from jupyter_inplace.record.base.instances import may_have_instances
+from jupyter_inplace.record.base.wrappers import innermost
 
 _C: Any = torch._C
 _autograd: Any = torch._C._autograd
@@ -29,7 +30,7 @@ autograd_bindings = _autograd
 peek_sequence_nr = _autograd._get_sequence_nr
 
 # Identity of the StorageImpl under a tensor, in one call instead of the two of `untyped_storage()._cdata`. Raises for
-# tensors without storage (sparse, opaque); see `storage_of`. Falls back to the two calls.
+# tensors without storage (sparse, opaque); see `storage_id`. Falls back to the two calls.
 _storage_id = getattr(_C, "_storage_id", None) or (lambda t: t.untyped_storage()._cdata)
 
 # The dispatch key that stands before all others and that torch itself leaves to tests of its dispatcher, what it takes to put
@@ -103,17 +104,8 @@ def without_grad() -> Iterator[None]:
         _C._set_grad_enabled(before)
 
 
-# Not the method of `torch.Tensor`, which is replaced during a watch.
-_detach: Callable[[torch.Tensor], torch.Tensor] = _C.TensorBase.detach
-
-
-def copy_of(t: torch.Tensor) -> torch.Tensor:
-    """The values of `t` in memory of their own, without a node. Nobody sees the copy being made."""
-    with DisableTorchDispatch():
-        return _detach(t).clone()
-
-
-_data: Callable[[torch.Tensor], torch.Tensor] = vars(_C.TensorBase)["data"].__get__  # likewise
+# Not the property of `torch.Tensor`, which is replaced during a watch.
+_data: Callable[[torch.Tensor], torch.Tensor] = vars(_C.TensorBase)["data"].__get__
 
 
 def alias_apart(t: torch.Tensor) -> torch.Tensor | None:
@@ -300,9 +292,40 @@ def is_python_tensor(t: torch.Tensor) -> bool:
     return dispatch_keys is not None and _PYTHON_KEY is not None and bool(dispatch_keys(t).has(_PYTHON_KEY))
 
 
-def storage_id(t: torch.Tensor) -> int:
-    """A number for the storage under `t`, unique while that storage lives; 0 where `t` has none."""
+# The address of a tensor's first element, without the side effects that asking a storage for its pointer has (copies made on write are
+# made, wrappers raise). Where missing, no tensor of a class with a dispatch of its own is read.
+_data_address = getattr(_C, "_data_address", lambda t: 0)
+_PLAIN = (torch.Tensor, torch.nn.Parameter)
+
+
+def is_wrapper(t: torch.Tensor) -> bool:
+    """Whether there is no memory under `t`, because its class keeps its values elsewhere. Reading it below its class crashes."""
+    if type(t) in _PLAIN or not is_python_tensor(t):
+        return False
     try:
+        return not _data_address(t)
+    except (RuntimeError, NotImplementedError):  # it has no storage at all
+        return True
+
+
+def is_fake(t: torch.Tensor) -> bool:
+    """Whether a tracer made `t`: it stands for values that are nowhere."""
+    return hasattr(t, "fake_mode") or is_tracing() or is_transformed(t)
+
+
+def holders(t: torch.Tensor) -> list[torch.Tensor]:
+    """The tensors in whose memory the values of `t` lie: itself, those inside of a wrapper, none if a wrapper does not show them."""
+    return innermost(t, is_wrapper) if is_wrapper(t) else [t]
+
+
+def storage_id(t: torch.Tensor) -> int:
+    """A number for the storage that holds the values of `t`, unique while that storage lives; 0 if `t` has none.
+
+    That of a wrapper is the first tensor's inside of it: aliases of a wrapper are wrappers of their own.
+    """
+    try:
+        if type(t) not in _PLAIN and is_wrapper(t):
+            t = next(iter(holders(t)), t)
         return _storage_id(t)  # type: ignore[no-any-return]
     except (RuntimeError, NotImplementedError, ValueError):
         return 0

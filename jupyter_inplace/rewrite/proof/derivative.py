@@ -172,6 +172,8 @@ class DerivativeMode(TorchDispatchMode):
         moving: list[Moving] = []
         with private.DisableTorchDispatch(), torch.no_grad():
             tensors = tensors_in((args, kwargs))
+            if any(map(private.is_wrapper, tensors)):
+                raise NotDifferentiableError("a tensor that keeps its values in others")
             for tensor in tensors:
                 self._meet(tensor)
             if follows and not (plan is None and (_only_views(func) or _only_memory(func))):
@@ -239,7 +241,7 @@ class DerivativeMode(TorchDispatchMode):
 
     def _memory_of(self, tensor: torch.Tensor) -> _Memory | None:
         key = storage_id(tensor)
-        if not key or tensor.layout is not torch.strided:
+        if not key or tensor.layout is not torch.strided or private.is_wrapper(tensor):
             return None
         memory = self._memory.get(key)
         if memory is None:

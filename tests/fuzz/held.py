@@ -6,7 +6,12 @@ from collections.abc import Mapping
 
 from tally import DISCARDED, Count
 
-HELD: Mapping[str, frozenset[str]] = {"silent": frozenset(), "benign": frozenset(), "loud": frozenset(), "held_out": frozenset()}
+HELD: Mapping[str, frozenset[str]] = {
+    "silent": frozenset(),
+    "benign": frozenset(),
+    "loud": frozenset(),
+    "held_out": frozenset(),
+}
 
 
 def failures(counts: Mapping[str, Count], family: str) -> list[str]:

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from random_programs.oracle import Judgement, judge, usual_settings
+from random_programs.oracle import Judgement, judge
+from random_programs.runs import usual_settings
 from random_programs.text import Program
 
 from jupyter_inplace import watch

@@ -43,9 +43,9 @@ def rounds(d: Draft, p: float = 0.4, step: bool = True) -> Iterator[bool]:
                 d.add("p.grad = None")
 
 
-def backward(d: Draft, losses: list[str]) -> None:
-    """The backward calls of a program's losses, which may share a graph."""
-    form = d.pick(("sum", "weighted", "each", "list", "grad"))
+def backward(d: Draft, losses: list[str], grad: bool = True) -> None:
+    """The backward calls of a program's losses, which may share a graph; `grad`: also by `torch.autograd.grad`."""
+    form = d.pick(("sum", "weighted", "each", "list", *(("grad",) * grad)))
     if form == "each" or len(losses) == 1:
         for i, name in enumerate(losses):
             d.add(f"{name}.backward({'retain_graph=True' if i < len(losses) - 1 else ''})")
@@ -90,9 +90,8 @@ def saved_victim(
         m = d.pick(d.square)
         return m, make(d, ("{a} @ {m}", "F.linear({a}, {m})", "torch.tanh({v} @ {m})"), m=m), True
     if kind == "data":
-        x = d.name("x")
-        d.add(f"{x} = torch.rand(R, C) + 0.5")
-        return x, make(d, ("{v} * %s" % x, "%s * {v}" % x, "torch.addcmul({b}, {v}, %s)" % x)), False
+        x = saved_data(d)
+        return x, make(d, ("{v} * {x}", "{x} * {v}", "torch.addcmul({b}, {v}, {x})"), x=x), False
     h = fresh(d)
     return h, save(d, h), False
 
@@ -159,7 +158,7 @@ def _delayed(d: Draft, writer: Writer, kinds: tuple[str, ...]) -> None:
         grow(d, most=2)
         if shared == ("data",):
             h, leaf = victim, False
-            out = make(d, (f"{{v}} * {victim}", f"torch.addcmul({{b}}, {{v}}, {victim})"))
+            out = make(d, ("{v} * {x}", "torch.addcmul({b}, {v}, {x})"), x=victim)
         else:
             h, out, leaf = saved_victim(d, shared or kinds)
         d.values.append(out)
@@ -180,6 +179,7 @@ def _delayed(d: Draft, writer: Writer, kinds: tuple[str, ...]) -> None:
 
 
 def saved_data(d: Draft) -> str:
+    """A batch: data without a graph, which a product with a value saves."""
     x = d.name("x")
     d.add(f"{x} = torch.rand(R, C) + 0.5")
     return x

@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 
-from random_programs.oracle import usual_settings
+from random_programs.runs import usual_settings
 from random_programs.text import ORACLE_ONLY, Program
 
 _ASSIGNED = re.compile(r"(\w+) = (.+)")

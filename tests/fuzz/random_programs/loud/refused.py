@@ -35,13 +35,9 @@ def _program(d: Draft, target: str, before: tuple[str, ...], inside: str | None 
 def _leaf(d: Draft) -> None:
     begin(d)
     w = d.pick([*d.leaves, *d.square])
-    with rounds(d, p=0.4):
+    with rounds(d, p=0.4) as looped:
         grow(d, most=1)
-        with d.block(
-            "if r > 0:"
-            if d.lines[-1].startswith("    ") and d.chance(0.5) and any(line.startswith("for r in") for line in d.lines)
-            else None
-        ):
+        with d.block("if r > 0:" if looped and d.chance(0.5) else None):
             view = d.pick(("", "", "view", "alias"))
             if view == "view":
                 v = d.name("part")

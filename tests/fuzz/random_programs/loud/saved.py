@@ -79,9 +79,7 @@ def _step_between(d: Draft) -> None:
     )
     with rounds(d, p=0.3, step=False):
         grow(d)
-        shared = make(
-            d, ("{a} @ {m}", "{a} * %s" % d.pick(d.leaves), "torch.tanh({a} @ {m})", "{a} + %s" % d.pick(d.leaves))
-        )
+        shared = make(d, ("{a} @ {m}", "{a} * {w}", "torch.tanh({a} @ {m})", "{a} + {w}"), w=d.pick(d.leaves))
         d.values.append(shared)
         first, second = loss(d, save(d, shared)), loss(d, save(d, shared))
         late = d.chance(0.15)

@@ -102,9 +102,9 @@ def _checkpoint(d: Draft) -> None:
         elif place == "before":
             names = losses(d, [out])
             _write(d, state, leaf)
-            backward(d, names)
+            backward(d, names, grad=False)
         else:
-            backward(d, losses(d, [out]))
+            backward(d, losses(d, [out]), grad=False)
             _write(d, state, leaf)
 
 
@@ -123,7 +123,7 @@ def _counts(d: Draft) -> None:
         out = _apply(d, "run")
         d.values.append(out)
         grow(d, most=1)
-        backward(d, losses(d, [out]))
+        backward(d, losses(d, [out]), grad=False)
 
 
 # --- read again while backward runs ------------------------------------------------------------------------------------------
@@ -183,7 +183,7 @@ def _recompute(d: Draft) -> None:
             d.add(f"{y if how == 'tensor' else out}.register_hook({hook})")
         d.values.append(y)
         grow(d, most=1)
-        backward(d, losses(d, [y]))
+        backward(d, losses(d, [y]), grad=False)
 
 
 def _in_hook(d: Draft, state: str, leaf: bool) -> None:

@@ -31,7 +31,7 @@ def _named(d: Draft) -> None:
     g = d.name("g")
     how = d.pick(
         ("backward", "backward", "zero", "zero one", "scaled", "clipped")
-        if d.chance(0.85)
+        if d.chance(0.92)
         else ("cloned", "none", "unused", "read before")
     )
     d.add(f"{first}.backward(retain_graph=True)")
@@ -92,12 +92,12 @@ def _named(d: Draft) -> None:
 def _listed(d: Draft) -> None:
     """The gradients of several tasks or rounds in a list."""
     w = d.pick(d.leaves)
-    copied = d.chance(0.1)
+    copied = d.chance(0.06)
     each = ".clone()" if copied else ""
     how = d.pick(("tasks", "rounds", "dictionary"))
     d.add("history = {}" if how == "dictionary" else "history = []")
     if how == "rounds":
-        clear = d.pick(("none", "zero", "zero", "all"))
+        clear = d.pick(("none", "none", "zero", "zero", "zero", "all"))
         with d.block(f"for r in range({d.rng.randint(2, 3)}):"):
             if clear == "zero":
                 with d.block(f"if {w}.grad is not None:"):

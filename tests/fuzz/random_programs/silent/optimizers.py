@@ -27,23 +27,15 @@ def _product(d: Draft) -> str:
         t = d.name("t")
         d.add(f"{t} = {d.pick(d.modules)}(torch.tanh({d.value()}))")
         return t
-    return make(
-        d,
-        (
-            "{a} @ {m}",
-            "torch.tanh({a} @ {m})",
-            "{a} * %s" % d.pick(d.leaves),
-            "F.linear({a}, {m})",
-            "({a} @ {m}) @ {m}",
-        ),
-    )
+    forms = ("{a} @ {m}", "torch.tanh({a} @ {m})", "{a} * {w}", "F.linear({a}, {m})", "({a} @ {m}) @ {m}")
+    return make(d, forms, w=d.pick(d.leaves))
 
 
 def _fused(d: Draft) -> None:
     begin(d)
     _optimizer(d)
     place = d.pick(
-        ("between", "between", "delayed", "late", "apart") if d.chance(0.5) else ("between", "between", "delayed")
+        ("between", "between", "delayed", "late", "apart") if d.chance(0.25) else ("between", "between", "delayed")
     )
     if place == "delayed":
         d.add("pending = None")

@@ -17,11 +17,11 @@ def _flat(d: Draft, length: str) -> str:
 def _overlap(d: Draft) -> None:
     """Views several of whose elements are one in memory: `as_strided`, `unfold`, a row of what was expanded."""
     begin(d)
-    shared = not d.chance(0.06)
+    shared = not d.chance(0.05)
     with rounds(d):
         grow(d)
         base = d.name("base")
-        how = d.pick(("as_strided", "unfold") * 6 + ("expand",)) if shared else d.pick(("unfold", "expand"))
+        how = d.pick(("as_strided", "unfold") * 8 + ("expand",)) if shared else d.pick(("unfold", "expand"))
         graph = d.chance(0.7) or not shared
         d.add(f"{base} = {_flat(d, '6')}" if graph else f"{base} = torch.{d.pick(('zeros', 'ones', 'rand'))}(6)")
         view = d.name("view")
@@ -82,7 +82,7 @@ def _overlap(d: Draft) -> None:
 def _repeated(d: Draft) -> None:
     """`index_put_`, `scatter_`, `index_copy_`, `put_` with an index that stands twice: the last one wins, and all are paid."""
     begin(d)
-    clean = d.chance(0.14)
+    clean = d.chance(0.1)
     with rounds(d):
         grow(d)
         grid = d.name("grid")

@@ -16,6 +16,8 @@ def _flat(g: torch.Tensor) -> torch.Tensor:
         if parts:
             return torch.cat([_flat(part) for part in parts])
     g = g.detach()
+    if g.is_nested and g.layout is torch.strided:
+        g = g.values()
     if g.layout is not torch.strided:
         g = g.to_dense()
     if g.is_complex():

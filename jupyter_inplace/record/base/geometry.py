@@ -45,6 +45,14 @@ def view_of(t: torch.Tensor) -> View | None:
         return None
 
 
+def shape_of(t: torch.Tensor) -> tuple[int, ...]:
+    """The shape of `t`; of a nested tensor of the old kind, which has none, the number of its parts."""
+    try:
+        return tuple(t.shape)
+    except RuntimeError:
+        return (int(t.size(0)),)
+
+
 def byte_range(t: torch.Tensor) -> tuple[int, int]:
     """The smallest byte range of its storage that holds `t`; `WHOLE` where it is not strided, or has no memory of its own."""
     if t.layout is not torch.strided or is_wrapper(t):

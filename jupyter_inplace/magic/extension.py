@@ -48,6 +48,5 @@ def rewind_for_panel(cell_id: str) -> str:
         rewound = watcher.rewind(cell_id)
     except RewindError as error:
         return json.dumps({"restored": [], "not_restored": [], "reason": str(error)})
-    left = [text.removesuffix(")").rpartition(" (") for text in rewound.left]
-    names = [{"name": name or reason, "reason": reason if name else ""} for name, _, reason in left]
-    return json.dumps({"restored": list(rewound.restored), "not_restored": names, "reason": None})
+    left = [{"name": item.name, "reason": item.reason} for item in rewound.not_restored]
+    return json.dumps({"restored": list(rewound.restored), "not_restored": left, "reason": None})

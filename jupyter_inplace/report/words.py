@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import PurePosixPath, PureWindowsPath
 
+from jupyter_inplace._syntax import source_lines
 from jupyter_inplace.report.data import HARMFUL, Cell, Conflict, Gradient, Mutation, Report, Site, Verification
 
 _CELL_FILE = re.compile(r"In\[[^\]/\\]*\]")
@@ -122,12 +123,12 @@ def short_op(op: str) -> str:
     return parts[1] if parts[0] == "aten" and len(parts) > 1 else op
 
 
-def versions(mutation: Mutation) -> str:
+def versions(mutation: Mutation, arrow: str = "->") -> str:
     """``version 0 -> 1``."""
     if mutation.versions is None:
         return "no version counter"
     before, after = mutation.versions
-    return f"version {before}, not bumped" if before == after else f"version {before} -> {after}"
+    return f"version {before}, version counter not bumped" if before == after else f"version {before} {arrow} {after}"
 
 
 def saver(conflict: Conflict, written: str) -> str:
@@ -147,7 +148,7 @@ def saver(conflict: Conflict, written: str) -> str:
     return f"{said}; backward found {conflict.found_version}"
 
 
-def tally(report: Report) -> str:
+def tally(report: Report, separator: str = "; ") -> str:
     """The second line of a report: counts of writes, tasks, leaves and proved rewrites."""
     writes = sum(m.count for m in report.mutations)
     harmful = sum(m.count for m in report.mutations if m.verdict in HARMFUL)
@@ -161,7 +162,7 @@ def tally(report: Report) -> str:
     if report.fixes:
         proved = sum(f.verification.status == "passed" for f in report.fixes)
         parts.append(f"{proved} of {counted(len(report.fixes), 'rewrite')} proved")
-    return "; ".join(parts)
+    return separator.join(parts)
 
 
 def deed(mutation: Mutation) -> str:
@@ -229,5 +230,5 @@ def figures(gradient: Gradient) -> str:
 
 def diff_lines(diff: str) -> list[str]:
     """A unified diff without its file header."""
-    lines = diff.splitlines()
+    lines = source_lines(diff)
     return lines[2:] if len(lines) > 1 and lines[0].startswith("---") and lines[1].startswith("+++") else lines

@@ -264,8 +264,8 @@ class _ExportPatch:
 def _pieces(t: torch.Tensor) -> list[torch.Tensor]:
     """The strided tensors that hold the memory of `t`; none if it has none (meta, opaque)."""
     try:
-        if type(t) not in _PLAIN and hasattr(t, "__tensor_flatten__"):
-            return [piece for name in t.__tensor_flatten__()[0] for piece in _pieces(getattr(t, name))]
+        if private.is_wrapper(t):
+            return [piece for part in private.holders(t) for piece in _pieces(part)]
         if t.layout is torch.strided:
             return [t] if private.storage_id(t) and t.device.type != "meta" else []
         if t.layout is torch.sparse_coo:

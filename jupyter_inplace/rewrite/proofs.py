@@ -159,7 +159,8 @@ class Proofs:
         done = rewind(sandbox, namespace)
         # Names that the cell rebinds before it reads them need not be restored for its next run: `loss` with its graph.
         anew = bound_anew(self._cell)
-        return replace(done, left=tuple(path for path in done.left if re.split(r"\W", path, maxsplit=1)[0] not in anew))
+        lost = tuple(item for item in done.not_restored if re.split(r"\W", item.name, maxsplit=1)[0] not in anew)
+        return replace(done, not_restored=lost)
 
     def _leave(self) -> None:
         self.cancel()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from jupyter_inplace._syntax import source_lines
 from jupyter_inplace.report import words
 from jupyter_inplace.report.data import HARMFUL, VERDICTS, Cell, Mutation, Report, Site
 
@@ -55,24 +56,27 @@ def shown_mutations(report: Report, limit: int) -> list[Mutation]:
     return list(alike.values())[:limit]
 
 
-def excerpt(report: Report, mutation: Mutation) -> Excerpt:
-    """Gather the lines of `mutation` and of the savers whose tensors it overwrote."""
+def excerpt(report: Report, mutation: Mutation, arrow: str = "->") -> Excerpt:
+    """Gather the lines of `mutation` and of the savers whose tensors it overwrote.
+
+    :param arrow: what stands between two versions.
+    """
     result = Excerpt(mutation, [])
     lines: dict[tuple[str, int], Line] = {}
     conflicts = [c for c in report.conflicts if c.mutation == mutation.id]
     result.hidden = max(len(conflicts) - MAX_SAVERS, 0)
     for conflict in conflicts[:MAX_SAVERS]:
         _mark(result, lines, conflict.saved_site, report.cell, "save", words.saver(conflict, mutation.tensor))
-    _mark(result, lines, mutation.site, report.cell, "write", about(mutation))
+    _mark(result, lines, mutation.site, report.cell, "write", about(mutation, arrow))
     result.lines = sorted(lines.values(), key=lambda line: (line.file, line.number))
     return result
 
 
-def about(mutation: Mutation) -> str:
+def about(mutation: Mutation, arrow: str = "->") -> str:
     """What a write did: ``z (4, 5) float32, version 0 -> 1``."""
     shape = f"({', '.join(map(str, mutation.shape))}{',' if len(mutation.shape) == 1 else ''})"
     parts = [" ".join(filter(None, (mutation.tensor, shape, mutation.dtype)))]
-    parts.append("nothing was written" if mutation.verdict == "rejected" else words.versions(mutation))
+    parts.append("nothing was written" if mutation.verdict == "rejected" else words.versions(mutation, arrow))
     if mutation.count > 1:
         parts.append(f"{mutation.count:,} times")
     if mutation.value_changed is False and mutation.verdict != "rejected":
@@ -109,7 +113,7 @@ def _place(site: Site, cell: Cell | None) -> tuple[str, int, int]:
     first = site.text.strip().split("\n", 1)[0].rstrip()
     line = site.line_text or first
     if cell is not None and words.is_cell(site.file) and site.cell_line == site.line:
-        source = cell.source.splitlines()
+        source = source_lines(cell.source)
         whole = source[site.line - 1] if 0 < site.line <= len(source) else ""
         if whole.strip() == line.strip():
             line = whole.rstrip()

@@ -17,6 +17,7 @@ from jupyter_inplace.explain.backward.tasks import starts_of
 from jupyter_inplace.explain.channels import discarded_grads, grad_aliases, grad_results, integers
 from jupyter_inplace.explain.graph.graph import Graph, node_key
 from jupyter_inplace.explain.graph.quiet import quiet
+from jupyter_inplace.explain.graph.ran import RanScalars
 from jupyter_inplace.explain.names.names import Names, namespaces, user_frame
 from jupyter_inplace.record.backward.call import Backward
 from jupyter_inplace.record.base import torch_private as private
@@ -37,6 +38,7 @@ class Analyst:
         self._sites: dict[Any, tuple[int, Any]] = {}  # by site, the calls there and the tasks of the newest
         self._folded: dict[Any, BackwardFacts] = {}
         self._done: set[tuple[str, int]] = set()  # the keys of the roots of all calls
+        self._ran = RanScalars()
         self._current: BackwardFacts | None = None
 
     def new_window(self) -> None:
@@ -54,6 +56,8 @@ class Analyst:
         if call.nested or call.transformed:
             call.facts = BackwardFacts([], call.order, call.site, call.time)
             return
+        if call.retain:
+            self._ran.add(start.edge for start in starts_of(call))
         if session.exported_memory.reads:
             with quiet(session):
                 session.exported_memory.compare(call.site)
@@ -145,7 +149,7 @@ class Analyst:
     def pending(self, session: Session, name: str, root: torch.Tensor, spaces: Names) -> BackwardFacts | None:
         """What a backward of `root`, still alive at the end of the cell, would meet; None if nothing it saved was written."""
         node = root.grad_fn
-        if node is None or node_key(node) in self._done:
+        if node is None or node_key(node) in self._done or node_key(node) in self._ran:
             return None
         touched = session.index.touched_live()
         if not touched and not session.untracked_writes.cuts:

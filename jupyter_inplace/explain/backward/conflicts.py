@@ -104,6 +104,9 @@ def without_numbers(tasks: TaskGraph, touched: Iterable[Saved], facts: BackwardF
     for saved in raising:
         changed = numbers.same_values(saved.value, saved.tensor) is False if saved.clone is not None else False
         facts.add_conflict(finder.breaking(saved, changed, facts.gradients))
+    silent = [saved for saved in touched if saved in reader and saved.clone is not None and saved not in raising]
+    if any(numbers.same_values(saved.value, saved.tensor) is not True for saved in silent):
+        facts.note("a saved tensor was overwritten: what that does to the gradients was not worked out")
 
 
 def readers_of(graph: Graph) -> dict[Saved, Node]:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 
-from jupyter_inplace._syntax import parse
+from jupyter_inplace._syntax import parse, unparse
 from jupyter_inplace.explain.graph.graph import Edge, Graph
 from jupyter_inplace.explain.graph.pull import pull
 from jupyter_inplace.explain.graph.reading import CannotPullError, ReferenceReading
@@ -93,21 +93,19 @@ def addend_texts(expression: str) -> list[str]:
     """The source of each addend of `(a(x) + 0.5 * b(x)).backward()`; empty if it is not a sum."""
     try:
         call = parse(expression.strip(), mode="eval").body
-    except SyntaxError:
+    except (SyntaxError, RecursionError, MemoryError):  # deeper than Python itself reads
         return []
     root = call.func.value if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) else None
     if root is None:
         return []
     found: list[str] = []
-
-    def collect(node: ast.expr) -> None:
+    todo = [root]
+    while todo:
+        node = todo.pop()
         if isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Add, ast.Sub)):
-            collect(node.left)
-            collect(node.right)
+            todo += [node.right, node.left]
         elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult) and isinstance(node.left, ast.Constant):
-            collect(node.right)
+            todo.append(node.right)
         else:
-            found.append(ast.unparse(node))
-
-    collect(root)
+            found.append(unparse(node))
     return found

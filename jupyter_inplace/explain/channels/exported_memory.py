@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from jupyter_inplace._syntax import parse
+from jupyter_inplace._syntax import parse, source_lines
 from jupyter_inplace.record.source.resolver import SiteResolver
 from jupyter_inplace.report.data import Site
 
@@ -120,7 +120,7 @@ def _items(name: str, value: Any) -> Iterator[tuple[str, Any]]:
 def _lines(code: Any, cell_source: str | None, anchor: Site) -> list[str]:
     lines = linecache.getlines(code[0].code.co_filename)
     if not lines and cell_source is not None and anchor.cell_line is not None:
-        lines = cell_source.splitlines(keepends=True)
+        lines = source_lines(cell_source, keepends=True)
     return lines
 
 

@@ -40,6 +40,12 @@ def before_backward(tasks: TaskGraph, call: Backward) -> None:
         grad = leaf.grad
         if grad is None or grad.layout is not torch.strided:
             continue
+        if private.is_wrapper(grad):
+            if names.bound_to(grad):
+                session.blind_spots.setdefault(
+                    f"gradients of the class {type(grad).__name__} that a name holds are not followed"
+                )
+            continue
         _say_if_exported(session, grad, names.of(leaf) or "a leaf")
         bound = names.bound_to(grad)
         if bound:
@@ -62,7 +68,7 @@ def after_backward(session: Session, leaves: list[tuple[str, Any]], tasks: list[
     gradients = session.grad_aliases
     for name, leaf in leaves:
         grad = leaf.grad
-        if grad is not None:
+        if grad is not None and not private.is_wrapper(grad):
             storage = private.storage_id(grad)
             before = gradients.held(storage)
             earlier = before.tasks if before is not None else []

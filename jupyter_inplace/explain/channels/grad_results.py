@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from jupyter_inplace._syntax import parse
+from jupyter_inplace._syntax import parse, unparse
 from jupyter_inplace.explain.backward.facts import BackwardFacts, CutFact, GradientFact
 from jupyter_inplace.explain.graph import numbers
 from jupyter_inplace.explain.graph.quiet import quiet
@@ -121,7 +121,7 @@ def _for_each(write: WrittenResult) -> bool:
         name
         for node in ast.walk(tree)
         if isinstance(node, ast.stmt) and node.lineno == line
-        for name in written_names(ast.unparse(node))
+        for name in written_names(unparse(node))
         if not isinstance(node, (ast.For, ast.While, ast.If, ast.With))
     }
     loops = [
@@ -178,7 +178,7 @@ def _bound(shared: GradResult, resolver: SiteResolver) -> tuple[dict[int, str], 
     if isinstance(target, ast.Name):
         return {i: f"{target.id}[{i}]" for i, _, _ in shared.members}, target.id
     if isinstance(target, (ast.Tuple, ast.List)) and all(is_path(part) for part in target.elts):
-        return {i: ast.unparse(target.elts[i]) for i, _, _ in shared.members if i < len(target.elts)}, None
+        return {i: unparse(target.elts[i]) for i, _, _ in shared.members if i < len(target.elts)}, None
     return {}, None
 
 
@@ -201,7 +201,7 @@ def _read(
                 continue
             if container is not None and _whole(text, container, _tree(key[0].code.co_filename), site.line):
                 found.update(paths)
-            said = {ast.unparse(node) for node in _values(text)}
+            said = {unparse(node) for node in _values(text)}
             found.update(i for i, path in paths.items() if path in said and _root(path) in holding)
     return found
 

@@ -152,17 +152,21 @@ def _by_file(lines: Any) -> dict[str, list[int]]:
 
 def leaves_behind(t: torch.Tensor) -> list[torch.Tensor]:
     """The leaves that a gradient of `t` would reach: itself, or those of its graph, or of its base if it is a view."""
-    try:
-        node = t.grad_fn
-    except RuntimeError:  # a view whose base was written: its node can no longer be regenerated
-        node = None
+    node = _node_of(t)
+    if node is None and t._base is not None:  # a base is no view itself
+        t = t._base
+        node = _node_of(t)
     if node is not None:
         graph = Graph([node])
         return [graph.nodes[i].variable for i in graph.leaves]
-    if t.requires_grad:
-        base = t._base
-        return leaves_behind(base) if base is not None else [t]
-    return leaves_behind(t._base) if t._base is not None else []
+    return [t] if t.requires_grad else []
+
+
+def _node_of(t: torch.Tensor) -> Any:
+    try:
+        return t.grad_fn
+    except RuntimeError:  # a view whose base was written: its own node cannot be made any more
+        return None
 
 
 def raising_key(error: BaseException, cell_files: frozenset[str]) -> Any:

@@ -6,8 +6,15 @@ import math
 
 import torch
 
+from jupyter_inplace.record.base.torch_private import holders, is_wrapper
+
 
 def _flat(g: torch.Tensor) -> torch.Tensor:
+    if is_wrapper(g):
+        # Its class is not asked: that may be a collective, for which the other ranks do not wait. Offsets and masks are no numbers of it.
+        parts = [part for part in holders(g) if part.dtype == g.dtype]
+        if parts:
+            return torch.cat([_flat(part) for part in parts])
     g = g.detach()
     if g.layout is not torch.strided:
         g = g.to_dense()
@@ -101,6 +108,8 @@ def cosine(a: torch.Tensor, b: torch.Tensor) -> float | None:
 
 def same_values(a: torch.Tensor, b: torch.Tensor) -> bool | None:
     """Whether two tensors hold the same values, NaN equal to NaN; None if that cannot be told."""
+    if is_wrapper(a) or is_wrapper(b):
+        return _same_parts(holders(a), holders(b))
     try:
         if a.layout is not torch.strided:
             a, b = a.to_dense(), b.to_dense()
@@ -115,6 +124,13 @@ def same_values(a: torch.Tensor, b: torch.Tensor) -> bool | None:
         return bool(((a == b) | (a.isnan() & b.isnan())).all())
     except (RuntimeError, NotImplementedError, TypeError):
         return None
+
+
+def _same_parts(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool | None:
+    if not a or len(a) != len(b):
+        return None
+    same = [same_values(x, y) for x, y in zip(a, b, strict=True)]
+    return False if False in same else None if None in same else True
 
 
 def _epsilon(dtype: torch.dtype) -> float:

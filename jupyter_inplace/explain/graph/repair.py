@@ -150,25 +150,43 @@ class Repair:
         return found
 
     def _aged(self, producer: Node, nr: int, chain: list[Cut], age: int, edge: Edge) -> Edge:
-        key = (producer, nr, age, edge)
-        if key in self._memo:
-            return self._memo[key]
+        """The edge as it leads when the first `age` writes of the chain are recorded, the views on the way made anew."""
+        todo = [(age, edge)]
+        while todo:
+            now, at = todo[-1]
+            key = (producer, nr, now, at)
+            if key not in self._memo:
+                needed = self._needs(producer, nr, now, at)
+                missing = [(n, e) for n, e in needed if (producer, nr, n, e) not in self._memo]
+                if missing:
+                    todo += missing
+                    continue
+                self._memo[key] = self._made(producer, nr, chain, now, at)
+            todo.pop()
+        return self._memo[producer, nr, age, edge]
+
+    @staticmethod
+    def _needs(producer: Node, nr: int, age: int, edge: Edge) -> list[tuple[int, Edge]]:
+        """What has to be there before an edge can be made: the write before, or what the view looks at."""
         node, output = edge
         if node is producer:
-            made: Edge = edge
-            if output == nr:
-                old = self._aged(producer, nr, chain, age - 1, edge) if age > 1 else edge
-                write = WriteNode(chain[age - 1], old, producer._input_metadata[nr])
-                self.writes.append(write)
-                made = (write, 0)
-        else:
+            return [(age - 1, edge)] if output == nr and age > 1 else []
+        return [(age, (child, n)) for child, n in node.next_functions if child is not None]
+
+    def _made(self, producer: Node, nr: int, chain: list[Cut], age: int, edge: Edge) -> Edge:
+        node, output = edge
+        if node is not producer:
             inner = tuple(
-                (child, n) if child is None else self._aged(producer, nr, chain, age, (child, n))
+                (child, n) if child is None else self._memo[producer, nr, age, (child, n)]
                 for child, n in node.next_functions
             )
-            made = (ViewNode(node, inner), output)
-        self._memo[key] = made
-        return made
+            return ViewNode(node, inner), output
+        if output != nr:
+            return edge
+        old = self._memo[producer, nr, age - 1, edge] if age > 1 else edge
+        write = WriteNode(chain[age - 1], old, producer._input_metadata[nr])
+        self.writes.append(write)
+        return write, 0
 
 
 def _replay(cut: Cut, grad: torch.Tensor, operands: list[Any]) -> tuple[torch.Tensor | None, ...]:

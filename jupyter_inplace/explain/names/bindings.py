@@ -6,6 +6,8 @@ import ast
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from jupyter_inplace._syntax import unparse
+
 __all__ = ["Binding", "find_bindings", "parts_of", "path_key", "prefixes", "root_of", "statement_of"]
 
 _ADDING_METHODS = frozenset({"append", "extend", "insert", "update", "setdefault", "add", "appendleft"})
@@ -62,7 +64,7 @@ def statement_of(node: ast.AST, parents: Mapping[ast.AST, ast.AST]) -> ast.stmt 
 
 def path_key(node: ast.expr) -> str:
     """The path of a variable in a normal form, whatever its quotes and spaces."""
-    return ast.unparse(node)
+    return unparse(node)
 
 
 def _bound(target: ast.expr, value: ast.expr, statement: ast.AST) -> Iterator[tuple[str, Binding]]:

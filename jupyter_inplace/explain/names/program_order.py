@@ -59,17 +59,28 @@ class StoppedCell:
         return [] if outer is None else [outer, statement]
 
     def _after(self, node: ast.AST, seen: set[int]) -> bool:
+        todo = [node]
+        while todo:
+            after, callers = self._after_or_called(todo.pop(), seen)
+            if after:
+                return True
+            todo += callers
+        return False
+
+    def _after_or_called(self, node: ast.AST, seen: set[int]) -> tuple[bool, list[ast.AST]]:
+        """Whether a node comes after what stopped the cell; if not in its own function, the statements that call it."""
         frames = self._stack
         scope = self._code.scope_of(node)
         if scope is self._code.top_scope and self._code.top_index(node) is None:
-            return False
+            return False, []
         under_way = {id(self._code.scope_of(frame)) for frame in frames}
         for frame in frames:
             if self._code.scope_of(frame) is scope and self._follows(node, frame):
-                return True
+                return True, []
         if scope is None or scope is self._code.top_scope or id(scope) in seen:
-            return False
+            return False, []
         seen.add(id(scope))
+        callers: list[ast.AST] = []
         for call in self._code.calls(scope):
             statement = self._code.statement_of(call)
             if statement is None:
@@ -77,9 +88,8 @@ class StoppedCell:
             current = id(scope) in under_way and any(statement is frame for frame in frames)
             if current and not self._code.in_loop(statement):
                 continue  # this call itself was active
-            if self._after(statement, seen):
-                return True
-        return False
+            callers.append(statement)
+        return False, callers
 
     def _follows(self, node: ast.AST, stopped: ast.stmt) -> bool:
         """Whether, within one function, a statement comes at or after the stopped one."""

@@ -6,6 +6,7 @@ import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from jupyter_inplace._syntax import is_deep, unparse
 from jupyter_inplace.explain.names.bindings import Binding, path_key
 from jupyter_inplace.explain.names.cell_code import CellCode, Function
 from jupyter_inplace.record.source.expressions import is_path
@@ -55,7 +56,7 @@ class Roots:
             return _several(_argument(call, "outputs")) if origin == "grad" or plausible else []
         if not isinstance(func, ast.Attribute):
             return []
-        owner = ast.unparse(func.value)
+        owner = unparse(func.value)
         of_autograd = owner == "autograd" or owner.endswith(".autograd")
         if func.attr == "grad":
             return _several(_argument(call, "outputs")) if of_autograd else []
@@ -138,38 +139,45 @@ class Roots:
 
     def _addends(self, node: ast.expr, scope: Function | None) -> Iterator[ast.expr]:
         """The addends of a (weighted) sum without their weights; the expression itself if it is not a sum."""
-        if isinstance(node, ast.NamedExpr):
-            node = node.target
-        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd):
-            yield from self._addends(node.operand, scope)
-        elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add | ast.Sub):
-            yield from self._addends(node.left, scope)
-            yield from self._addends(node.right, scope)
-        elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
-            yield from self._addends(node.left, scope)
-        elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
-            yield from self._addends(self._weighed(node, scope), scope)
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "scale":
-            yield from self._addends(node.args[0], scope) if len(node.args) == 1 else iter([node])
-        elif not isinstance(node, ast.Constant):
-            yield node
+        todo = [node]
+        while todo:
+            node = todo.pop()
+            if isinstance(node, ast.NamedExpr):
+                node = node.target
+            if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd):
+                todo.append(node.operand)
+            elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add | ast.Sub):
+                todo += [node.right, node.left]
+            elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+                todo.append(node.left)
+            elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
+                todo.append(self._weighed(node, scope))
+            elif _is_scaled(node):
+                todo.append(node.args[0])  # type: ignore[attr-defined]
+            elif not isinstance(node, ast.Constant):
+                yield node
 
     def _weighed(self, node: ast.BinOp, scope: Function | None) -> ast.expr:
         """The factor of a product that is the loss; the other one is its weight."""
         left, right = self._is_weight(node.left, scope), self._is_weight(node.right, scope)
         if left != right:
             return node.right if left else node.left
-        say = ["loss" in ast.unparse(part).lower() for part in (node.left, node.right)]
+        say = ["loss" in unparse(part).lower() for part in (node.left, node.right)]
         return node.left if say == [True, False] else node.right  # weights are mostly written first
 
     def _is_weight(self, node: ast.expr, scope: Function | None) -> bool:
-        if isinstance(node, ast.Constant):
-            return True
-        if isinstance(node, ast.UnaryOp):
-            return self._is_weight(node.operand, scope)
-        if isinstance(node, ast.BinOp):
-            parts = node.left, node.right
-            return not isinstance(node.op, ast.Add | ast.Sub) and all(self._is_weight(part, scope) for part in parts)
+        todo = [node]
+        while todo:
+            part = todo.pop()
+            if isinstance(part, ast.UnaryOp):
+                todo.append(part.operand)
+            elif isinstance(part, ast.BinOp) and not isinstance(part.op, ast.Add | ast.Sub):
+                todo += [part.left, part.right]
+            elif not isinstance(part, ast.Constant) and not self._holds_number(part, scope):
+                return False
+        return True
+
+    def _holds_number(self, node: ast.expr, scope: Function | None) -> bool:
         if not is_path(node):
             return False
         bindings = self._code.bindings(node, scope)
@@ -215,9 +223,9 @@ class Roots:
 
     def _text(self, node: ast.expr) -> str:
         if getattr(node, "lineno", None) is None:
-            return ast.unparse(node)
+            return unparse(node)
         text = ast.get_source_segment(self._code.source, node)
-        return text if text is not None and "\n" not in text and not text.startswith("%") else ast.unparse(node)
+        return text if text is not None and "\n" not in text and not text.startswith("%") else unparse(node)
 
 
 #: Objects whose ``backward`` takes the loss: accelerate, Lightning Fabric, DeepSpeed, ...
@@ -231,11 +239,23 @@ def _hands_on(owner: ast.expr, argument: ast.expr) -> bool:
     last = owner.attr if isinstance(owner, ast.Attribute) else owner.id if isinstance(owner, ast.Name) else ""
     if last in _TAKERS:
         return True
-    return is_path(argument) and "loss" in ast.unparse(argument).lower() and "loss" not in last.lower()
+    return is_path(argument) and "loss" in unparse(argument).lower() and "loss" not in last.lower()
+
+
+def _is_scaled(node: ast.expr) -> bool:
+    """`scaler.scale(loss)`."""
+    return (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == "scale"
+        and len(node.args) == 1
+    )
 
 
 def _summed(node: ast.expr) -> ast.expr | None:
     """The container that an expression sums over."""
+    if is_deep(node):
+        return None
     if not isinstance(node, ast.Call):
         return None
     func = node.func

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import torch
 
+from jupyter_inplace.record.base.torch_private import is_wrapper
+
 # Above this many bytes of common range the exact count is not worth its mask: the range itself is given.
 _EXACT_LIMIT = 1 << 26
 
@@ -27,12 +29,15 @@ class View(NamedTuple):
         return (self.offset * self.itemsize, (last + 1) * self.itemsize)
 
 
-WHOLE = (0, 1 << 62)  # a tensor whose bytes cannot be told apart (sparse components, opaque): overlaps everything
+WHOLE = (
+    0,
+    1 << 62,
+)  # a tensor whose bytes cannot be told apart (sparse components, wrapper, opaque): overlaps everything
 
 
 def view_of(t: torch.Tensor) -> View | None:
-    """The geometry of `t`, or None where it is not strided."""
-    if t.layout is not torch.strided:  # a sparse tensor names strides too, of a storage that it has not
+    """The geometry of `t` in its memory, or None where it is not strided, or has no memory of its own."""
+    if t.layout is not torch.strided or is_wrapper(t):  # both name strides too, of a storage that they have not
         return None
     try:
         return View(int(t.storage_offset()), tuple(t.shape), t.stride(), t.element_size())
@@ -41,8 +46,8 @@ def view_of(t: torch.Tensor) -> View | None:
 
 
 def byte_range(t: torch.Tensor) -> tuple[int, int]:
-    """The smallest byte range of its storage that holds `t`; `WHOLE` where it is not strided."""
-    if t.layout is not torch.strided:
+    """The smallest byte range of its storage that holds `t`; `WHOLE` where it is not strided, or has no memory of its own."""
+    if t.layout is not torch.strided or is_wrapper(t):
         return WHOLE
     try:
         if t.is_contiguous():

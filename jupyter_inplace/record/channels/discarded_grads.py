@@ -21,7 +21,7 @@ import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from jupyter_inplace.record.base import torch_private as private
-from jupyter_inplace.record.base.memory import underlying_storage
+from jupyter_inplace.record.base.memory import weak_storage
 from jupyter_inplace.record.base.patching import Held, Replacement, StandInProperty
 from jupyter_inplace.record.channels.channel import Channel, Operation
 from jupyter_inplace.record.channels.exported_memory import ExportedMemory
@@ -171,7 +171,7 @@ class DiscardedGrads(Channel):
                     return
             given.left[key] = (name, storage)
             self.held.setdefault(storage, []).append(given)
-            self._memory[storage] = StorageWeakRef(underlying_storage(grad))
+            self._memory[storage] = weak_storage(grad)
         self._trace.follow(self)
         self._trace.attend(self)
         self.watch_assignments()

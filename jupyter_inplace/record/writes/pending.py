@@ -25,8 +25,7 @@ class PendingWrite:
 
     def __init__(self, plan: Plan, tensor: torch.Tensor, func: Any, args: Any, kwargs: Any, order: int) -> None:
         self.plan, self.tensor, self.func, self.args, self.kwargs, self.order = plan, tensor, func, args, kwargs, order
-        key = private.storage_id(tensor)
-        self.keys: tuple[int, ...] = (key,) if key else storages_of(tensor)
+        self.keys: tuple[int, ...] = storages_of(tensor)
         self.storage = self.keys[0] if self.keys else 0
         self.version, self.shape = private.version(tensor), tensor.shape
 

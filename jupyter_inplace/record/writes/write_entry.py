@@ -81,13 +81,20 @@ class WriteEntry:
     ) -> list[PendingWrite] | None:
         """Copy what is about to be overwritten, and note what the tensors were; None if they have no numbers for it."""
         for t in targets:
-            if private.is_symbolic(t):
+            if private.is_symbolic(t) and not t.is_nested:  # a jagged tensor has such sizes where nothing is traced
                 return None
         order = self._trace.order + 1
         return [self._prepare(PendingWrite(plan, t, func, args, kwargs, order)) for t in targets]
 
     def _prepare(self, write: PendingWrite) -> PendingWrite:
         trace, plan, t = self._trace, write.plan, write.tensor
+        if private.is_wrapper(t) and not private.is_fake(t):
+            trace.blind_spots.setdefault(
+                f"{type(t).__name__} keeps its values in other tensors: writes to it are compared with saved tensors, "
+                "and followed no further (aliases, gradients that a name holds)"
+                if private.holders(t)
+                else f"{type(t).__name__} keeps its values out of reach: writes to it are not compared with saved tensors"
+            )
         buckets = [bucket for key in write.keys if (bucket := trace.index.bucket(key)) is not None]
         if buckets:
             write.buckets, write.view = buckets, view_of(t)

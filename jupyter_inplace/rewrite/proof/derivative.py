@@ -104,11 +104,12 @@ class DerivativeMode(TorchDispatchMode):
         """Follow the forwards of custom autograd Functions, which run without grad mode."""
         mode: DerivativeMode = self
         original: Any = vars(torch.autograd.Function)["apply"]  # the class method, not bound to the base class
+        inner = private.apply_of(original)
 
         def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
             mode.enter_live()
             try:
-                return original.__func__(cls, *args, **kwargs)
+                return inner(cls, *args, **kwargs)
             finally:
                 mode.leave_live()
 
@@ -171,6 +172,8 @@ class DerivativeMode(TorchDispatchMode):
         moving: list[Moving] = []
         with private.DisableTorchDispatch(), torch.no_grad():
             tensors = tensors_in((args, kwargs))
+            if any(map(private.is_wrapper, tensors)):
+                raise NotDifferentiableError("a tensor that keeps its values in others")
             for tensor in tensors:
                 self._meet(tensor)
             if follows and not (plan is None and (_only_views(func) or _only_memory(func))):
@@ -238,7 +241,7 @@ class DerivativeMode(TorchDispatchMode):
 
     def _memory_of(self, tensor: torch.Tensor) -> _Memory | None:
         key = storage_id(tensor)
-        if not key or tensor.layout is not torch.strided:
+        if not key or tensor.layout is not torch.strided or private.is_wrapper(tensor):
             return None
         memory = self._memory.get(key)
         if memory is None:

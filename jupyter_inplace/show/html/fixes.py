@@ -38,7 +38,7 @@ def _fix(fix: Fix) -> Markup:
     status = fix.verification.status
     pill = f"{_SIGNS.get(status, '?')} {words.PROOF_WORDS.get(status, status)}"
     kind = words.KIND_WORDS.get(fix.kind, fix.kind)
-    told = [fix.title if fix.title != kind else "", words.proof(fix.verification), words.memory(fix.extra_bytes)]
+    told = [fix.title, words.proof(fix.verification), words.memory(fix.extra_bytes)]
     reading = f"reading: {fix.reading} · " if fix.reading else ""
     offered = status != "failed"
     return tag(

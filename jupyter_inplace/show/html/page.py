@@ -40,7 +40,7 @@ def render(report: Report) -> Markup:
                 tag("span", f"{_SIGNS.get(report.verdict, '•')} {report.verdict}: ", class_="ji-word"),
                 tag("strong", _sentence(report)),
             ),
-            tag("p", _rank(report), words.tally(report).replace("; ", " · "), class_="ji-tally"),
+            tag("p", _rank(report), words.tally(report, " · "), class_="ji-tally"),
             class_=f"ji-head ji-{report.verdict}",
             data_ji="verdict",
             data_ji_verdict=report.verdict,

@@ -24,7 +24,7 @@ def writes(report: Report) -> Markup | None:
     mutations = shown(report)
     if not mutations:
         return None
-    blocks = [_block(excerpt(report, mutation), report) for mutation in mutations]
+    blocks = [_block(excerpt(report, mutation, "→"), report) for mutation in mutations]
     title = "The write" if len(blocks) == 1 else "The writes"
     return section(title, None, blocks, name="writes")
 
@@ -62,7 +62,7 @@ def _here(file: str, report: Report) -> bool:
 
 def _line(line: Line) -> Markup:
     hot = any(mark.role == "write" for mark in line.marks)
-    remarks = [remark.replace(" -> ", " → ") for mark in line.marks for remark in mark.remarks]
+    remarks = [remark for mark in line.marks for remark in mark.remarks]
     return tag(
         "div",
         tag("pre", tag("span", f"{line.number} ", class_="ji-no"), _underlined(line)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 
-from jupyter_inplace._syntax import parse
+from jupyter_inplace._syntax import parse, unparse
 from jupyter_inplace.record.source.expressions import is_path, path_text
 from jupyter_inplace.report.data import Site
 
@@ -87,5 +87,5 @@ def _argument(call: ast.Call, place: int, name: str) -> ast.expr | None:
 
 
 def _text(node: ast.expr) -> str:
-    text = ast.unparse(node).replace("'", '"')
+    text = unparse(node).replace("'", '"')
     return text if len(text) <= _LONG else text[: _LONG - 1] + "…"

@@ -1,0 +1,1 @@
+"""Programs with a write that torch itself complains of: in the backward that meets it, or at once."""

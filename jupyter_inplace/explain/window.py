@@ -1,4 +1,4 @@
-"""One watch from its first moment to its report: a window of program order in the session's record."""
+"""One watch from its start to its report: a window of program order in the record of the session."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ class Window:
 
     def __init__(self, session: Session, analyst: Analyst, cell: Cell | None, cell_file: str | None) -> None:
         self.session = session
-        self.start = 0  # its first moment in program order
+        self.start = 0  # in program order
         self.started = 0.0
         self._analyst, self._cell, self._cell_file = analyst, cell, cell_file
         self._block: tuple[str, int] | None = None
-        self._before = (analyst.options, session.cell_files)  # of the watch around this one
-        self._end: int | None = None  # its last moment in program order, once it is removed
+        self._before = (analyst.options, session.cell_files)  # of the enclosing watch
+        self._end: int | None = None  # in program order, once the watch is removed
         self._settled = False
-        #: Other frameworks that take part.
+        #: The watches of other frameworks.
         self.companions = Companions({})
 
     @classmethod
@@ -61,7 +61,7 @@ class Window:
         frame: types.FrameType | None = None,
         run_eagerly: bool = False,
     ) -> Window:
-        """Begin a watch on this thread: in the session that is open, else in a new one.
+        """Begin a watch on this thread, in the open session or else in a new one.
 
         The parameters are those of `jupyter_inplace.watch`; `frame` is where the watch was opened.
         """
@@ -106,7 +106,7 @@ class Window:
             raise
 
     def _enter_file(self, cell_file: str | None) -> None:
-        """From here on the watched cell's code is that of a file."""
+        """From here on, the watched cell's code is in this file."""
         self._cell_file = cell_file
         if cell_file is not None:
             self.session.cell_files = frozenset((cell_file,))
@@ -115,13 +115,13 @@ class Window:
         self._analyst.options = dataclasses.replace(self._analyst.options, wording=wording)
 
     def go_on_in(self, cell_file: str, label: str) -> None:
-        """From here on the watched cell's code is that of another file, which people call `label`."""
+        """From here on, the watched cell's code is in another file, shown as `label`."""
         self._analyst.labels[cell_file] = label
         self.companions.go_on_in(cell_file, label)
         self._enter_file(cell_file)
 
     def close(self, error: BaseException | None) -> Report:
-        """End the watch. Everything is removed before anything is worked out; never raises for our own faults."""
+        """End the watch. Everything is removed before the report is computed; our own faults are never raised."""
         try:
             self.companions.stop()
             self._compare_exports()
@@ -133,7 +133,7 @@ class Window:
             uninterrupted(self.abandon)
 
     def abandon(self) -> None:
-        """End the watch without a report. Does nothing if it has ended."""
+        """End the watch without a report. Does nothing if it has already ended."""
         self._leave()
         if not self._settled:
             self._settled = True
@@ -182,7 +182,7 @@ class Window:
 
 
 class _Fixed:
-    """A namespace that is the same whenever it is asked for."""
+    """A namespace that is always the same object."""
 
     def __init__(self, space: Mapping[str, Any]) -> None:
         self._space = space
@@ -196,7 +196,7 @@ def _file_source(frame: types.FrameType | None) -> str | None:
 
 
 def _raising_spaces(error: BaseException | None) -> list[Mapping[str, Any]]:
-    """The locals of the functions through which the error came, outermost first: names that are gone otherwise."""
+    """The locals of the functions that the error passed through, outermost first: their names would be lost otherwise."""
     found: list[Mapping[str, Any]] = []
     tb = error.__traceback__ if error is not None else None
     while tb is not None:

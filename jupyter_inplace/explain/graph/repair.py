@@ -1,9 +1,9 @@
-"""The graph as it would be had autograd recorded every write: stale reads led through the write's own derivative.
+"""The graph as it would be if autograd had recorded every write: stale reads pass through the derivative of the write.
 
-A cut leaves nodes that read the new value and still lead to the node of the old one. Here each of their edges is bent to a node
-of ours that stands for the write: called with a gradient of the new value it gives those of the old value and of the
-write's operands, worked out by replaying the write on copies with grad mode on. Views between the two are doubled where both
-readers of the old and of the new value pass through them.
+A cut leaves nodes that read the new value but still lead to the node of the old one. Each of their edges is redirected to our
+own node for the write: called with a gradient of the new value it returns those of the old value and of the operands of the
+write, computed by replaying the write on copies with grad mode on. Views in between are duplicated if readers of both the old
+and the new value pass through them.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from jupyter_inplace.record.saved.reading import set_reading
 
 
 class WriteNode:
-    """Stands in the graph for one unrecorded write. `changed` tells after a walk whether it made any difference."""
+    """A node for one unrecorded write. After a walk, `changed` tells whether it made any difference."""
 
     def __init__(self, cut: Cut, old: Edge, metadata: Any) -> None:
         self.cut = cut
-        self._input_metadata = (metadata,)  # what the written tensor is, to which the walk reduces incoming gradients
+        self._input_metadata = (metadata,)  # of the written tensor: the walk reduces incoming gradients to it
         self.operands = sorted(cut.edges, key=str)
         self.next_functions = (old, *(cut.edges[place] for place in self.operands))
         self.changed = False
@@ -54,7 +54,7 @@ class WriteNode:
 
 
 class ViewNode:
-    """A view node doubled for readers of another value."""
+    """A duplicate of a view node, for readers of another value."""
 
     def __init__(self, node: Node, edges: tuple[Edge, ...]) -> None:
         self.node = node
@@ -72,10 +72,10 @@ class ViewNode:
 
 
 class Repair:
-    """Finds the stale reads of a graph, and builds the graph in which they are none.
+    """Finds the stale reads of a graph, and builds the graph without them.
 
     :param roots: the nodes that a walk may start from.
-    :param now: the number of the next node: what is written before a root's backward counts for the root too.
+    :param now: the sequence number of the next node: what is written before the backward of a root counts for the root too.
     """
 
     def __init__(self, graph: Graph, cuts: list[Cut], roots: list[Node], now: int) -> None:
@@ -106,7 +106,7 @@ class Repair:
         return Graph(roots, self._rewired)
 
     def start(self, edge: Edge) -> Edge:
-        """Where a walk from `edge` starts in the repaired graph: at the write, where the root itself was written."""
+        """Where a walk from `edge` starts in the repaired graph: at the write, if the root itself was written."""
         return self._memo.get(("root", edge), edge)
 
     def _bend(self, producer: Node, nr: int, chain: list[Cut], roots: list[Node], now: int) -> None:
@@ -138,7 +138,7 @@ class Repair:
                         self._memo[("root", (root, n))] = edge
 
     def _aliases(self, producer: Node) -> set[Node]:
-        """The producer, and the view nodes through which it is read."""
+        """The producer and the view nodes through which it is read."""
         graph = self._graph
         found, stack = {producer}, [producer]
         while stack:
@@ -211,7 +211,7 @@ def _replay(cut: Cut, grad: torch.Tensor, operands: list[Any]) -> tuple[torch.Te
             unchanged = memory.clone()
 
             def replayed(value: Any) -> Any:
-                """What was worked out of the memory as it was, worked out once more."""
+                """An operand of the write, recomputed from the memory as it was before."""
                 if isinstance(value, AliasPart):
                     if value.step is not None:
                         step = value.step

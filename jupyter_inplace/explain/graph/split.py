@@ -1,4 +1,4 @@
-"""Tasks: the roots of a backward call, a summed root split into its addends."""
+"""Tasks: the roots of a backward call, with summed roots split into their addends."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jupyter_inplace.explain.graph.graph import Edge, Node, inputs_of, scalar_ou
 from jupyter_inplace.explain.graph.pull import fit
 from jupyter_inplace.record.base.torch_private import without_grad
 
-# Linear in each scalar that enters: calling the node on the incoming gradient gives each addend's weight.
+# Linear in each scalar input: calling the node on the incoming gradient gives the weight of each addend.
 _SUMS = frozenset(
     f"{name}Backward{n}"
     for name in (
@@ -33,13 +33,13 @@ _SUMS = frozenset(
 )
 _SCALINGS = frozenset(f"{name}Backward{n}" for name in ("Mul", "Div") for n in (0, 1, 2))
 _MAX_PARTS = 64
-_MAX_ITEMS = 16  # a list with more scalars than this is a sequence (time steps), not a set of tasks
+_MAX_ITEMS = 16  # more scalars than this are a sequence (time steps), not a set of tasks
 
 NodeNames = dict[tuple[Node, int], tuple[str, bool]]
 
 
 class RootPart:
-    """One task of one backward call: where the walk starts and with which incoming gradient."""
+    """One task of one backward call: where its walk starts and with which incoming gradient."""
 
     __slots__ = ("edge", "grad", "name")
 
@@ -127,7 +127,7 @@ def _addends(edge: Edge, grad: torch.Tensor) -> list[tuple[Edge, torch.Tensor]]:
     kind = type(node).__name__
     edges = [(child, nr) for child, nr in node.next_functions if child is not None]
     if kind in _SCALINGS:
-        if len(edges) != 1:  # a product of two things that both need a gradient is no weighted sum
+        if len(edges) != 1:  # a product of two factors that both need a gradient is not a weighted sum
             return []
     elif kind not in _SUMS:
         return []

@@ -1,4 +1,4 @@
-"""The roots of backward calls in a cell's source, a summed root split into its addends."""
+"""The roots of backward calls in the source of a cell, with summed roots split into their addends."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Root", "Roots"]
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """What a backward call starts from: an expression in a function, and the nodes that compute it."""
+    """What a backward call starts from: an expression in a function, and the syntax nodes that compute it."""
 
     name: str
     computed: tuple[ast.AST, ...]
@@ -24,7 +24,7 @@ class Root:
 
 
 class Roots:
-    """Finds the roots of backward calls and splits sums."""
+    """Finds the roots of backward calls and splits summed ones."""
 
     _DEPTH = 6  # calls of functions, sums of sums
 
@@ -39,12 +39,12 @@ class Roots:
         }
 
     def of(self, call: ast.Call) -> Iterator[Root]:
-        """The tasks of a call; none where it is no backward call."""
+        """The tasks of a call; none if it is not a backward call."""
         scope = self._code.scope_of(call)
         for expression in self._expressions(call):
             yield from self._tasks_of(expression, scope, call, 0)
 
-    # Which expressions a call starts from
+    # Roots of a call
 
     def _expressions(self, call: ast.Call) -> list[ast.expr]:
         func = call.func
@@ -71,7 +71,7 @@ class Roots:
         return [func.value]
 
     def _own(self, func: ast.Name) -> bool:
-        """A function or variable of the cell's own under a name that torch uses too."""
+        """Whether the cell defines its own function or variable under a name that torch uses too."""
         if any(function.name == func.id for function in self._code.functions):
             return True
         return bool(self._code.bindings(func, self._code.scope_of(func)))
@@ -94,7 +94,7 @@ class Roots:
         parts = self._named_parts(path, bindings, call, depth)
         if len(parts) >= 2:
             return parts
-        # `loss = 0` at the top is no computation where another statement gives it its value.
+        # `loss = 0` does not count if another statement gives it its value.
         real = [binding for binding in bindings if not _is_start_value(binding)] or bindings
         return [Root(self._text(path), tuple(binding.statement for binding in real), named=True)]
 
@@ -122,7 +122,7 @@ class Roots:
         return list(found.values())
 
     def _from_callers(self, path: ast.Name, scope: Function | None, depth: int) -> list[Root]:
-        """The root is a parameter: what the callers hand to it."""
+        """The roots if the root is a parameter: what the callers pass for it."""
         code = self._code
         position = code.parameter(path, scope)
         if scope is None or scope is code.top_scope or position is None or depth >= self._DEPTH:
@@ -138,7 +138,7 @@ class Roots:
         return list(found.values())
 
     def _addends(self, node: ast.expr, scope: Function | None) -> Iterator[ast.expr]:
-        """A (weighted) sum's addends without their weights; the expression itself where it is no sum."""
+        """The addends of a (weighted) sum without their weights; the expression itself if it is not a sum."""
         todo = [node]
         while todo:
             node = todo.pop()
@@ -158,7 +158,7 @@ class Roots:
                 yield node
 
     def _weighed(self, node: ast.BinOp, scope: Function | None) -> ast.expr:
-        """Of the two factors of a product the loss; the other is its weight."""
+        """The factor of a product that is the loss; the other one is its weight."""
         left, right = self._is_weight(node.left, scope), self._is_weight(node.right, scope)
         if left != right:
             return node.right if left else node.left
@@ -191,7 +191,7 @@ class Roots:
         )
 
     def _container(self, node: ast.expr, scope: Function | None, call: ast.AST, depth: int) -> list[Root]:
-        """``sum(losses)``, ``torch.stack(losses).mean()``: the items where the source has them, else the container."""
+        """The items of ``sum(losses)`` or ``torch.stack(losses).mean()`` if the source shows them, else the container."""
         holder = _summed(node)
         if holder is None or depth >= self._DEPTH:
             return []
@@ -235,7 +235,7 @@ _TAKERS = frozenset(
 
 
 def _hands_on(owner: ast.expr, argument: ast.expr) -> bool:
-    """Whether ``owner.backward(argument)`` starts from the argument, not with it as the incoming gradient."""
+    """Whether ``owner.backward(argument)`` starts from the argument instead of taking it as the incoming gradient."""
     last = owner.attr if isinstance(owner, ast.Attribute) else owner.id if isinstance(owner, ast.Name) else ""
     if last in _TAKERS:
         return True
@@ -253,7 +253,7 @@ def _is_scaled(node: ast.expr) -> bool:
 
 
 def _summed(node: ast.expr) -> ast.expr | None:
-    """The container that an expression sums up."""
+    """The container that an expression sums over."""
     if is_deep(node):
         return None
     if not isinstance(node, ast.Call):
@@ -271,7 +271,7 @@ def _summed(node: ast.expr) -> ast.expr | None:
 
 
 def _is_method(func: ast.Attribute) -> bool:
-    """A method of a variable (``losses.sum(0)``), not a function of a module (``torch.sum(losses)``)."""
+    """Whether it is a method of a variable (``losses.sum(0)``), not a function of a module (``torch.sum(losses)``)."""
     return not (isinstance(func.value, ast.Name) and func.value.id in {"torch", "math", "np", "builtins"})
 
 

@@ -1,4 +1,4 @@
-"""Looks up an expression's tensors in a frame's variables without running any code of the user's."""
+"""Looks up the tensors of an expression in the variables of a frame without running any user code."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from jupyter_inplace.record.source.expressions import VIEW_ATTRIBUTES, VIEW_METH
 
 __all__ = ["MISSING", "look_up", "tensors_in"]
 
-#: What `look_up` answers where the value cannot be had without running code.
+#: Returned by `look_up` if the value cannot be found without running code.
 MISSING: Final = object()
 _REGISTRIES = ("_parameters", "_buffers", "_modules")
 
 
 def look_up(node: ast.expr, variables: tuple[Mapping[str, Any], ...]) -> tuple[Any, bool]:
-    """The object that an expression stands for, and whether views of it were left out on the way.
+    """The object that an expression stands for, and whether the expression is a view of it.
 
-    Names, attributes kept in instances and modules, and items of plain containers are followed. Of a view or an
-    in-place method's result the tensor behind it is given: ``w`` for ``w.view(-1)[0:2]``.
+    Follows names, attributes stored in instances and modules, and items of plain containers. For a view or the result of an
+    in-place method it returns the tensor behind it: ``w`` for ``w.view(-1)[0:2]``.
     """
     return (MISSING, False) if is_deep(node) else _look_up(node, variables)
 
@@ -83,13 +83,13 @@ def _behind_call(node: ast.Call, variables: tuple[Mapping[str, Any], ...]) -> tu
 
 def _gradient(tensor: torch.Tensor) -> Any:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch warns where `.grad` of a non-leaf is read
-        grad = vars(torch._C.TensorBase)["grad"].__get__(tensor)  # not a subclass's own property
+        warnings.simplefilter("ignore")  # torch warns if the `.grad` of a non-leaf is read
+        grad = vars(torch._C.TensorBase)["grad"].__get__(tensor)  # not a property that a subclass defines
     return MISSING if grad is None else grad
 
 
 def _attribute(owner: Any, name: str) -> Any:
-    """An attribute as it is kept, no descriptor or ``__getattr__`` being asked."""
+    """A stored attribute, without calling a descriptor or ``__getattr__``."""
     if owner is MISSING:
         return MISSING
     if isinstance(owner, types.ModuleType):

@@ -1,4 +1,4 @@
-"""From the record and its facts to a Report, when the watch is over."""
+"""Makes a Report from the record and its facts, when the watch is over."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ class Assembly:
         source = self._source() if self._error is not None else None
         if source is not None:
             for static in static_tasks(source):
-                # What was computed before a refused write is whole, and only waits for its backward.
+                # What was computed before a refused write is intact and only lacks its backward.
                 status.setdefault(static.name, "not_run" if refusal is None else "ok")
         if self._wanted:
             status = {

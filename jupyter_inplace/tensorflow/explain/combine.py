@@ -1,4 +1,4 @@
-"""Two frameworks' reports of one cell as one."""
+"""Merges the reports of two frameworks on one cell."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from jupyter_inplace.report.summary import build_summary
 
 
 def combined(torch: Report, own: Report, used: bool) -> Report:
-    """One report of both, in the order of time. What only one of them took part in stays that one's.
+    """One report of both, in the order of time.
 
-    :param torch: the report of the watch itself: it has the cell and its error.
-    :param used: TensorFlow did something.
+    :param torch: the report of the watch itself, with the cell and its error.
+    :param used: whether TensorFlow did anything.
     """
     if not used:
         return torch
@@ -60,7 +60,7 @@ def _timeline(torch: Report, own: Report, theirs: dict[int, int], ours: list[int
 
 
 def _timed(events: list[TimelineEvent]) -> list[tuple[float, TimelineEvent]]:
-    """Each event with its moment; one without keeps its place behind the one before it."""
+    """Each event with its time; one without a time stays after the one before it."""
     found, last = [], 0.0
     for event in events:
         last = max(last, event.time) if event.time is not None else last

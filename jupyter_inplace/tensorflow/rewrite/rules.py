@@ -18,11 +18,11 @@ from jupyter_inplace.tensorflow.record.events import SharedThrough
 
 _ASSIGNS = {"assign": "", "assign_add": " + ", "assign_sub": " - "}
 _ASKS = ("gradient", "jacobian", "batch_jacobian")
-_ASKED_AGAIN = "non-persistent GradientTape"  # what TensorFlow's own message says
+_ASKED_AGAIN = "non-persistent GradientTape"  # part of TensorFlow's own message
 
 
 def proposals(code: Code, report: Report, mutation: Mutation) -> list[Proposal]:
-    """The rewrites for one harmful write of TensorFlow's, the likeliest right one first."""
+    """The rewrites for one harmful TensorFlow write, the most likely one first."""
     found: list[Proposal] = []
     node, inside = find(code, mutation.site, report)
     if node is not None and inside and isinstance(node, cst.Call):
@@ -39,7 +39,7 @@ def was_asked_twice(report: Report) -> bool:
 
 
 def asked_twice(code: Code, report: Report) -> list[Proposal]:
-    """A tape that was asked a second time: ``persistent=True``, where it was made."""
+    """For a tape that was asked a second time: ``persistent=True`` where it is made."""
     if report.error is None or not was_asked_twice(report):
         return []
     node, _ = find(code, report.error.site, report)
@@ -58,7 +58,7 @@ def asked_twice(code: Code, report: Report) -> list[Proposal]:
 
 
 def _bound(code: Code, call: cst.Call) -> str | None:
-    """The name that a tape is made under."""
+    """The name that a tape is bound to."""
     around = code.parent(call)
     if isinstance(around, cst.WithItem) and around.asname is not None:
         return dotted(around.asname.name)
@@ -75,7 +75,7 @@ def _asks(code: Code, node: cst.CSTNode) -> Iterator[cst.Call]:
 
 
 class _Assign:
-    """``w.assign(value)`` as a statement of its own, `w` a plain name."""
+    """The statement ``w.assign(value)``, where `w` is a plain name."""
 
     def __init__(self, code: Code, call: cst.Call, name: cst.Name, method: str, value: cst.BaseExpression) -> None:
         self.code, self.call, self.name, self.method = code, call, name.value, method
@@ -104,7 +104,7 @@ class _Assign:
         return self.code.replace_small(small, f"{name} = {self.value}")
 
     def in_sources(self) -> list[tuple[int, int]]:
-        """Where sources are named to a tape: the variable itself is meant there."""
+        """Where sources are passed to a tape: the variable itself is meant there."""
         found = []
         for call in _asks(self.code, self.code.module):
             sources = [arg for arg in call.args if arg.keyword is not None and arg.keyword.value == "sources"]
@@ -115,7 +115,7 @@ class _Assign:
 
 
 def _new_name(code: Code, call: cst.Call) -> Iterator[Proposal]:
-    """``w.assign(3 * x)`` becomes ``w_modified = 3 * x``, and that is read from there on."""
+    """``w.assign(3 * x)`` becomes ``w_modified = 3 * x``, which later lines read."""
     write = _Assign.read(code, call)
     if write is None or write.looped or code.scopes.function(write.start) is not write.binder:
         return
@@ -130,7 +130,7 @@ def _new_name(code: Code, call: cst.Call) -> Iterator[Proposal]:
 
 
 def _rebound(code: Code, call: cst.Call) -> Iterator[Proposal]:
-    """``total.assign_add(f(x))`` becomes ``total = total + f(x)``, in a loop too: the name is no variable's any more."""
+    """``total.assign_add(f(x))`` becomes ``total = total + f(x)``, also in a loop: the name no longer holds a variable."""
     write = _Assign.read(code, call)
     if write is None or code.scopes.function(write.start) is not write.binder:
         return
@@ -148,7 +148,7 @@ def _rebound(code: Code, call: cst.Call) -> Iterator[Proposal]:
 
 
 def _later(code: Code, call: cst.Call) -> Iterator[Proposal]:
-    """The assign moved below the last question to a tape: the gradient then reads what the forward read."""
+    """Move the assign below the last call of a tape, so that the gradient reads what the forward read."""
     small = code.small(call)
     if small is None or not isinstance(small, cst.Expr):
         return
@@ -165,7 +165,7 @@ def _simple(item: Item) -> bool:
 
 
 def _copied(code: Code, report: Report, conflict: Conflict) -> Iterator[Proposal]:
-    """``w * a`` becomes ``w * a.copy()``: memory of the tape's own."""
+    """``w * a`` becomes ``w * a.copy()``, memory that only the tape uses."""
     if conflict.node != SharedThrough.NUMPY.node:
         return
     node, inside = find(code, conflict.saved_site, report)

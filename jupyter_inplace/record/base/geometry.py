@@ -29,7 +29,10 @@ class View(NamedTuple):
         return (self.offset * self.itemsize, (last + 1) * self.itemsize)
 
 
-WHOLE = (0, 1 << 62)  # a tensor whose bytes cannot be told apart (sparse components, wrapper, opaque): overlaps everything
+WHOLE = (
+    0,
+    1 << 62,
+)  # a tensor whose bytes cannot be told apart (sparse components, wrapper, opaque): overlaps everything
 
 
 def view_of(t: torch.Tensor) -> View | None:

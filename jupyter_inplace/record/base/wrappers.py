@@ -25,7 +25,7 @@ def inner_tensors(t: torch.Tensor) -> dict[str, torch.Tensor]:
                 return {}
             names = list(vars(t))
         found = {name: getattr(t, name) for name in names}
-    except Exception:  # noqa: BLE001  the class's own code
+    except Exception:
         return {}
     return {name: value for name, value in found.items() if isinstance(value, torch.Tensor) and value is not t}
 
@@ -36,7 +36,7 @@ def with_inner_tensors(t: torch.Tensor, inner: dict[str, torch.Tensor]) -> torch
         return None
     try:
         made = type(t).__tensor_unflatten__(inner, t.__tensor_flatten__()[1], t.size(), t.stride())  # type: ignore[attr-defined]
-    except Exception:  # noqa: BLE001
+    except Exception:
         return None
     return made if isinstance(made, torch.Tensor) else None
 

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 
 from jupyter_inplace.record.backward.call import Backward
-from jupyter_inplace.record.base import torch_private as private
 from jupyter_inplace.record.base.deep_graphs import hold_some
 from jupyter_inplace.record.base.memory import aliases_of
 from jupyter_inplace.record.base.nodes import is_python_node

@@ -74,9 +74,7 @@ class ExportedNonleaves(Channel):
         self._parts.pop(storage, None)
         self._trace.table.own(storage)  # from here on each write to it counts
         self.since = private.peek_sequence_nr()
-        self._parts[storage] = ExportedPart(
-            storage, weak_storage(t), view, value, self._trace.order
-        )
+        self._parts[storage] = ExportedPart(storage, weak_storage(t), view, value, self._trace.order)
         if len(self._parts) > _KEPT:
             del self._parts[next(iter(self._parts))]
         self.bytes = sum(part.value.nbytes for part in self._parts.values())

@@ -162,7 +162,12 @@ class Instrument:
         found: dict[str, float] = {}
         with private.DisableTorchDispatch(), torch.no_grad():
             for name, gradient in zip(names, gradients, strict=False):
-                if name in numbers and gradient is not None and not gradient.is_complex() and not private.is_wrapper(gradient):
+                if (
+                    name in numbers
+                    and gradient is not None
+                    and not gradient.is_complex()
+                    and not private.is_wrapper(gradient)
+                ):
                     dense = gradient.to_dense() if gradient.layout is not torch.strided else gradient
                     found[name] = float((dense.to(torch.float64) * direction(numbers[name], dense.shape)).sum())
         return found

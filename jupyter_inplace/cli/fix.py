@@ -86,7 +86,7 @@ def _run(program: Program, code: CodeType, source: str, options: Options) -> tup
             seconds=options.seconds,
             cell_seconds=seconds,
             taken=program.namespace.keys(),
-            unavailable=before.why_not,
+            unavailable=before.untried,
         )
         return replace(report, fixes=fixes), error
     finally:

@@ -104,7 +104,7 @@ class Session:
         from jupyter_inplace.rewrite.before import Before
 
         if self.options.verify is False:
-            return Before.untried("--no-verify was given")
+            return Before.nothing("--no-verify was given")
         if self._no_proof is not None and not self.options.verify:
             return Before.nothing(self._no_proof)
         return Before.keep(self._shell, self.cell.source, force=bool(self.options.verify))

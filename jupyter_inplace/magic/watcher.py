@@ -328,7 +328,7 @@ class Watcher:
             self._finish(running, error)
 
 
-_NOT_ONE_CELL = "not tried: under %autograd_watch on no copy of the state is kept (put %%autograd_watch on this cell)"
+_NOT_ONE_CELL = "under %autograd_watch on no copy of the state is kept (put %%autograd_watch on this cell)"
 
 _LINE_HELP = """%autograd_watch on|off|status
 

@@ -81,19 +81,21 @@ def _place_of(verdict: str) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
-    """A place in the user's source. Lines count from 1; columns count characters from 0."""
+    """A place in the user's source: lines count from 1, columns from 0 in characters.
+
+    :param text: the exact expression.
+    :param line_text: its whole source line, stripped.
+    :param cell_line: where the cell itself stands (line 1 is the magic line); None outside a cell.
+    """
 
     file: str
     line: int
     column: int | None = None
     end_line: int | None = None
     end_column: int | None = None
-    #: The exact expression.
     text: str = ""
-    #: Its whole source line, stripped.
     line_text: str = ""
     function: str | None = None
-    #: The line of the cell itself on which this happened (line 1 is the magic line); None outside a cell.
     cell_line: int | None = None
 
 

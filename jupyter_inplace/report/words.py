@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import PurePosixPath, PureWindowsPath
 
+from jupyter_inplace._syntax import source_lines
 from jupyter_inplace.report.data import HARMFUL, Cell, Conflict, Gradient, Mutation, Report, Site, Verification
 
 _CELL_FILE = re.compile(r"In\[[^\]/\\]*\]")
@@ -229,5 +230,5 @@ def figures(gradient: Gradient) -> str:
 
 def diff_lines(diff: str) -> list[str]:
     """A unified diff without its file header."""
-    lines = diff.splitlines()
+    lines = source_lines(diff)
     return lines[2:] if len(lines) > 1 and lines[0].startswith("---") and lines[1].startswith("+++") else lines

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from jupyter_inplace._syntax import source_lines
 from jupyter_inplace.report import words
 from jupyter_inplace.report.data import HARMFUL, VERDICTS, Cell, Mutation, Report, Site
 
@@ -112,7 +113,7 @@ def _place(site: Site, cell: Cell | None) -> tuple[str, int, int]:
     first = site.text.strip().split("\n", 1)[0].rstrip()
     line = site.line_text or first
     if cell is not None and words.is_cell(site.file) and site.cell_line == site.line:
-        source = cell.source.splitlines()
+        source = source_lines(cell.source)
         whole = source[site.line - 1] if 0 < site.line <= len(source) else ""
         if whole.strip() == line.strip():
             line = whole.rstrip()

@@ -306,6 +306,8 @@ def _bytes(t: torch.Tensor) -> Any:
         return _bytes(t.to_dense())
     if t.is_quantized:
         return [_bytes(t.int_repr()), repr(t.qscheme())]
+    if hasattr(type(t), "__tensor_flatten__"):
+        return [_bytes(getattr(t, name)) for name in t.__tensor_flatten__()[0]]
     # `inner` of a wrapper class of ours is the tensor that it wraps; torch has a method of that name.
     while type(t) not in (torch.Tensor, torch.nn.Parameter) and isinstance(getattr(t, "inner", None), torch.Tensor):
         t = t.inner

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 
+from jupyter_inplace.record.base.torch_private import holders, is_wrapper
+
 
 def _flat(g: torch.Tensor) -> torch.Tensor:
-    g = g.detach()
+    g = g.detach() if not is_wrapper(g) else g
+    parts = [part for part in _parts(g) if part.dtype == g.dtype]  # offsets and masks are no numbers of it
+    if parts:
+        return torch.cat([_flat(part) for part in parts])
     if g.layout is not torch.strided:
         g = g.to_dense()
     if g.is_complex():
@@ -16,17 +22,27 @@ def _flat(g: torch.Tensor) -> torch.Tensor:
     return g.reshape(-1).to(torch.float64 if g.device.type != "mps" else torch.float32)
 
 
+def _parts(t: torch.Tensor) -> Sequence[torch.Tensor]:
+    """The plain tensors of which a wrapper or a nested tensor is made.
+
+    The class of a wrapper is not asked: that may be a collective, for which the other ranks do not wait.
+    """
+    if is_wrapper(t):
+        return holders(t)
+    return t.unbind() if t.is_nested else ()
+
+
 # Norms between these were worked out without overflow, and nothing that counts has vanished, in float32 too.
 _SMALL, _LARGE = 1e-12, 1e12
 
 
 def _is_plain(*sizes: float) -> bool:
-    """Whether norms are of ordinary size: then all their numbers are finite."""
+    """Whether norms are of ordinary size, which implies that all values are finite."""
     return all(_SMALL < size < _LARGE for size in sizes)
 
 
 def _size(x: torch.Tensor) -> float:
-    """Euclidean norm, scaled so that squares of very large and very small numbers neither overflow nor vanish."""
+    """Euclidean norm, scaled so that squares of very large and very small numbers neither overflow nor underflow."""
     size = float(torch.linalg.vector_norm(x))
     if _is_plain(size):
         return size
@@ -42,11 +58,11 @@ def norm(g: torch.Tensor | None) -> float | None:
 def compare(
     as_run: torch.Tensor | None, reference: torch.Tensor | None, scale: float = 0.0
 ) -> tuple[str, float | None, float | None]:
-    """`(status, relative difference, cosine)` of a gradient against its reference.
+    """The `(status, relative difference, cosine)` of a gradient compared with its reference.
 
-    The status is ``ok`` within rounding of the coarser type, ``lost`` where nothing is left of a gradient that is not
-    zero, else ``wrong``. NaN equals NaN, an infinity itself. `scale` is the norm of a gradient to which this one gets
-    added: what is lost in the rounding of the sum is no difference.
+    The status is ``ok`` within rounding of the coarser type, ``lost`` if the gradient is zero or missing and the reference is
+    not zero, else ``wrong``. NaN equals NaN, an infinity itself. `scale` is the norm of a gradient to which this one is
+    added: what gets lost in the rounding of the sum is not a difference.
     """
     if as_run is reference:
         return "ok", 0.0, (1.0 if norm(reference) else None)
@@ -73,7 +89,7 @@ def compare(
 def _judged(
     a: torch.Tensor, b: torch.Tensor, na: float, nb: float, nd: float, scale: float, epsilon: float
 ) -> tuple[str, float | None, float | None]:
-    """`compare` of two that are not the same, with their norms and that of the difference."""
+    """`compare` for gradients that are not identical, with their norms and that of the difference."""
     relative = nd / nb if nb > 0 else math.inf
     if math.isfinite(nd) and (nd <= 16 * epsilon * nb or nd <= epsilon * scale):
         return "ok", relative, _cosine(a, b, na, nb)
@@ -86,11 +102,13 @@ def _cosine(a: torch.Tensor, b: torch.Tensor, na: float, nb: float) -> float | N
     if not (0 < na < math.inf and 0 < nb < math.inf):
         return None
     product = float((a / na) @ (b / nb))
-    return max(-1.0, min(1.0, product)) if math.isfinite(product) else None  # an infinity or NaN in either shows
+    return (
+        max(-1.0, min(1.0, product)) if math.isfinite(product) else None
+    )  # not finite if either has an infinity or NaN
 
 
 def cosine(a: torch.Tensor, b: torch.Tensor) -> float | None:
-    """Cosine of the angle between two gradients of one leaf; None where one of them is zero."""
+    """Cosine of the angle between two gradients of one leaf; None if one of them is zero."""
     x, y = _flat(a), _flat(b)
     if x.shape != y.shape:
         return None
@@ -100,6 +118,8 @@ def cosine(a: torch.Tensor, b: torch.Tensor) -> float | None:
 def same_values(a: torch.Tensor, b: torch.Tensor) -> bool | None:
     """Whether two tensors hold the same values, NaN equal to NaN; None where it cannot be told."""
     try:
+        if is_wrapper(a) or is_wrapper(b) or (a.is_nested and b.is_nested):
+            return _same_parts(_parts(a), _parts(b))
         if a.layout is not torch.strided:
             a, b = a.to_dense(), b.to_dense()
         a, b = a.detach(), b.detach()
@@ -113,6 +133,13 @@ def same_values(a: torch.Tensor, b: torch.Tensor) -> bool | None:
         return bool(((a == b) | (a.isnan() & b.isnan())).all())
     except (RuntimeError, NotImplementedError, TypeError):
         return None
+
+
+def _same_parts(a: Sequence[torch.Tensor], b: Sequence[torch.Tensor]) -> bool | None:
+    if not a or len(a) != len(b):
+        return None
+    same = [same_values(x, y) for x, y in zip(a, b, strict=True)]
+    return False if False in same else None if None in same else True
 
 
 def _epsilon(dtype: torch.dtype) -> float:

@@ -14,7 +14,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from jupyter_inplace.record.base import torch_private as private
 from jupyter_inplace.record.base.geometry import View, view_of
-from jupyter_inplace.record.base.memory import underlying_storage
+from jupyter_inplace.record.base.memory import copy_of, weak_storage
 from jupyter_inplace.record.base.schema import Plan
 from jupyter_inplace.record.channels.channel import Channel, Operation
 from jupyter_inplace.record.trace import Trace
@@ -105,9 +105,9 @@ class AliasValues(Channel):
 
     def watch(self, t: torch.Tensor) -> None:
         """`t` is a non-leaf that gets an unconnected alias."""
-        if not self.wanted or t.numel() < 2 or t.layout is not torch.strided:
+        if not self.wanted or t.numel() < 2 or view_of(t) is None:
             return
-        self.roots[private.storage_id(t)] = StorageWeakRef(underlying_storage(t))
+        self.roots[private.storage_id(t)] = weak_storage(t)
         if len(self.roots) > _STORAGES:
             del self.roots[next(iter(self.roots))]
         self._trace.follow(self)
@@ -144,7 +144,8 @@ class AliasValues(Channel):
         if part is None:
             if value.requires_grad and torch.is_grad_enabled():
                 return _RECORDED  # it makes a node: autograd has it
-            return private.copy_of(value)
+            copy = copy_of(value)
+            return _RECORDED if copy is None else copy  # what cannot be copied cannot be replayed either
         parts.append(part)
         return part
 
@@ -158,20 +159,23 @@ class AliasValues(Channel):
         if view is None:
             return None
         if made is not None and not made[0].expired() and made[1].view == view:
-            return AliasPart(storage, view, private.copy_of(t), made[1])
-        if root is not None and not root.expired():
-            return AliasPart(storage, view, private.copy_of(t), None)
-        return None
+            step: AliasStep | None = made[1]
+        elif root is not None and not root.expired():
+            step = None
+        else:
+            return None
+        value = copy_of(t)
+        return None if value is None else AliasPart(storage, view, value, step)
 
     def gave(self, out: Any, step: AliasStep) -> None:
         """The operation gave `out`."""
-        if isinstance(out, torch.Tensor) and not out.requires_grad and out.layout is torch.strided:
+        if isinstance(out, torch.Tensor) and not out.requires_grad and view_of(out) is not None:
             storage = private.storage_id(out)
             if storage in self.roots:
                 return  # a view of the memory, or a write to it
             step.view = view_of(out)
             step.flat = step.flat or not (out.is_floating_point() or out.is_complex())
-            self._made[storage] = (StorageWeakRef(underlying_storage(out)), step)
+            self._made[storage] = (weak_storage(out), step)
             if len(self._made) > _STORAGES:
                 del self._made[next(iter(self._made))]
 

@@ -15,6 +15,7 @@ import torch
 from jupyter_inplace.record.backward.call import Backward
 from jupyter_inplace.record.base import torch_private as private
 from jupyter_inplace.record.base.deep_graphs import hold_some
+from jupyter_inplace.record.base.memory import aliases_of
 from jupyter_inplace.record.base.nodes import is_python_node
 from jupyter_inplace.record.base.patching import Held, Replacement
 from jupyter_inplace.record.base.reachable import reachable_tensors
@@ -79,10 +80,11 @@ class CustomFunctions(Channel):
             if node is None or node in self.kept:
                 return
             own, named = reachable_tensors(node)
-            with private.DisableTorchDispatch():
-                # What only a name holds may be let go: of that the memory is kept, as long as the graph lives. Of what was computed
-                # too, which may lead back to this node and keep it alive.
-                held = [t if _is_input(t) else t.detach() for t in own] + [t.detach() for t in named]
+            # What only a name holds may be let go: of that the memory is kept, as long as the graph lives. Of what was computed
+            # too, which may lead back to this node and keep it alive.
+            held = [t for t in own if _is_input(t)]
+            for t in (*(t for t in own if not _is_input(t)), *named):
+                held.extend(aliases_of(t))
             found = [self._saved(t, node) for t in held]
             if found:
                 self.kept[node] = found
@@ -119,7 +121,7 @@ def _node_of(out: Any) -> Any:
 
 
 def _noting_applications(original: Any) -> Any:
-    inner = original.__func__
+    inner = private.apply_of(original)
 
     @functools.wraps(inner)
     def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:

@@ -13,7 +13,7 @@ import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from jupyter_inplace.record.base import torch_private as private
-from jupyter_inplace.record.base.memory import underlying_storage
+from jupyter_inplace.record.base.memory import weak_storage
 from jupyter_inplace.record.channels.channel import Channel, Operation
 from jupyter_inplace.record.trace import Trace
 
@@ -53,7 +53,7 @@ class DetachedTensors(Channel):
 
     def _hold(self, tensor: torch.Tensor, storage: int, severances: tuple[Detachment, ...]) -> None:
         self._by_storage.pop(storage, None)
-        self._by_storage[storage] = (StorageWeakRef(underlying_storage(tensor)), severances)
+        self._by_storage[storage] = (weak_storage(tensor), severances)
         if len(self._by_storage) > _KEPT:
             del self._by_storage[next(iter(self._by_storage))]
 

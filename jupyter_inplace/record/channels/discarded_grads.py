@@ -21,7 +21,8 @@ import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from jupyter_inplace.record.base import torch_private as private
-from jupyter_inplace.record.base.memory import underlying_storage
+from jupyter_inplace.record.base.geometry import shape_of
+from jupyter_inplace.record.base.memory import weak_storage
 from jupyter_inplace.record.base.patching import Held, Replacement, StandInProperty
 from jupyter_inplace.record.channels.channel import Channel, Operation
 from jupyter_inplace.record.channels.exported_memory import ExportedMemory
@@ -171,7 +172,7 @@ class DiscardedGrads(Channel):
                     return
             given.left[key] = (name, storage)
             self.held.setdefault(storage, []).append(given)
-            self._memory[storage] = StorageWeakRef(underlying_storage(grad))
+            self._memory[storage] = weak_storage(grad)
         self._trace.follow(self)
         self._trace.attend(self)
         self.watch_assignments()
@@ -350,7 +351,7 @@ class DiscardedGrads(Channel):
 
 
 def _described(grad: torch.Tensor) -> tuple[tuple[int, ...], str, str, int | None]:
-    return tuple(grad.shape), str(grad.dtype).removeprefix("torch."), str(grad.device), private.version(grad)
+    return shape_of(grad), str(grad.dtype).removeprefix("torch."), str(grad.device), private.version(grad)
 
 
 def _retaining(original: Any) -> Any:

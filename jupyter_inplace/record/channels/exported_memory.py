@@ -15,9 +15,8 @@ import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from jupyter_inplace.record.base import torch_private as private
-from jupyter_inplace.record.base.geometry import byte_range, view_of
-from jupyter_inplace.record.base.memory import is_gone, is_own_memory
-from jupyter_inplace.record.base.memory import underlying_storage as _storage
+from jupyter_inplace.record.base.geometry import byte_range, shape_of, view_of
+from jupyter_inplace.record.base.memory import copy_of, is_gone, is_own_memory, underlying_storage, weak_storage
 from jupyter_inplace.record.base.patching import Held, Replacement
 from jupyter_inplace.record.channels.channel import Channel, Operation
 from jupyter_inplace.record.channels.exported_nonleaves import ExportedNonleaves, same_bits
@@ -109,7 +108,7 @@ class ExportedMemory(Channel):
                 return
             if len(self._storages) >= _MAX_STORAGES:
                 self._forget_freed()
-            self._storages[storage] = StorageWeakRef(_storage(tensor))
+            self._storages[storage] = weak_storage(tensor)
             self.asks = True
             # Whoever asks for the address may write in the same statement (ctypes): that statement opens the bracket.
             self._last_site = sites.find_site(4, self._trace.cell_files)
@@ -153,7 +152,10 @@ class ExportedMemory(Channel):
                 "a saved tensor over memory shared with numpy is too large to be watched for outside writes"
             )
             return
-        saved.view, saved.clone = view_of(t), private.copy_of(t)
+        saved.clone = copy_of(t)
+        if saved.clone is None:
+            return
+        saved.view = view_of(t)
         saved.fingerprint = True
         self._held.append(weakref.ref(saved))
         self._trace.attend(self)
@@ -209,7 +211,7 @@ class ExportedMemory(Channel):
     def _enter(self, t: torch.Tensor, site: Any) -> WriteRow:
         """The row of an external write to the memory of `t`, seen for the first time by the operation at `site`."""
         trace = self._trace
-        memory = _storage(t)
+        memory = underlying_storage(t)
         bracket = Bracket(self._last_site, site, memory.data_ptr(), memory.nbytes(), self._opened_by_exit)
         trace.order += 1
         key = (self._last_site, site)
@@ -217,7 +219,7 @@ class ExportedMemory(Channel):
         version = private.version(t)
         if not row.count:
             row.bracket = bracket
-            row.describe(t, tuple(t.shape), version)
+            row.describe(t, shape_of(t), version)
         row.happened(trace.order, version, bumps=False)
         return row
 

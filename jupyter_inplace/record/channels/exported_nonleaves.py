@@ -14,7 +14,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from jupyter_inplace.record.base import torch_private as private
 from jupyter_inplace.record.base.geometry import View, view_of
-from jupyter_inplace.record.base.memory import is_gone, underlying_storage
+from jupyter_inplace.record.base.memory import copy_of, is_gone, weak_storage
 from jupyter_inplace.record.channels.channel import Channel
 from jupyter_inplace.record.channels.untracked_writes import Cut, UntrackedWrites
 
@@ -68,13 +68,13 @@ class ExportedNonleaves(Channel):
         untracked.note_alias(t)
         if not untracked.knows(storage):
             return
-        value = private.copy_of(t)
+        value = copy_of(t)
+        if value is None:
+            return
         self._parts.pop(storage, None)
         self._trace.table.own(storage)  # from here on each write to it counts
         self.since = private.peek_sequence_nr()
-        self._parts[storage] = ExportedPart(
-            storage, StorageWeakRef(underlying_storage(t)), view, value, self._trace.order
-        )
+        self._parts[storage] = ExportedPart(storage, weak_storage(t), view, value, self._trace.order)
         if len(self._parts) > _KEPT:
             del self._parts[next(iter(self._parts))]
         self.bytes = sum(part.value.nbytes for part in self._parts.values())

@@ -13,10 +13,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.multiprocessing.reductions import StorageWeakRef
 
 from jupyter_inplace.record.base import torch_private as private
-from jupyter_inplace.record.base.memory import underlying_storage
+from jupyter_inplace.record.base.memory import copy_of, weak_storage
 from jupyter_inplace.record.channels.channel import Channel, Operation
 from jupyter_inplace.record.source import sites
 from jupyter_inplace.record.trace import Trace
@@ -54,7 +53,7 @@ class KnownGrad:
 
     def __init__(self, leaf: str, tasks: list[str], gradient: torch.Tensor) -> None:
         self.leaf, self.tasks = leaf, tasks
-        self._storage = StorageWeakRef(underlying_storage(gradient)) if private.storage_id(gradient) else None
+        self._storage = weak_storage(gradient) if private.storage_id(gradient) else None
 
     @property
     def gone(self) -> bool:
@@ -89,7 +88,7 @@ class GradAliases(Channel):
         """The value of a known `.grad`."""
         if not self.known or not write.keys or self.overwritten is None or self.held(write.storage) is None:
             return None
-        return private.copy_of(write.tensor)
+        return copy_of(write.tensor)
 
     def after_write(self, kept: torch.Tensor, write: PendingWrite, row: WriteRow) -> None:
         if self.overwritten is not None:

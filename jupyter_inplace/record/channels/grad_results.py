@@ -12,12 +12,11 @@ import types
 from typing import Any
 
 import torch
-from torch.multiprocessing.reductions import StorageWeakRef
 
 from jupyter_inplace._package import FOLDER
 from jupyter_inplace.record.base import torch_private as private
 from jupyter_inplace.record.base.geometry import View
-from jupyter_inplace.record.base.memory import flat_storage, underlying_storage
+from jupyter_inplace.record.base.memory import flat_storage, underlying_storage, weak_storage
 from jupyter_inplace.record.channels.channel import Channel, Operation
 from jupyter_inplace.record.channels.grad_aliases import frames_that_hold
 from jupyter_inplace.record.source import sites
@@ -51,7 +50,7 @@ class GradResult:
 
     def __init__(self, site: Any, facts: Any, members: list[tuple[int, str, View]], result: torch.Tensor) -> None:
         self.site, self.facts, self.members = site, facts, members
-        self.memory = StorageWeakRef(underlying_storage(result))
+        self.memory = weak_storage(result)
         self.writes: list[WrittenResult] = []
         self.latest: torch.Tensor | None = None  # the memory after the newest write
         # Each read: the number of writes before it, and the user's frames, innermost first.

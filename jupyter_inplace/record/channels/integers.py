@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from jupyter_inplace.record.base import torch_private as private
 from jupyter_inplace.record.base.geometry import View, view_of
+from jupyter_inplace.record.base.memory import copy_of
 from jupyter_inplace.record.channels.channel import Channel
 from jupyter_inplace.record.trace import Trace
 from jupyter_inplace.record.write_table import WriteRow
@@ -51,7 +51,8 @@ class IntegerWrites(Channel):
         view = view_of(t)
         if view is None:
             return None
-        return IntegerWrite(write.order, private.copy_of(t), view)
+        before = copy_of(t)
+        return None if before is None else IntegerWrite(write.order, before, view)
 
     def after_write(self, kept: IntegerWrite, write: PendingWrite, row: WriteRow) -> None:
         kept.write = row

@@ -17,7 +17,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from jupyter_inplace.record.base import torch_private as private
 from jupyter_inplace.record.base.arguments import needs_gradient
 from jupyter_inplace.record.base.geometry import View, view_of
-from jupyter_inplace.record.base.memory import underlying_storage
+from jupyter_inplace.record.base.memory import copy_of, weak_storage
 from jupyter_inplace.record.channels.alias_values import AliasValues
 from jupyter_inplace.record.channels.channel import Channel
 from jupyter_inplace.record.trace import Trace
@@ -122,7 +122,7 @@ class UntrackedWrites(Channel):
             if len(self.by_storage) >= _STORAGES:
                 del self.by_storage[next(iter(self.by_storage))]
             known = []
-            self.by_storage[storage] = (StorageWeakRef(underlying_storage(t)), known)
+            self.by_storage[storage] = (weak_storage(t), known)
             self._trace.follow(self)
         if all(other.key != identity.key for other in known):
             known.append(identity)
@@ -183,7 +183,9 @@ class UntrackedWrites(Channel):
         view = view_of(t)
         if view is None or t.nbytes > _MAX_BYTES:
             return cuts
-        before = private.copy_of(t)
+        before = copy_of(t)
+        if before is None:
+            return cuts
         kept_args, kept_kwargs, edges, ok = _keep_call(t, storage, args, kwargs, self._values)
         for cut in cuts:
             cut.storage = storage
@@ -254,7 +256,10 @@ def _keep_call(
                 if edge is None:
                     raise RuntimeError("the operand has no node")
                 edges[place] = edge
-            return private.copy_of(value)
+            copy = copy_of(value)
+            if copy is None:
+                raise RuntimeError("the operand has no memory to copy")
+            return copy
         if isinstance(value, (list, tuple)):
             return (
                 type(value)(keep(item, (place, i)) for i, item in enumerate(value))

@@ -8,6 +8,7 @@ import torch
 
 from jupyter_inplace.record.base import torch_private as private
 from jupyter_inplace.record.base.geometry import byte_range, view_of
+from jupyter_inplace.record.base.memory import copy_of
 from jupyter_inplace.record.base.schema import Plan
 from jupyter_inplace.record.saved.freed import FreedMemory
 from jupyter_inplace.record.saved.saved import Bucket, Saved
@@ -57,7 +58,7 @@ class Copies:
     def copy(self, saved: Saved) -> None:
         """Copy what a saved tensor holds, within the budget."""
         t = saved.tensor
-        if not private.has_data(t):
+        if t.is_meta or (private.is_python_tensor(t) and not private.is_wrapper(t)):
             return
         size = 0 if t.layout is not torch.strided else t.nbytes
         if self._bytes + size > _BUDGET:
@@ -69,7 +70,7 @@ class Copies:
             return
         saved.view = view_of(t)
         try:
-            saved.clone = private.copy_of(t)
+            saved.clone = copy_of(t)
         except (torch.OutOfMemoryError, MemoryError):
             self._trace.blind_spots.setdefault(
                 "a copy of an overwritten saved tensor did not fit into memory: its numbers are missing"
@@ -79,6 +80,12 @@ class Copies:
             self._trace.blind_spots.setdefault(
                 f"an overwritten saved tensor could not be copied ({error}): its numbers are missing"
             )
+            return
+        if saved.clone is None:
+            if not private.is_fake(t):
+                self._trace.blind_spots.setdefault(
+                    f"an overwritten saved tensor of the class {type(t).__name__} could not be copied: its numbers are missing"
+                )
             return
         self.made += 1
         self._bytes += size

@@ -17,7 +17,6 @@ import torch
 
 from jupyter_inplace.record.base.geometry import View
 from jupyter_inplace.record.base.memory import storages_of
-from jupyter_inplace.record.base.torch_private import storage_id
 
 
 class Saved:
@@ -261,8 +260,7 @@ class SavedIndex:
         for ref in pending:
             saved = ref()
             if saved is not None:
-                own = storage_id(saved.tensor)
-                for key in (own,) if own else storages_of(saved.tensor):
+                for key in storages_of(saved.tensor):
                     others = known.get(key)
                     if others is None:
                         known[key] = [ref]

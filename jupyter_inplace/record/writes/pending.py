@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from jupyter_inplace.record.base import torch_private as private
-from jupyter_inplace.record.base.geometry import View
+from jupyter_inplace.record.base.geometry import View, shape_of
 from jupyter_inplace.record.base.memory import storages_of
 from jupyter_inplace.record.base.schema import Plan
 from jupyter_inplace.record.saved.saved import Bucket
@@ -25,10 +25,9 @@ class PendingWrite:
 
     def __init__(self, plan: Plan, tensor: torch.Tensor, func: Any, args: Any, kwargs: Any, order: int) -> None:
         self.plan, self.tensor, self.func, self.args, self.kwargs, self.order = plan, tensor, func, args, kwargs, order
-        key = private.storage_id(tensor)
-        self.keys: tuple[int, ...] = (key,) if key else storages_of(tensor)
+        self.keys: tuple[int, ...] = storages_of(tensor)
         self.storage = self.keys[0] if self.keys else 0
-        self.version, self.shape = private.version(tensor), tensor.shape
+        self.version, self.shape = private.version(tensor), shape_of(tensor)
 
     @property
     def concerns_nothing(self) -> bool:

@@ -10,7 +10,7 @@ import torch
 
 from jupyter_inplace.record.backward.python_frames import made_by_engine
 from jupyter_inplace.record.base import torch_private as private
-from jupyter_inplace.record.base.geometry import WHOLE, byte_range, view_of
+from jupyter_inplace.record.base.geometry import WHOLE, byte_range, shape_of, view_of
 from jupyter_inplace.record.base.memory import storages_of
 from jupyter_inplace.record.base.schema import Plan
 from jupyter_inplace.record.saved.copies import Copies
@@ -64,7 +64,7 @@ class WriteEntry:
     def _before_outside(self, t: torch.Tensor) -> tuple[tuple[int, ...], int | None]:
         for key in storages_of(t):
             self._copies.on_write(key, byte_range(t), None)
-        return tuple(t.shape), private.version(t)
+        return shape_of(t), private.version(t)
 
     def _after_outside(self, op: str, t: torch.Tensor, shape: tuple[int, ...], version: int | None) -> None:
         trace = self._trace
@@ -81,13 +81,20 @@ class WriteEntry:
     ) -> list[PendingWrite] | None:
         """Copy what is about to be overwritten, and note what the tensors were; None if they have no numbers for it."""
         for t in targets:
-            if private.is_symbolic(t):
+            if private.is_symbolic(t) and not t.is_nested:  # a jagged tensor has such sizes where nothing is traced
                 return None
         order = self._trace.order + 1
         return [self._prepare(PendingWrite(plan, t, func, args, kwargs, order)) for t in targets]
 
     def _prepare(self, write: PendingWrite) -> PendingWrite:
         trace, plan, t = self._trace, write.plan, write.tensor
+        if private.is_wrapper(t) and not private.is_fake(t):
+            trace.blind_spots.setdefault(
+                f"{type(t).__name__} keeps its values in other tensors: writes to it are compared with saved tensors, "
+                "and followed no further (aliases, gradients that a name holds)"
+                if private.holders(t)
+                else f"{type(t).__name__} keeps its values out of reach: writes to it are not compared with saved tensors"
+            )
         buckets = [bucket for key in write.keys if (bucket := trace.index.bucket(key)) is not None]
         if buckets:
             write.buckets, write.view = buckets, view_of(t)
@@ -115,7 +122,7 @@ class WriteEntry:
         if row is None:
             row = trace.row(plan.name, site, module, storage)
         if not row.count:
-            row.describe(t, tuple(write.shape), write.version)
+            row.describe(t, write.shape, write.version)
             row.itemsize = t.element_size() if t.layout is torch.strided else 0
             row.grad_mode = torch.is_grad_enabled()
             row.requires_grad = t.requires_grad

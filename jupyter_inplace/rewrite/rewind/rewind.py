@@ -73,7 +73,7 @@ class Rewound:
 def rewind(sandbox: Sandbox, namespace: dict[str, Any]) -> Rewound:
     """Put back the tensors, gradients, optimizer states, plain variables and random generators that the cell changed.
 
-    Objects that are still there keep their identity and their memory; one that the cell let go is made anew under its
+    Objects that are still there keep their identity and their memory; one that the cell let go is made again under its
     old name. Variables that the cell added stay.
 
     :param sandbox: the snapshot from before the cell.
@@ -280,7 +280,7 @@ class _Rewind:
         return value
 
     def _restore_names(self) -> None:
-        """Names that the cell bound anew, or deleted."""
+        """Names that the cell bound again, or deleted."""
         for path, entry in self._before.names.items():
             try:
                 value = self._value(entry)

@@ -39,7 +39,7 @@ _MARKER = (
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The flag and the ini option."""
     group = parser.getgroup("autograd watch", "in-place writes that harm gradients (jupyter_inplace)")
-    said = f"watch every test; fail it where the verdict is this or worse: {', '.join(LEVELS)} (default: {DEFAULT})"
+    said = f"watch every test; fail it if the verdict is this or worse: {', '.join(LEVELS)} (default: {DEFAULT})"
     group.addoption("--autograd-watch", dest=NAME, action="store_const", const=DEFAULT, help=said)
     for level in LEVELS:
         # One flag for each verdict: with nargs="?", `--autograd-watch tests/` would take the folder for a verdict.

@@ -42,7 +42,10 @@ def main(options: Options) -> int:
     if chosen is None:
         raise BadInputError(f"nothing was written to `{path}`: {_why_none(report)}")
     backup = file.replace(chosen.source)
-    print(f"\n{path}: {chosen.title}" + ("" if backup is None else f" (git does not have the old text: {backup.name})"))
+    print(
+        f"\n{path}: {chosen.title}"
+        + ("" if backup is None else f" (the old text is not in git: it is kept in {backup.name})")
+    )
     left = {m.id for m in report.mutations if m.verdict in HARMFUL} - set(chosen.mutations)
     if left:
         print("other harmful writes are left; run it again")

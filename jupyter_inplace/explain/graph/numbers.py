@@ -11,7 +11,7 @@ from jupyter_inplace.record.base.torch_private import holders, is_wrapper
 
 def _flat(g: torch.Tensor) -> torch.Tensor:
     if is_wrapper(g):
-        # Its class is not asked: that may be a collective, for which the other ranks do not wait. Offsets and masks are no numbers of it.
+        # Operations on its class may be collectives, for which the other ranks do not wait. Offsets and masks are not its values.
         parts = [part for part in holders(g) if part.dtype == g.dtype]
         if parts:
             return torch.cat([_flat(part) for part in parts])

@@ -16,12 +16,14 @@ PACKAGE = Path(__file__).parents[1] / "jupyter_inplace"
 LIMIT = "a limit of its own"
 ARGUMENTS = "arguments of an operator: lists of tensors, no deeper than schemas allow"
 SYNTAX = "statements and brackets of a source that Python has parsed; expressions deeper than `is_deep` are left out"
+WRAPPERS = "wrapper tensors inside of wrapper tensors, down to `wrappers._DEPTH`"
 ONCE = "calls itself once, or another function of its name"
 
 ALLOWED = {
     "explain/errors/rejected.py": {"_op_of": ONCE},
     "explain/graph/held.py": {"apart_from": ONCE},
     "explain/graph/repair.py": {"replayed": LIMIT, "put": ARGUMENTS},
+    "explain/graph/numbers.py": {"_flat": WRAPPERS, "same_values": WRAPPERS, "_same_parts": WRAPPERS},
     "explain/names/bindings.py": {"_bound": SYNTAX, "parts_of": SYNTAX},
     "explain/names/cell_code.py": {"statement_of": ONCE},
     "explain/names/names.py": {"_scan": LIMIT, "_scan_container": LIMIT, "_scan_module": LIMIT},
@@ -37,6 +39,8 @@ ALLOWED = {
     "frameworks/import_hook.py": {"find_spec": ONCE},
     "record/base/arguments.py": {"tensors_in": ARGUMENTS},
     "record/base/dynamo.py": {"_codes_of": "our own classes", "_nested": "our own functions"},
+    "record/base/memory.py": {"copy_of": WRAPPERS, "is_gone": WRAPPERS, "storages_of": WRAPPERS},
+    "record/base/wrappers.py": {"innermost": WRAPPERS},
     "record/base/reachable.py": {"_global_names": SYNTAX, "_collect": LIMIT},
     "record/base/schema.py": {"_flat": ARGUMENTS},
     "record/channels/alias_values.py": {"_knows": ARGUMENTS, "_keep": ARGUMENTS},

@@ -61,9 +61,8 @@ class WriteRow:
         self.bracket: Any = None  # of an external write, whose own site nobody saw
 
     def describe(self, t: Any, shape: tuple[int, ...], version: int | None) -> None:
-        """The first write of the row: what the tensor was before it. A ragged dimension has no length: -1."""
-        self.shape = tuple(n if type(n) is int else -1 for n in shape)
-        self.dtype, self.device = str(t.dtype).removeprefix("torch."), str(t.device)
+        """The first write of the row: what the tensor was before it."""
+        self.shape, self.dtype, self.device = shape, str(t.dtype).removeprefix("torch."), str(t.device)
         self.version_before = self.version_after = version
 
     def happened(self, order: int, version: int | None, *, bumps: bool) -> None:

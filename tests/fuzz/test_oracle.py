@@ -115,7 +115,7 @@ KNOWN = {
     "the program itself is wrong": ("w.mul(nothing)  #!\nw.sum().backward()", "fails"),
     "nobody asks for a gradient": ("w.mul(2.0)", "fails"),
     "at a kink": ("(w - ‹w.detach()›).relu().sum().backward()", "not smooth"),
-    "wrong by next to nothing": ("h = w * 2\nh.data.mul_(1.00001)  #!\nh.sum().backward()", "close"),
+    "wrong by next to nothing": ("h = w * 2\nh.data.mul_(1.00005)  #!\nh.sum().backward()", "close"),
     "a custom step of the inner loop is part of the graph": (
         "inner = (w * w * c).sum()\ng, = torch.autograd.grad(inner, [w], create_graph=True)\n((w - 0.1 * g) * v).exp().sum().backward()",
         "equal",
@@ -135,11 +135,11 @@ def test_known_answers(name):
 def test_the_difference_is_that_of_the_gradients():
     """loss = sum of 3 (2 w): the gradient is 2, the derivative 6."""
     text = HEAD + "h = w * 2\nh.data.mul_(3.0)  #!\nh.sum().backward()\n"
-    direction = torch.randn(3, generator=torch.Generator().manual_seed(20), dtype=torch.float64)
+    stream = torch.Generator().manual_seed(20)
+    direction = torch.randn(3, generator=stream, dtype=torch.float64) * 0.5 + 1.0
     size = max(abs(6 * direction.sum()), torch.full((3,), 2.0, dtype=torch.float64).norm() * direction.norm())
-    assert judge(Program("silent", "known", 0, text)).difference == pytest.approx(
-        float(4 * direction.sum().abs() / size), rel=1e-6
-    )
+    found = judge(Program("silent", "known", 0, text)).difference
+    assert found == pytest.approx(float(4 * direction.sum().abs() / size), rel=1e-6)
 
 
 @pytest.mark.parametrize(("family", "kind"), [(f, k) for f, kinds in (FAMILIES | HELD_OUT).items() for k in kinds])

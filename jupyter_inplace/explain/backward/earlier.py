@@ -16,6 +16,7 @@ import torch
 from jupyter_inplace.explain.backward.facts import BackwardFacts, ConflictFact, GradientFact
 from jupyter_inplace.explain.graph.graph import Graph, Node, held_in, is_leaf_node, saved_slots, short_name
 from jupyter_inplace.explain.names.names import Names
+from jupyter_inplace.record.base.geometry import shape_of
 from jupyter_inplace.record.base.memory import storages_of
 from jupyter_inplace.record.saved.saved import Saved
 from jupyter_inplace.record.session import Session
@@ -101,7 +102,7 @@ def _unseen(session: Session, tensor: torch.Tensor) -> Any:
     row = session.table.row("external", None, None, 0, storage, session.seconds(), session.order)
     if not row.count:
         row.shape, row.dtype, row.device = (
-            tuple(tensor.shape),
+            shape_of(tensor),
             str(tensor.dtype).removeprefix("torch."),
             str(tensor.device),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 
@@ -10,12 +11,10 @@ from jupyter_inplace.record.base.torch_private import holders, is_wrapper
 
 
 def _flat(g: torch.Tensor) -> torch.Tensor:
-    if is_wrapper(g):
-        # Operations on its class may be collectives, for which the other ranks do not wait. Offsets and masks are not its values.
-        parts = [part for part in holders(g) if part.dtype == g.dtype]
-        if parts:
-            return torch.cat([_flat(part) for part in parts])
-    g = g.detach()
+    g = g.detach() if not is_wrapper(g) else g
+    parts = [part for part in _parts(g) if part.dtype == g.dtype]  # offsets and masks are not its values
+    if parts:
+        return torch.cat([_flat(part) for part in parts])
     if g.layout is not torch.strided:
         g = g.to_dense()
     if g.is_complex():
@@ -23,7 +22,17 @@ def _flat(g: torch.Tensor) -> torch.Tensor:
     return g.reshape(-1).to(torch.float64 if g.device.type != "mps" else torch.float32)
 
 
-# Norms between these were computed without overflow or relevant underflow, in float32 too.
+def _parts(t: torch.Tensor) -> Sequence[torch.Tensor]:
+    """The plain tensors of which a wrapper or a nested tensor is made.
+
+    The class of a wrapper is not asked: that may be a collective, for which the other ranks do not wait.
+    """
+    if is_wrapper(t):
+        return holders(t)
+    return t.unbind() if t.is_nested else ()
+
+
+# Norms between these were worked out without overflow, and nothing that counts has vanished, in float32 too.
 _SMALL, _LARGE = 1e-12, 1e12
 
 
@@ -107,10 +116,10 @@ def cosine(a: torch.Tensor, b: torch.Tensor) -> float | None:
 
 
 def same_values(a: torch.Tensor, b: torch.Tensor) -> bool | None:
-    """Whether two tensors hold the same values, NaN equal to NaN; None if that cannot be told."""
-    if is_wrapper(a) or is_wrapper(b):
-        return _same_parts(holders(a), holders(b))
+    """Whether two tensors hold the same values, NaN equal to NaN; None where it cannot be told."""
     try:
+        if is_wrapper(a) or is_wrapper(b) or (a.is_nested and b.is_nested):
+            return _same_parts(_parts(a), _parts(b))
         if a.layout is not torch.strided:
             a, b = a.to_dense(), b.to_dense()
         a, b = a.detach(), b.detach()
@@ -126,7 +135,7 @@ def same_values(a: torch.Tensor, b: torch.Tensor) -> bool | None:
         return None
 
 
-def _same_parts(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool | None:
+def _same_parts(a: Sequence[torch.Tensor], b: Sequence[torch.Tensor]) -> bool | None:
     if not a or len(a) != len(b):
         return None
     same = [same_values(x, y) for x, y in zip(a, b, strict=True)]

@@ -160,7 +160,8 @@ class Names:
         if self._by_storage is None:
             self._by_storage = {}
             for name, t in self.tensors:
-                storage = storage_id(t) if t.layout is torch.strided else 0
+                # A nested tensor has no shape to be found by.
+                storage = storage_id(t) if t.layout is torch.strided and not t.is_nested else 0
                 if storage:
                     self._by_storage.setdefault(storage, []).append((name, t))
         return self._by_storage

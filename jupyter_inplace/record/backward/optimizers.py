@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from torch.optim import optimizer as _optimizer
 
 from jupyter_inplace.record.base import torch_private as private
-from jupyter_inplace.record.base.geometry import byte_range, view_of
+from jupyter_inplace.record.base.geometry import byte_range, shape_of, view_of
 from jupyter_inplace.record.channels.discarded_grads import DiscardedGrads
 from jupyter_inplace.record.here import part_here
 from jupyter_inplace.record.saved.copies import Copies
@@ -99,7 +99,7 @@ class OptimizerHooks:
                 self._trace.leaf_storages.add(private.storage_id(p))
                 if p.grad is None or row.dtype:
                     continue
-                row.describe(p, tuple(p.shape), private.version(p))
+                row.describe(p, shape_of(p), private.version(p))
 
     def _overwrite(self, row: WriteRow, p: torch.Tensor) -> None:
         trace = self._trace

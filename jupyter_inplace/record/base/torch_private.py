@@ -74,6 +74,19 @@ schema_of: Any = getattr(_C, "_get_schema", None)
 takes_numbers: Any = getattr(_C, "_should_allow_numbers_as_tensors", None)
 
 
+def defined_in_python() -> set[str] | None:
+    """The names of the operators that `torch.library` defined; None where torch keeps none: there are no tripwires then."""
+    names = getattr(torch.library, "_defs", None)
+    return (
+        None if names is None else {"".join(name.split()) for name in list(names)}
+    )  # some schemas begin with a line break
+
+
+def count_defined_in_python() -> int:
+    """How many they are."""
+    return len(getattr(torch.library, "_defs", ()))
+
+
 def operation(base: str, overload: str) -> Any:
     """The operator by its names, as something to call."""
     return _C._get_operation_overload(base, overload)[0]

@@ -21,6 +21,7 @@ import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from jupyter_inplace.record.base import torch_private as private
+from jupyter_inplace.record.base.geometry import shape_of
 from jupyter_inplace.record.base.memory import weak_storage
 from jupyter_inplace.record.base.patching import Held, Replacement, StandInProperty
 from jupyter_inplace.record.channels.channel import Channel, Operation
@@ -350,7 +351,7 @@ class DiscardedGrads(Channel):
 
 
 def _described(grad: torch.Tensor) -> tuple[tuple[int, ...], str, str, int | None]:
-    return tuple(grad.shape), str(grad.dtype).removeprefix("torch."), str(grad.device), private.version(grad)
+    return shape_of(grad), str(grad.dtype).removeprefix("torch."), str(grad.device), private.version(grad)
 
 
 def _retaining(original: Any) -> Any:

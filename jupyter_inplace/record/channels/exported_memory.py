@@ -15,7 +15,7 @@ import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from jupyter_inplace.record.base import torch_private as private
-from jupyter_inplace.record.base.geometry import byte_range, view_of
+from jupyter_inplace.record.base.geometry import byte_range, shape_of, view_of
 from jupyter_inplace.record.base.memory import copy_of, is_gone, is_own_memory, underlying_storage, weak_storage
 from jupyter_inplace.record.base.patching import Held, Replacement
 from jupyter_inplace.record.channels.channel import Channel, Operation
@@ -219,7 +219,7 @@ class ExportedMemory(Channel):
         version = private.version(t)
         if not row.count:
             row.bracket = bracket
-            row.describe(t, tuple(t.shape), version)
+            row.describe(t, shape_of(t), version)
         row.happened(trace.order, version, bumps=False)
         return row
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from jupyter_inplace.record.base import torch_private as private
-from jupyter_inplace.record.base.geometry import WHOLE, byte_range, view_of
+from jupyter_inplace.record.base.geometry import WHOLE, byte_range, shape_of, view_of
 from jupyter_inplace.record.base.memory import storages_of
 from jupyter_inplace.record.base.patching import Replacement
 from jupyter_inplace.record.base.schema import ALIAS, Plan
@@ -135,7 +135,7 @@ class _Foreign:
 
     def __init__(self, t: torch.Tensor, keys: list[int], span: tuple[int, int]) -> None:
         self.tensor, self.keys, self.span = t, keys, span
-        self.version, self.view, self.shape = private.version(t), view_of(t), tuple(t.shape)
+        self.version, self.view, self.shape = private.version(t), view_of(t), shape_of(t)
 
 
 def _wrap_start(original: Any) -> Any:

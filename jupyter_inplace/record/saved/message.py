@@ -24,7 +24,8 @@ explain: Callable[[Saved], str] | None = None
 
 def version_error(saved: Saved) -> RuntimeError:
     """The error that torch raises when a node reads `saved`, whose version moved."""
-    text = torch_text(saved)
+    with private.Unfollowed():  # torch asks from C++
+        text = torch_text(saved)
     more = ""
     if explain is not None:
         try:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from jupyter_inplace.record.base import torch_private as private
-from jupyter_inplace.record.base.geometry import View
+from jupyter_inplace.record.base.geometry import View, shape_of
 from jupyter_inplace.record.base.memory import storages_of
 from jupyter_inplace.record.base.schema import Plan
 from jupyter_inplace.record.saved.saved import Bucket
@@ -27,7 +27,7 @@ class PendingWrite:
         self.plan, self.tensor, self.func, self.args, self.kwargs, self.order = plan, tensor, func, args, kwargs, order
         self.keys: tuple[int, ...] = storages_of(tensor)
         self.storage = self.keys[0] if self.keys else 0
-        self.version, self.shape = private.version(tensor), tensor.shape
+        self.version, self.shape = private.version(tensor), shape_of(tensor)
 
     @property
     def concerns_nothing(self) -> bool:

@@ -10,7 +10,7 @@ import torch
 
 from jupyter_inplace.record.backward.python_frames import made_by_engine
 from jupyter_inplace.record.base import torch_private as private
-from jupyter_inplace.record.base.geometry import WHOLE, byte_range, view_of
+from jupyter_inplace.record.base.geometry import WHOLE, byte_range, shape_of, view_of
 from jupyter_inplace.record.base.memory import storages_of
 from jupyter_inplace.record.base.schema import Plan
 from jupyter_inplace.record.saved.copies import Copies
@@ -64,7 +64,7 @@ class WriteEntry:
     def _before_outside(self, t: torch.Tensor) -> tuple[tuple[int, ...], int | None]:
         for key in storages_of(t):
             self._copies.on_write(key, byte_range(t), None)
-        return tuple(t.shape), private.version(t)
+        return shape_of(t), private.version(t)
 
     def _after_outside(self, op: str, t: torch.Tensor, shape: tuple[int, ...], version: int | None) -> None:
         trace = self._trace
@@ -122,7 +122,7 @@ class WriteEntry:
         if row is None:
             row = trace.row(plan.name, site, module, storage)
         if not row.count:
-            row.describe(t, tuple(write.shape), write.version)
+            row.describe(t, write.shape, write.version)
             row.itemsize = t.element_size() if t.layout is torch.strided else 0
             row.grad_mode = torch.is_grad_enabled()
             row.requires_grad = t.requires_grad

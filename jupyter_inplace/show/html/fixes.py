@@ -1,4 +1,4 @@
-"""The rewrites: each a small diff with its proof."""
+"""The rewrites section: for each rewrite a small diff and its proof."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SIGNS = {"passed": "✓", "failed": "✕", "unverified": "?"}
 
 
 def fixes(report: Report) -> Markup | None:
-    """The section, proved rewrites first, or None where there is none."""
+    """The section, with proved rewrites first; None if there are no rewrites."""
     if not report.fixes:
         return None
     ranked = proved_first(report.fixes)
@@ -62,7 +62,7 @@ def _fix(fix: Fix) -> Markup:
 
 
 def _diff(diff: str) -> Iterator[Markup | str]:
-    """The changed lines without the context; hunks are divided by an ellipsis."""
+    """The changed lines without context, and an ellipsis between hunks."""
     lines = words.diff_lines(diff)
     changed = [line for i, line in enumerate(lines) if line[:1] in "+-" or (line.startswith("@@") and i)]
     for line in changed[:MAX_DIFF]:

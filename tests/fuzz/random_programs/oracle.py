@@ -6,8 +6,9 @@ is that of the program as it ran: every write is in it, whoever made it and whet
 
 **How.** The program is run once as it is (`Recording`), and then again and again with all leaves moved along a random direction `v` by
 a step `s` (`Replay`). ``(L(s) - L(-s)) / 2s`` is held against ``sum over leaves of <gradient, v>``. One direction serves for all leaves:
-a difference in any of them shows, but for a set of directions of measure zero. A second step, twice as long, tells where the value
-is not smooth, and takes the largest part of the error away.
+a difference in any of them shows, but for a set of directions of measure zero; a second direction, less like the first one than by
+chance, is there for those that come near it. A second step, twice as long, and the differences to either side tell where the value is
+not smooth, and take the largest part of the error away.
 
 **What the program holds constant** is held constant in the replays. Autograd's users say so in ways that differences cannot see,
 so the generators mark the places (`text`), and the marks are these functions:
@@ -41,7 +42,7 @@ from typing import Any
 
 import torch
 
-from random_programs.runs import Recording, Replay, Run, usual_settings
+from random_programs.runs import Call, Recording, Replay, Run, usual_settings
 from random_programs.text import Program
 
 STEP = 2e-5
@@ -142,29 +143,36 @@ def _raises_anyway(program: Program) -> bool:
 
 def _largest_difference(code: types.CodeType, first: Recording) -> float | str:
     """The largest relative difference between a gradient and the derivative, over all backward calls; or why it cannot be told."""
-    directions = _directions(first.leaves)
-    everywhere = frozenset(range(len(first.leaves)))
     worst = 0.0
-    for wanted in {call.wanted if call.wanted is not None else everywhere for call in first.calls}:
-        if not wanted:
-            continue
-        near, far = (_slopes(code, first, {i: directions[i] for i in wanted}, step) for step in (STEP, 2 * STEP))
-        if isinstance(near, str) or isinstance(far, str):
-            return near if isinstance(near, str) else str(far)
-        for call, (slope, bend), (other, _) in zip(first.calls, near, far, strict=True):
-            if (call.wanted if call.wanted is not None else everywhere) != wanted:
-                continue
-            got = sum(float((g * directions[i]).sum()) for i, g in call.gradients.items() if i in wanted)
-            size = sum(float(g.norm() * directions[i].norm()) for i, g in call.gradients.items() if i in wanted)
-            size = max(size, abs(slope), SMALL * max(1.0, abs(call.value)))
-            if not math.isfinite(got + slope + other):
-                return "not finite"
-            if abs(slope - other) > SMOOTH * size or bend > BEND * size:
-                return "not smooth"
-            worst = max(
-                worst, abs(got - (4 * slope - other) / 3) / size
-            )  # Richardson: without the term of the step squared
+    for directions in (_directions(first.leaves, 1.0), _directions(first.leaves, 0.0)):
+        for wanted in dict.fromkeys(call.wanted for call in first.calls):
+            moved = {i: v for i, v in enumerate(directions) if wanted is None or i in wanted}
+            near, far = (_slopes(code, first, moved, step) for step in (STEP, 2 * STEP))
+            if isinstance(near, str) or isinstance(far, str):
+                return near if isinstance(near, str) else str(far)
+            for call, here, there in zip(first.calls, near, far, strict=True):
+                if call.wanted != wanted:
+                    continue
+                difference = _difference(call, moved, here, there)
+                if isinstance(difference, str):
+                    return difference
+                worst = max(worst, difference)
     return worst
+
+
+def _difference(
+    call: Call, moved: dict[int, torch.Tensor], here: tuple[float, float], there: tuple[float, float]
+) -> float | str:
+    """The relative difference of one backward call along one direction."""
+    (slope, bend), (other, _) = here, there
+    got = sum(float((g * moved[i]).sum()) for i, g in call.gradients.items() if i in moved)
+    size = sum(float(g.norm() * moved[i].norm()) for i, g in call.gradients.items() if i in moved)
+    size = max(size, abs(slope), SMALL * max(1.0, abs(call.value)))
+    if not math.isfinite(got + slope + other):
+        return "not finite"
+    if abs(slope - other) > SMOOTH * size or bend > BEND * size:
+        return "not smooth"
+    return abs(got - (4 * slope - other) / 3) / size  # Richardson: without the term of the step squared
 
 
 def _slopes(
@@ -187,7 +195,7 @@ def _slopes(
 
 def _cut_off(code: types.CodeType, first: Recording) -> bool:
     """Whether a leaf behind a copied value gets a gradient from none of the roots that read the copy."""
-    directions = _directions(first.leaves)
+    directions = _directions(first.leaves, 1.0)
     behind: dict[int, list[int]] = {}  # leaf -> copies
     for i, v in enumerate(directions):
         replay = Replay(first.values, {i: v * 1e-3})
@@ -203,7 +211,7 @@ def _cut_off(code: types.CodeType, first: Recording) -> bool:
     return False
 
 
-def _directions(leaves: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+def _directions(leaves: Sequence[torch.Tensor], mean: float) -> list[torch.Tensor]:
     """The same for each run: they are drawn from a stream of their own, so the program's own numbers stay what they are."""
     stream = torch.Generator().manual_seed(20)
-    return [torch.randn(leaf.shape, generator=stream, dtype=leaf.dtype) for leaf in leaves]
+    return [torch.randn(leaf.shape, generator=stream, dtype=leaf.dtype) * 0.5 + mean for leaf in leaves]

@@ -168,13 +168,11 @@ def _delayed(d: Draft, writer: Writer, kinds: tuple[str, ...]) -> None:
             writer(d, h, leaf)
         with d.block("if pending is not None:"):
             if not shared:
-                writer(d, "before", leaf and h == "before")
+                writer(d, h if leaf else "before", leaf)
             d.add("pending.backward()")
         d.add(f"pending = {name}")
         if not shared:
             d.add(f"before = {h}")
-    if not shared and leaf:  # every write above was to the leaf under its other name
-        d.lines = [line.replace("update(before)", f"update({h})") for line in d.lines]
     d.add("pending.backward()")
 
 

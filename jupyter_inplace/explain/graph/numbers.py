@@ -23,16 +23,16 @@ def _flat(g: torch.Tensor) -> torch.Tensor:
 
 
 def _parts(t: torch.Tensor) -> Sequence[torch.Tensor]:
-    """The plain tensors of which a wrapper or a nested tensor is made.
+    """The plain tensors that a wrapper or a nested tensor consists of.
 
-    The class of a wrapper is not asked: that may be a collective, for which the other ranks do not wait.
+    Operations on the class of a wrapper may be collectives, for which the other ranks do not wait.
     """
     if is_wrapper(t):
         return holders(t)
     return t.unbind() if t.is_nested else ()
 
 
-# Norms between these were worked out without overflow, and nothing that counts has vanished, in float32 too.
+# Norms between these were computed without overflow or relevant underflow, in float32 too.
 _SMALL, _LARGE = 1e-12, 1e12
 
 

@@ -116,7 +116,7 @@ def cosine(a: torch.Tensor, b: torch.Tensor) -> float | None:
 
 
 def same_values(a: torch.Tensor, b: torch.Tensor) -> bool | None:
-    """Whether two tensors hold the same values, NaN equal to NaN; None where it cannot be told."""
+    """Whether two tensors hold the same values, NaN equal to NaN; None if it cannot be told."""
     try:
         if is_wrapper(a) or is_wrapper(b) or (a.is_nested and b.is_nested):
             return _same_parts(_parts(a), _parts(b))

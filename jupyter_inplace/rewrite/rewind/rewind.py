@@ -116,7 +116,7 @@ class _Rewind:
             for entry in by_address.values():
                 self._restore_gradient(entry)
         for container in self._before.containers:
-            self._make_container_anew(container)
+            self._recreate_container(container)
         for container in self._before.containers:
             self._restore_container(container)
         self._restore_names()
@@ -181,7 +181,7 @@ class _Rewind:
     def _restore_tensor(self, entry: TensorRecord) -> None:
         tensor = self._same(entry)
         if tensor is None:
-            self._make_anew(entry)
+            self._recreate(entry)
             return
         if self._before.storages.get(entry.storage, (b"", None))[1] is not None:
             self._restored[entry.path] = None
@@ -212,7 +212,7 @@ class _Rewind:
         else:
             self._left[NotRestored(entry.path, "its autograd graph, from an earlier cell")] = None
 
-    def _make_anew(self, entry: TensorRecord) -> None:
+    def _recreate(self, entry: TensorRecord) -> None:
         if entry.node is not None:
             self._left[NotRestored(entry.path, "its autograd graph, from an earlier cell")] = None
             return
@@ -238,7 +238,7 @@ class _Rewind:
 
     # --- everything else ------------------------------------------------------------------------------------------
 
-    def _make_container_anew(self, before: ContainerRecord) -> None:
+    def _recreate_container(self, before: ContainerRecord) -> None:
         kinds: dict[str, type] = {"list": list, "dict": dict, "set": set, "deque": deque}
         alive = self._alive.get(before.address)
         if before.kind in kinds and (alive is None or type(alive).__name__ != before.kind):

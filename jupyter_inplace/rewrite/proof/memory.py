@@ -6,22 +6,16 @@ import weakref
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from jupyter_inplace.record.base import torch_private as private
+from jupyter_inplace.record.base.own_mode import CONSTRUCTORS, OwnMode
 
 
-class LiveBytes(TorchDispatchMode):
+class LiveBytes(OwnMode):
     """Counts the memory that operations allocate, for as long as it lives.
 
     Unlike the size of the process this is the same in every run of the same program.
     """
-
-    supports_higher_order_operators = True
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # else the first operation imports torch._dynamo
 
     @classmethod
     def is_infra_mode(cls) -> bool:
@@ -44,6 +38,7 @@ class LiveBytes(TorchDispatchMode):
 
         A watch leaves saved tensors to torch where other modes are on when it begins, and lifts its own where it is on top.
         """
+        CONSTRUCTORS.acquire()
         above = [private.pop_dispatch_mode(None) for _ in range(private.len_dispatch_stack())]
         for mode in (self, *reversed(above)):
             private.push_dispatch_mode(mode)

@@ -5,6 +5,7 @@
 # make docs    build the documentation into build/docs; warnings are errors
 # make lint    ruff and mypy alone
 # make bench   what a watch costs: tables, and whether each target is met (about ten minutes; nothing else should run meanwhile)
+# make contract  write the report's format for the front end and the documentation, from its dataclasses
 # make clean   remove what the other targets made
 #
 # PYTHON=...   the Python (3.11 or newer) to make .venv with
@@ -25,7 +26,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 FRONT_END := hatch_build.py install.json $(shell find labextension -type f \
     -not -path '*/node_modules/*' -not -path 'labextension/lib/*' -not -path 'labextension/tests/*')
 
-.PHONY: bench fuzz tensorflow-test venv demo examples docs test lint front-end-test browser python-test clean
+.PHONY: bench contract fuzz tensorflow-test venv demo examples docs test lint front-end-test browser python-test clean
 
 venv: $(VENV)/.installed-test
 
@@ -91,6 +92,10 @@ fuzz: $(VENV)/.installed-test
 # Every table is printed, whichever target is missed.
 bench: $(VENV)/.installed-test
 	@missed=0; for part in overhead loops scale start; do echo "== $$part"; $(BIN)/python -m benchmarks.$$part || missed=1; done; exit $$missed
+
+# What is written is committed; a test fails where it lags behind.
+contract: $(VENV)/.installed-test
+	@$(BIN)/python tools/make_contract.py
 
 clean:
 	rm -rf $(VENV) $(TENSORFLOW_VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis labextension/node_modules

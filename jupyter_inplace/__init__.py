@@ -1,4 +1,4 @@
-"""In-place operations that break PyTorch gradients: found, explained, and cured by proved rewrites.
+"""In-place operations that break PyTorch gradients: found, explained, and fixed by proved rewrites.
 
 In a notebook: ``%load_ext jupyter_inplace``, then ``%%autograd_watch`` on top of a cell. In a script::
 
@@ -20,7 +20,7 @@ from jupyter_inplace import report as _report
 from jupyter_inplace._version import __version__
 from jupyter_inplace.show.report import InplaceError, Report, load
 
-# At once, not on demand: a later import of the module of that name would hide the class behind it.
+# Now, not on first access: importing the module of the same name later would hide the class behind the module.
 from jupyter_inplace.watch import watch
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ __all__ = [
     "watch",
 ]
 
-# What people import from `jupyter_inplace.report` is the report that they get. The package itself cannot say so: it stands
-# below `jupyter_inplace.show`, and imports nothing of it.
+# `jupyter_inplace.report.Report` is the class of the reports that people get. The package cannot import it by itself: the
+# class is defined in `jupyter_inplace.show`, which is built on the package.
 vars(_report).update(InplaceError=InplaceError, Report=Report, load=load)
 _report.__all__ += ["InplaceError", "load"]
 
@@ -59,14 +59,14 @@ def __dir__() -> list[str]:
 
 
 def load_ipython_extension(shell: Any) -> None:
-    """``%load_ext jupyter_inplace``: put ``%%autograd_watch`` and ``%autograd_watch`` into a shell."""
+    """``%load_ext jupyter_inplace``: install ``%%autograd_watch`` and ``%autograd_watch`` in a shell."""
     from jupyter_inplace import magic
 
     magic.load(shell)
 
 
 def unload_ipython_extension(shell: Any) -> None:
-    """``%unload_ext jupyter_inplace``: take everything out again."""
+    """``%unload_ext jupyter_inplace``: remove everything again."""
     from jupyter_inplace import magic
 
     magic.unload(shell)

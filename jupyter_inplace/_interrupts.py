@@ -1,4 +1,4 @@
-"""Ctrl+C in the midst of our own putting on and taking off would leave half of it in force: there it waits."""
+"""Ctrl+C while the watch is being installed or removed would leave it half installed: it is held back until that is done."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ R = TypeVar("R")
 
 
 def uninterrupted(work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """Call `work`; a SIGINT that comes meanwhile is handled right after it, by whoever handles it otherwise.
+    """Call `work`. A SIGINT that arrives meanwhile goes to the usual handler right after `work`.
 
-    For short work only. On other threads than the main one nothing changes: Python runs signal handlers on that one.
+    For short work only. On threads other than the main one this is a plain call: Python runs signal handlers on the main thread.
     """
     handler = signal.getsignal(signal.SIGINT) if threading.current_thread() is threading.main_thread() else None
-    if not callable(handler):  # ignored, the system's own, or not Python's
+    if not callable(handler):  # SIGINT is ignored, or its handler is not a Python function
         return work(*args, **kwargs)
     late: list[tuple[int, Any]] = []
     try:

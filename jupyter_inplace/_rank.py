@@ -1,4 +1,4 @@
-"""Which of several cooperating processes this one is. Never by asking the others: a watch adds no collective."""
+"""Which process of a distributed job this one is. The other processes are never asked: a watch adds no collective."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Place:
     """One process of a job.
 
     :param rank: its number, from 0.
-    :param world: how many there are; None where nobody says.
-    :param restart: how often the launcher has started the job anew.
+    :param world: how many there are; None if unknown.
+    :param restart: how often the launcher has restarted the job.
     """
 
     rank: int
@@ -27,16 +27,16 @@ class Place:
 
 
 def place() -> Place | None:
-    """This process among those of its job, None where it is on its own.
+    """This process among those of its job; None if it is on its own.
 
-    An initialised process group knows best, then the variables that torchrun and its like set, then ipyparallel.
+    An initialised process group knows best, then the variables that torchrun and similar launchers set, then ipyparallel.
     """
     distributed: Any = sys.modules.get("torch.distributed")
     restart = _number("TORCHELASTIC_RESTART_COUNT") or 0
     try:
         if distributed is not None and distributed.is_available() and distributed.is_initialized():
             return Place(distributed.get_rank(), distributed.get_world_size(), restart)
-    except (RuntimeError, ValueError):  # a group that is being taken down
+    except (RuntimeError, ValueError):  # the group is being destroyed
         pass
     rank = _number("RANK")
     if rank is not None:
@@ -46,7 +46,7 @@ def place() -> Place | None:
 
 
 def _engine() -> int | None:
-    """The number of this engine of ipyparallel's."""
+    """The number of this ipyparallel engine."""
     ipython: Any = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     kernel = getattr(shell, "kernel", None)
@@ -57,7 +57,7 @@ def _engine() -> int | None:
 
 
 def stamped(report: R) -> R:
-    """The report with the rank of this process in it, where it is one of several."""
+    """The report with the rank of this process, if it is one of several."""
     here = place()
     return report if here is None else replace(report, rank=here.rank, world=here.world)
 

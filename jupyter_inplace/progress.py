@@ -1,4 +1,4 @@
-"""How far a long watched loop is: a line in a terminal, a bar in a notebook that has tqdm."""
+"""The progress of a long watched loop: a line in a terminal, a tqdm bar in a notebook."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import sys
 import time
 from typing import Any, TextIO
 
-_PATIENCE = 2.0  # seconds; what is over sooner needs no line
-_REFRESH = 0.5  # seconds between two looks
+_PATIENCE = 2.0  # seconds before anything is shown
+_REFRESH = 0.5  # seconds between two updates
 
 
 class Progress:
-    """Shown only where somebody may be looking: one process of a job, a terminal or a notebook.
+    """Shown only where somebody may be looking: in rank 0 of a job, in a terminal or a notebook.
 
-    :param wanted: False: never; None and True: where there is a place for it.
+    :param wanted: False to show nothing; None and True show it if there is a place for it.
     """
 
     def __init__(self, wanted: bool | None = None, stream: TextIO | None = None) -> None:
@@ -22,13 +22,13 @@ class Progress:
         self._began = time.monotonic()
         self._next = self._began + _PATIENCE
         self._total: int | None = None
-        self._theirs: Any = None  # the program's own tqdm bar
+        self._theirs: Any = None  # the tqdm bar of the program
         self._bar: Any = None
         self._chosen = False
         self._line = False
 
     def over(self, iterable: Any) -> None:
-        """The loop runs over `iterable`: its length, and whether it shows a bar itself, are now known."""
+        """Learn the length of the loop from what it iterates over, and whether that is a progress bar itself."""
         if hasattr(iterable, "set_postfix_str"):
             self._theirs = iterable
         try:
@@ -37,7 +37,7 @@ class Progress:
             self._total = None
 
     def update(self, steps: int, watched: int, verdict: str) -> None:
-        """So many steps were begun; `watched` windows are closed, `verdict` is the worst of them."""
+        """`steps` steps have begun; `watched` of them were watched to their end, and `verdict` is the worst of those."""
         now = time.monotonic()
         if now < self._next or not self._wanted:
             return
@@ -56,7 +56,7 @@ class Progress:
             self._write(f"\r\033[Kautograd watch: step {steps:,}{of}, {rate:,.1f}/s, {watched:,} watched: {verdict}")
 
     def close(self) -> None:
-        """Take the line away; a bar stays where it stands."""
+        """Erase the line, close the bar."""
         if self._line:
             self._write("\r\033[K")
             self._line = False
@@ -91,12 +91,12 @@ def _in_notebook() -> bool:
 
 
 def _notebook_bar(total: int | None) -> Any:
-    """A bar of tqdm's, None where it or the widgets that it needs are not installed."""
+    """A tqdm bar; None if tqdm or the widgets that it needs are not installed."""
     try:
         from tqdm.notebook import tqdm
 
         return tqdm(total=total, desc="autograd watch", unit="step", leave=False)
-    except Exception:  # noqa: BLE001  (an ornament that fails is left out)
+    except Exception:  # noqa: BLE001  (without a bar the loop runs just as well)
         return None
 
 

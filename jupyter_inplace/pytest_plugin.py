@@ -1,7 +1,7 @@
-"""``pytest --autograd-watch``: every test under the watch, a harmful write fails the test with the report.
+"""``pytest --autograd-watch`` watches every test; a harmful write fails the test, with the report as its message.
 
-Without the flag, the fixture or the marker ``autograd_watch`` puts one test under the watch. The watch covers the test
-itself, not the set-up of its fixtures. Torch is not imported for it: a test that never uses torch is left as it is.
+Without the flag, the fixture or the marker ``autograd_watch`` has one test watched. The watch covers the test itself, not the
+set-up of its fixtures. It does not import torch: a test that never uses torch runs as without the plugin.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from jupyter_inplace.watch_on_arrival import WatchOnArrival
 
 NAME = "autograd_watch"
-#: What the flag, the ini option and the marker understand.
+#: The verdicts that the flag, the ini option and the marker accept.
 LEVELS = VERDICTS[:-1]
-#: Every write that harms a gradient.
+#: Fails a test for every write that harms a gradient.
 DEFAULT: Verdict = HARMFUL[-1]
 _MARKER_WORDS = ("fail_on", "fingerprint", "gradients")
 _MOST_SITES = 30
@@ -42,7 +42,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     said = f"watch every test; fail it where the verdict is this or worse: {', '.join(LEVELS)} (default: {DEFAULT})"
     group.addoption("--autograd-watch", dest=NAME, action="store_const", const=DEFAULT, help=said)
     for level in LEVELS:
-        # A flag for each word, so that `--autograd-watch tests/` does not take the folder for one, as nargs="?" would.
+        # One flag for each verdict: with nargs="?", `--autograd-watch tests/` would take the folder for a verdict.
         group.addoption(
             f"--autograd-watch={level}", dest=NAME, action="store_const", const=level, help=argparse.SUPPRESS
         )
@@ -50,7 +50,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """The marker, and the list of what was found."""
+    """Register the marker; start the list of harmful sites."""
     config.addinivalue_line("markers", _MARKER)
     level = config.getini(NAME)
     if level and level not in LEVELS:
@@ -63,7 +63,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @dataclass
 class Wanted:
-    """How one test is to be watched."""
+    """How to watch one test."""
 
     fail_on: Verdict
     tasks: tuple[str, ...] = ()
@@ -72,7 +72,7 @@ class Wanted:
 
 @dataclass
 class Watched:
-    """A test under the watch."""
+    """A test that is watched."""
 
     wanted: Wanted
     watch: watch
@@ -80,7 +80,7 @@ class Watched:
 
 
 def _wanted(item: pytest.Item) -> Wanted | None:
-    """How to watch a test; None where nobody asked for it."""
+    """How to watch a test; None if nobody asked for it."""
     config = item.config
     everywhere = config.getoption(NAME) or config.getini(NAME) or None
     marker = item.get_closest_marker(NAME)
@@ -101,7 +101,7 @@ def _wanted(item: pytest.Item) -> Wanted | None:
 
 
 def _make(item: pytest.Item) -> Watched | None:
-    """The watch of a test, made once: the fixture hands it out, the call starts it."""
+    """The watch of a test, made once: the fixture returns it, `pytest_runtest_call` starts it."""
     if item.stash.get(_WATCHED, None) is None:
         wanted = _wanted(item)
         if wanted is None:
@@ -120,18 +120,18 @@ def _make(item: pytest.Item) -> Watched | None:
 
 @pytest.fixture
 def autograd_watch(request: pytest.FixtureRequest) -> watch | None:
-    """The watch over this test, which begins with the test's own code.
+    """The watch over this test. It begins with the code of the test itself.
 
-    `autograd_watch.stop()` ends it early and gives the report; the test then judges it itself. None where the marker
-    says ``fail_on="off"``.
+    `autograd_watch.stop()` ends it early and returns the report; the plugin then leaves the judgement to the test. None if the
+    marker says ``fail_on="off"``.
     """
     watched = _make(request.node)
     return None if watched is None else watched.watch
 
 
-@pytest.hookimpl(wrapper=True, trylast=True)  # innermost: nothing of other plugins is watched
+@pytest.hookimpl(wrapper=True, trylast=True)  # innermost: other plugins are not watched
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
-    """The test's own code, under the watch."""
+    """Run the code of the test under the watch."""
     watched = _make(item)
     if watched is None:
         return (yield)
@@ -148,7 +148,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
 
 
 def _tell(item: pytest.Item, watched: Watched, error: BaseException | None) -> Report | None:
-    """End the watch; returns the report, None where the test took it into its own hands."""
+    """End the watch; returns the report, or None if the test has stopped the watch itself."""
     by_hand = watched.watch.report is not None
     report = watched.arrival.end(None if isinstance(error, _ENDINGS) else error)
     if by_hand:
@@ -164,7 +164,7 @@ def _met(report: Report, wanted: Wanted) -> bool:
 
 
 def _unittest_error(item: pytest.Item) -> BaseException | None:
-    """What a ``unittest`` test raised: unittest catches it, and pytest keeps it aside for its own report."""
+    """What a ``unittest`` test raised: unittest catches it, and pytest keeps it for its own report."""
     found = getattr(item, "_excinfo", None)
     return found[0].value if found else None
 
@@ -180,7 +180,7 @@ class Found:
         self.sites: dict[tuple[Any, ...], tuple[set[str], list[int]]] = {}
 
     def add(self, test: str, rows: list[list[Any]]) -> None:
-        """Count the sites of one test: rows of verdict, file, line, text, count."""
+        """Add the sites of one test: rows of verdict, file, line, text, count."""
         self.tests += 1
         for verdict, file, line, text, count in rows:
             tests, counts = self.sites.setdefault((verdict, file, line, text), (set(), []))
@@ -188,7 +188,7 @@ class Found:
             counts.append(count)
 
     def lines(self, root: Path) -> list[str]:
-        """One line a site, the one in most tests first."""
+        """One line for each site, those found in most tests first."""
         found = [
             ((verdict, f"{_short(file, root)}:{line}" if line else file, text), len(tests), sum(counts))
             for (verdict, file, line, text), (tests, counts) in self.sites.items()
@@ -211,7 +211,7 @@ _FOUND = pytest.StashKey[Found]()
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
-    """Put the harmful sites into pytest's own report, which travels from xdist's workers to the terminal."""
+    """Add the harmful sites to pytest's own report, which xdist sends from its workers to the terminal."""
     made = yield
     if call.when == "call" and (report := item.stash.get(_REPORT, None)) is not None:
         made.autograd_watch = _rows(report)
@@ -230,25 +230,25 @@ def _rows(report: Report) -> list[list[Any]]:
 
 
 class _Collector:
-    """Hears of each test where the terminal is: in the one process, or in xdist's controller."""
+    """Collects the sites of all tests in the process with the terminal: the only one, or xdist's controller."""
 
     def __init__(self, found: Found) -> None:
         self._found = found
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """One phase of one test is over."""
+        """One phase of a test is over."""
         rows = getattr(report, NAME, None)
         if rows is not None:
             self._found.add(report.nodeid, rows)
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Begin to listen."""
+    """Start to collect."""
     session.config.pluginmanager.register(_Collector(session.config.stash[_FOUND]), "autograd-watch-collector")
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """The sites found, most frequent first."""
+    """Print the sites found, the most frequent ones first."""
     found = config.stash[_FOUND]
     if not found.tests:
         return
@@ -268,5 +268,5 @@ def _counted(number: int, noun: str) -> str:
 def _short(file: str, root: Path) -> str:
     try:
         return min(os.path.relpath(file, root), file, key=len)
-    except ValueError:  # another drive
+    except ValueError:  # on another drive
         return file

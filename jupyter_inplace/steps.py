@@ -1,4 +1,4 @@
-"""One step in a hundred: short watches along a long loop, merged into one report in flat memory."""
+"""Short watches over some steps of a long loop, merged into one report with memory that does not grow."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ Close = Callable[["Window", BaseException | None], Report]
 
 
 class Steps:
-    """Opens a window for every so many steps, and merges what they say.
+    """Opens a window over one in `every` steps, and merges their reports.
 
-    :param every: the first of so many steps is watched: 0, `every`, twice `every` and so on.
-    :param open_window: begins a watch; `close_window` ends it and gives its report.
-    :param progress: False: never tell how far the loop is; None: where somebody may be looking.
+    :param every: the steps watched are 0, `every`, 2 * `every` and so on.
+    :param open_window: begins a watch; `close_window` ends it and returns its report.
+    :param progress: False to show no progress; None to show it where somebody may be looking.
     """
 
     def __init__(self, every: int, open_window: Open, close_window: Close, progress: bool | None) -> None:
@@ -39,11 +39,11 @@ class Steps:
 
     @property
     def window(self) -> Window | None:
-        """The window of the step that runs, where it is watched."""
+        """The window over the current step; None if that step is not watched."""
         return self._window
 
     def begin(self, frame: types.FrameType | None) -> None:
-        """The next step begins, and with it the last one ends."""
+        """The next step begins, which ends the current one."""
         self.end(None)
         if self.begun % self._every == 0:
             self._window = self._open(frame)
@@ -51,7 +51,7 @@ class Steps:
         self.progress.update(self.begun, self.watched, self._verdict)
 
     def end(self, error: BaseException | None) -> None:
-        """The step is over; what follows belongs to none."""
+        """The current step is over; what follows belongs to no step."""
         window, self._window = self._window, None
         if window is None:
             return
@@ -61,7 +61,7 @@ class Steps:
         self._verdict = self._merger.verdict
 
     def report(self) -> Report | None:
-        """What the steps until now gave; None before the first watched one is over."""
+        """The merged report of the steps so far; None until the first watched one is over."""
         if self._told is None and self.watched:
             self._told = self._merger.report(self.begun)
         return self._told
@@ -73,7 +73,7 @@ class Steps:
         if self._window is None and error is not None and self.begun:
             unwatched = f"the {type(error).__name__} came in step {self.begun - 1:,}, which was not watched"
         if self._window is None and (error is not None or not self.watched):
-            # Nobody saw how it came to this; where it was raised, and whether torch refused a write there, can be said.
+            # The step was not watched; still, the report says where the error was raised and whether torch refused a write there.
             self._merger.add(self._close(self._open(None), error))
         self.end(error)
         report = self._merger.report(self.begun, error_unseen=unwatched)

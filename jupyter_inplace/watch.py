@@ -1,4 +1,4 @@
-"""`watch()`: the one way in. The magic, scripts, the command line and pytest are its callers."""
+"""`watch()`, the entry point. The magic, scripts, the command line and pytest all call it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 
-# What is not to be had before every proof is there.
+# Attributes of the report that wait until all proofs have arrived.
 _WHOLE = frozenset(("fixes", "to_dict", "to_json", "to_html", "portable", "apply"))
 
 Namespace = Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None
@@ -39,19 +39,20 @@ class watch:
     print(report)
     ```
 
-    The object is a handle from the first line on: once the block is over its attributes are those of the newest `Report`.
-    Raises nothing of its own while the block runs; an exception of the block's passes through unchanged.
+    The object is a handle: once the block is over, its attributes are those of the newest `Report`.
+    The watch raises nothing while the block runs, and an exception raised in the block passes through unchanged.
 
-    :param tasks: names of the losses to tell apart. Without names the roots of each backward call are the tasks, a summed root
-        split into its addends.
-    :param fingerprint: ``"exported"``, ``"all"`` or ``"off"``: which saved tensors are compared with what they were, to
-        find writes that torch does not see.
-    :param gradients: True works out every gradient, False none; None only where a write did harm.
+    :param tasks: the names of the losses to distinguish. Without names, the tasks are the roots of each backward call; a root
+        that is a sum is split into its terms.
+    :param fingerprint: ``"exported"``, ``"all"`` or ``"off"``: which saved tensors are compared with their values at the time
+        they were saved, to find writes that torch does not see.
+    :param gradients: True computes every gradient, False none, None only those that a write harmed.
     :param cell: the notebook cell that is watched, if it is one.
-    :param labels: what people call files, by file name.
+    :param labels: by file name, what people call the file.
     :param cell_file: the file name of the cell's code.
-    :param namespace: where the cell's names live, or what gives it.
-    :param every: watch one step in so many of a long loop, in flat memory; `steps` or `step` says where a step begins:
+    :param namespace: the variables of the cell, or a function that returns them.
+    :param every: watch one in `every` steps of a long loop, with memory that does not grow; `steps` or `step` says where a step
+        begins:
 
         ```python
         with watch(every=100) as report:
@@ -59,12 +60,12 @@ class watch:
                 ...
         ```
 
-    :param progress: False: do not tell how far such a loop is. Else a line in a terminal, a bar in a notebook with tqdm.
-    :param verify: True: make the rewrites of a `cell` that has harmful writes, and try each on a copy of the state from
-        before it. A `jupyter_inplace.rewrite.before.Before` says what copy there is.
-    :param verify_seconds: seconds that all proofs of the cell share; 30 where none are given.
-    :param run_eagerly: TensorFlow's functions run their Python while the watch is open, many times slower, so that what
-        happens inside of a `tf.function` is seen whole.
+    :param progress: False to show no progress of such a loop. Otherwise a line in a terminal, or a tqdm bar in a notebook.
+    :param verify: True to make rewrites of a `cell` with harmful writes and to run each on a copy of the state from before the
+        cell; or the `jupyter_inplace.rewrite.before.Before` that holds such a copy.
+    :param verify_seconds: the seconds that all proofs of the cell share; 30 if not given.
+    :param run_eagerly: run the Python code of each `tf.function` while the watch is open, so that everything inside is seen;
+        many times slower.
     """
 
     def __init__(
@@ -105,24 +106,24 @@ class watch:
         self._proofs: Proofs | None = None
         self._began = 0.0
         self._report: Report | None = None
-        self._window: Any = None  # the `Window` of a watch over one block
+        self._window: Any = None  # the open `Window`, in a watch without `every`
         self._steps: Steps | None = None
         self._frame: types.FrameType | None = None
 
     @property
     def report(self) -> Report | None:
-        """The newest report, None while the block runs; with `every`, that of the steps watched until now."""
+        """The newest report; None while the block runs. With `every`, the report of the steps watched so far."""
         if self._proofs is not None:
             return public(self._proofs.report)
         return self._report if self._steps is None else self._steps.report()
 
     @property
     def proofs(self) -> Proofs | None:
-        """The rewrites of the cell while they are made and proved; None where there is nothing to rewrite."""
+        """The rewrites of the cell, while they are made and proved; None if there is nothing to rewrite."""
         return self._proofs
 
     def start(self) -> watch:
-        """Put the watch in force on this thread. Use `stop` to end it, whatever happened in between."""
+        """Start to watch this thread. Call `stop` to end the watch, whatever happens in between."""
         if self._running:
             raise RuntimeError("this watch is running already; make a new one with watch()")
         frame, self._frame = self._frame or sys._getframe(1), None
@@ -132,7 +133,7 @@ class watch:
                 uninterrupted(self._begin, frame)
             except BaseException:
                 window, self._window = self._window, None
-                if window is not None:  # a Ctrl+C that waited until it was in force
+                if window is not None:  # Ctrl+C arrived while the window was being opened
                     uninterrupted(window.abandon)
                 self._drop_before()
                 raise
@@ -165,7 +166,7 @@ class watch:
         )
 
     def go_on_in(self, cell_file: str, label: str) -> None:
-        """From here on the watched cell's code is that of another file; `label` is what people call it."""
+        """From now on the code of the watched cell comes from another file; `label` is what people call it."""
         self._cell_file = cell_file
         self._labels[cell_file] = label
         if self._window is not None:
@@ -176,7 +177,7 @@ class watch:
         return self._window is not None or self._steps is not None
 
     def stop(self, error: BaseException | None = None) -> Report:
-        """Take the watch out of force and say what it saw. `error` is the exception that ended the block, if one did."""
+        """Stop watching and return the report. `error` is the exception that ended the block, if one did."""
         steps, self._steps = self._steps, None
         if steps is not None:
             self._report = stamped(steps.finish(error))
@@ -201,7 +202,7 @@ class watch:
     # --- rewrites of a cell -------------------------------------------------------------------------------------------
 
     def _keep_before(self) -> None:
-        """Keep the state from before the cell, as late as can be and outside of the watch."""
+        """Keep the state from before the cell: as late as possible, but before the watch starts."""
         self._proofs = None
         if self._cell is None or self._verify is False:
             return
@@ -238,10 +239,10 @@ class watch:
         self._proofs.start()
 
     def rewind(self) -> Rewound:
-        """Put back the tensors, optimizer states and random numbers that the watched cell changed, in place.
+        """Restore, in place, the tensors, optimizer states and random generators that the watched cell changed.
 
-        :return: what was put back, and what could not be.
-        :raises RewindError: nothing was; it says why.
+        :return: what was restored, and what could not be.
+        :raises RewindError: nothing was restored; the message says why.
         """
         if self._proofs is None:
             from jupyter_inplace.rewrite.rewind.rewind import RewindError
@@ -254,7 +255,7 @@ class watch:
         return self._proofs.rewind(self._names())
 
     def panel(self) -> Panel:
-        """The report as a widget; proofs that are still to come arrive in it.
+        """The report as a widget, which is updated as proofs arrive.
 
         :raises RuntimeError: the block is still running, or never ran.
         """
@@ -273,7 +274,7 @@ class watch:
     # --- a long loop --------------------------------------------------------------------------------------------------
 
     def step(self) -> None:
-        """A step of the loop begins here: with `every`, one in so many is watched. Without it, all are, as one.
+        """A step of the loop begins here. With `every`, one in so many is watched; without it, this has no effect.
 
         :raises RuntimeError: the watch is not running.
         """
@@ -283,7 +284,7 @@ class watch:
             raise RuntimeError("`step()` belongs inside of `with watch(every=...) as report:`")
 
     def steps(self, iterable: Iterable[Item]) -> Iterator[Item]:
-        """The items of `iterable`, each one a step that lasts until the next one is asked for.
+        """Iterate over `iterable`; each item is a step, which ends when the next item is requested.
 
         :raises RuntimeError: the watch is not running.
         """
@@ -299,7 +300,7 @@ class watch:
                 self._steps.begin(sys._getframe(1))
             yield item
             if self._steps is not None:
-                self._steps.end(None)  # what the loader does next is no part of the step
+                self._steps.end(None)  # the work of the data loader is not part of the step
 
     def __enter__(self) -> watch:
         self._frame = sys._getframe(1)
@@ -343,8 +344,8 @@ class watch:
 
 
 def _close(window: Window, error: BaseException | None) -> Report:
-    """End a window; its report, which is bare data, becomes the one that people get, here and nowhere else.
+    """Close a window. Its report is plain data; here, and only here, it becomes the public `Report`.
 
-    All newer ones are made from it by `dataclasses.replace`, which keeps the class.
+    All later reports are made from it by `dataclasses.replace`, which keeps the class.
     """
     return public(window.close(error))

@@ -1,6 +1,6 @@
-"""Programs that import their framework themselves: the watch begins right after that import, not before.
+"""Watch a program that imports its framework by itself: the watch begins right after that import, not before.
 
-A script may set environment variables for torch ahead of its import, and a program without torch should not pay for it.
+A script may set environment variables for torch before it imports it, and a program without torch should not pay for the import.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from jupyter_inplace.watch import watch
 
 
 class WatchOnArrival:
-    """A watch that begins at once where torch is imported already, else when the program imports it.
+    """A watch that begins at once if torch is imported already, else when the program imports it.
 
-    :param made: what to put in force.
+    :param made: the watch to start.
     """
 
     def __init__(self, made: watch) -> None:
@@ -28,7 +28,7 @@ class WatchOnArrival:
         self.fault: Exception | None = None
 
     def begin(self) -> None:
-        """Start to watch, or to wait. A watch that cannot start leaves its reason in `fault`."""
+        """Start to watch, or to wait for the import. If the watch cannot start, the reason is in `fault`."""
         if any(name in sys.modules for name in FRAMEWORKS):
             self._start()
         else:
@@ -37,7 +37,7 @@ class WatchOnArrival:
                 arrival.install()
 
     def end(self, error: BaseException | None = None) -> Report:
-        """Take everything away and say what happened.
+        """Stop watching or waiting, and return the report.
 
         :param error: the exception that ended the program, if one did.
         """

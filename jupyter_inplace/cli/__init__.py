@@ -1,13 +1,13 @@
 """The command line: run a script under the watch, show a report, fix a script.
 
-`command` starts, `arguments` reads the words, `program` loads and runs somebody's script as ``__main__``; `run`, `show` and
-`fix` are the three commands.
+`command` is the entry point, `arguments` reads the command line, `program` loads and runs a script as ``__main__``; `run`, `show`
+and `fix` are the three commands.
 """
 
 from importlib import import_module
 from typing import Any
 
-__all__ = ["main"]  # what the installed command calls
+__all__ = ["main"]  # the installed command calls it
 
 
 def __getattr__(name: str) -> Any:

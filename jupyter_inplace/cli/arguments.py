@@ -1,4 +1,4 @@
-"""The words of the command line."""
+"""The arguments of the command line."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from pathlib import Path
 
 from jupyter_inplace.report.data import VERDICTS, Verdict
 
-#: What `--fail-on` understands; ``harmless`` would fail everything.
+#: The verdicts that `--fail-on` accepts; ``harmless`` would fail everything.
 LEVELS: tuple[Verdict, ...] = VERDICTS[:-1]
 
 
 class BadInputError(Exception):
-    """Something that a person named is not there or not usable; the text is one sentence for them."""
+    """Something that a person named does not exist or cannot be used; the text is one sentence for them."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What was asked for; each command reads its own part."""
+    """The options of all commands; each command reads its own."""
 
     command: Callable[[Options], int]
     # run
@@ -42,9 +42,9 @@ class Options:
 
 
 def parse(words: Sequence[str]) -> Options:
-    """Read the words; a command's name comes first, without one they run a program.
+    """Read the command line. If the first word is not the name of a command, a program is run.
 
-    :raises SystemExit: they are no good (status 2), or ask for help (status 0).
+    :raises SystemExit: an argument is wrong (status 2), or help was asked for (status 0).
     """
     command, rest = (words[0], words[1:]) if words and words[0] in ("show", "fix") else ("run", words)
     parser = {"run": _run_parser, "show": _show_parser, "fix": _fix_parser}[command]()
@@ -73,7 +73,7 @@ def _first(parser: argparse.ArgumentParser, words: list[str], question: str) -> 
 
 
 def _command(name: str) -> Callable[[Options], int]:
-    """A command by its name; its module is imported when it runs."""
+    """A command by its name. Its module is imported only when it runs."""
 
     def run(options: Options) -> int:
         from importlib import import_module

@@ -1,4 +1,4 @@
-"""Where the command line begins."""
+"""The entry point of the command line."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ __all__ = ["main"]
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Do what the words say.
+    """Run the command that the arguments name.
 
-    :param words: the command line without the program's name; None: this process's own.
-    :return: the exit status: 0, 2 where the words or a file they name are no good, else what the command says.
+    :param words: the arguments, without the name of the program; None for those of this process.
+    :return: the exit status: 2 if an argument, or a file that it names, is wrong, else that of the command.
     """
     words = sys.argv[1:] if words is None else list(words)
     options = parse(words)

@@ -1,4 +1,4 @@
-"""``jupyter-inplace fix``: rewrites of a script, each tried on a copy of the state from before it ran."""
+"""``jupyter-inplace fix``: rewrites of a script, each run on a copy of the state from before the script."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TO_DO = 1
 
 
 def main(options: Options) -> int:
-    """Run the script once as it is, make its rewrites and prove them; write the best one where `--apply` says so."""
+    """Run the script once as it is, make rewrites and prove them; with `--apply`, write the best one."""
     path = options.script or ""
     program = Program.script(path, options.arguments)
     if Path(path).is_dir():
@@ -68,8 +68,8 @@ def _run(program: Program, code: CodeType, source: str, options: Options) -> tup
         began = time.monotonic()
         watching.start()
         try:
-            exec(code, program.namespace)  # noqa: S102  it is what the person asked for
-        except BaseException as raised:  # noqa: BLE001  the script's own; it is told as Python tells it
+            exec(code, program.namespace)  # noqa: S102  this is how the script runs
+        except BaseException as raised:  # noqa: BLE001  the script's own error; it is printed as Python prints it
             error = raised
         report = watching.stop(error)
         seconds = time.monotonic() - began
@@ -83,7 +83,7 @@ def _run(program: Program, code: CodeType, source: str, options: Options) -> tup
             seconds=options.seconds,
             cell_seconds=seconds,
             taken=program.namespace.keys(),
-            unavailable=before.why_not,
+            unavailable=before.untried,
         )
         return replace(report, fixes=fixes), error
     finally:
@@ -91,7 +91,7 @@ def _run(program: Program, code: CodeType, source: str, options: Options) -> tup
 
 
 def _best(report: Report, reading: str | None) -> Fix | None:
-    """The best proved rewrite; of two readings of a refused write none is chosen for the person."""
+    """The best proved rewrite; None if both readings of a refused write are proved: the person has to choose."""
     proved = [fix for fix in report.fixes if fix.verification.status == "passed"]
     if reading is not None:
         proved = [fix for fix in proved if fix.reading in (None, reading)]

@@ -1,4 +1,4 @@
-"""Somebody's program, run as Python itself would run it: as ``__main__``, with its own arguments and import path."""
+"""A program of the user's, run as Python would run it: as ``__main__``, with its own arguments and import path."""
 
 from __future__ import annotations
 
@@ -17,42 +17,42 @@ from typing import Any
 from jupyter_inplace.cli.arguments import BadInputError
 from jupyter_inplace.explain.errors.tracebacks import without_own_frames
 
-#: What Python's own status is after Ctrl+C, where the operating system has no signals.
+#: The exit status of Python after Ctrl+C, if it is not ended by the signal itself.
 _INTERRUPTED = 130
 
 
 class Program:
     """A script, or a module, that can be run once.
 
-    :param name: what its reports are called after.
-    :param path: what it calls ``sys.argv[0]``.
+    :param name: its reports are named after this.
+    :param path: its ``sys.argv[0]``.
     """
 
     def __init__(self, name: str, path: str, arguments: Sequence[str], search: str) -> None:
         self.name = name
         self.path = path
         self._arguments = list(arguments)
-        self._search = search  # what stands first on the import path
+        self._search = search  # the first entry of the import path
         self._spec: importlib.machinery.ModuleSpec | None = None
         self._in_folder = False
         self.namespace: dict[str, Any] = {}
 
     @property
     def file(self) -> str:
-        """The script's whole path, as its ``__file__`` and tracebacks have it."""
-        return os.path.abspath(self.path)  # noqa: PTH100  as Python: links are left as they are
+        """The absolute path of the script, as in its ``__file__`` and in tracebacks."""
+        return os.path.abspath(self.path)  # noqa: PTH100  like Python, which does not resolve links
 
     @classmethod
     def script(cls, path: str, arguments: Sequence[str]) -> Program:
         """A file, or a folder or zip archive with a ``__main__``.
 
-        :raises BadInputError: nothing of the kind is there.
+        :raises BadInputError: there is none.
         """
-        if not os.path.exists(path):  # noqa: PTH110  a Path would drop the `./` that the program is to see
+        if not os.path.exists(path):  # noqa: PTH110  the program must see the `./`, which a Path would drop
             raise BadInputError(f"no script at `{path}`.")
         name = Path(path).resolve().stem
         if Path(path).is_dir() or _is_archive(path):
-            whole = os.path.abspath(path)  # noqa: PTH100  as Python: links are left as they are
+            whole = os.path.abspath(path)  # noqa: PTH100  like Python, which does not resolve links
             program = cls(name, path, arguments, whole)
             program._spec = importlib.machinery.PathFinder.find_spec("__main__", [whole])
             program._in_folder = True
@@ -66,10 +66,10 @@ class Program:
     @classmethod
     def module(cls, name: str, arguments: Sequence[str]) -> Program:
         """A module, or the ``__main__`` of a package, as ``python -m`` finds it."""
-        return cls(name, "-m", arguments, os.getcwd())  # noqa: PTH109  the text that Python itself puts there
+        return cls(name, "-m", arguments, os.getcwd())  # noqa: PTH109  the same text as Python puts there
 
     def prepare(self) -> None:
-        """Make this process look as if it had been started with the program alone: argv, import path, ``__main__``."""
+        """Make this process look as if Python had started the program directly: argv, import path, ``__main__``."""
         sys.argv = [self.path, *self._arguments]
         if not sys.flags.safe_path and sys.path:
             sys.path[0] = self._search
@@ -77,11 +77,11 @@ class Program:
             sys.path.insert(0, self._search)
         main = ModuleType("__main__")
         main.__dict__["__builtins__"] = sys.modules["builtins"]
-        sys.modules["__main__"] = main  # which keeps it, and its variables, until the process ends
+        sys.modules["__main__"] = main  # so the module and its variables live until the process ends
         self.namespace = main.__dict__
 
     def find(self) -> None:
-        """Look for a module, which imports the packages around it; a script has been found already.
+        """Find a module, which imports its parent packages. Does nothing for a script.
 
         :raises BadInputError: there is no such module.
         """
@@ -96,7 +96,7 @@ class Program:
         except (ModuleNotFoundError, ValueError) as error:
             missing = getattr(error, "name", None)
             if missing is not None and not self.name.startswith(missing):
-                raise  # a package of theirs imports something that is not there
+                raise  # a parent package imports a module that does not exist
             spec = None
         if spec is None or spec.loader is None:
             raise BadInputError(f"no module named `{name}` to run.")
@@ -104,9 +104,9 @@ class Program:
         sys.argv[0] = spec.origin or self.name
 
     def code(self) -> CodeType:
-        """Compile it.
+        """Compile the program.
 
-        :raises SyntaxError: it is no Python.
+        :raises SyntaxError: it is not valid Python.
         """
         if self._spec is not None:
             loader: Any = self._spec.loader
@@ -119,7 +119,7 @@ class Program:
         return compile(source, self.file, "exec", dont_inherit=True)
 
     def enter(self) -> None:
-        """Give its namespace the names that Python itself puts there: ``__file__``, ``__spec__`` and the like."""
+        """Set the names that Python sets in the namespace of a program: ``__file__``, ``__spec__`` and others."""
         spec = self._spec
         own = importlib.machinery.SourceFileLoader("__main__", self.file)
         self.namespace.update(
@@ -131,10 +131,10 @@ class Program:
         )
 
     def run(self) -> None:
-        """Compile and run it; whatever it raises comes out."""
+        """Compile and run the program; raises what it raises."""
         code = self.code()
         self.enter()
-        exec(code, self.namespace)  # noqa: S102  it is what the person asked for
+        exec(code, self.namespace)  # noqa: S102  this is how the program runs
 
 
 def _is_archive(path: str) -> bool:
@@ -144,7 +144,7 @@ def _is_archive(path: str) -> bool:
 
 
 def conclude(error: BaseException | None) -> None:
-    """Print what Python prints when a program ends with `error`: its traceback, or the text it gave to ``sys.exit``."""
+    """Print what Python prints when a program ends with `error`: a traceback, or the text passed to ``sys.exit``."""
     if error is None:
         return
     _flush(sys.stdout)
@@ -156,12 +156,12 @@ def conclude(error: BaseException | None) -> None:
     error.__traceback__ = None if kept is None or _is_ours(kept) else kept
     try:
         sys.excepthook(type(error), error, error.__traceback__)
-    except BaseException:  # noqa: BLE001  as Python does: a hook of theirs that fails hides nothing
+    except BaseException:  # noqa: BLE001  like Python: if the program's own hook fails, the error is still printed
         traceback.print_exception(error)
 
 
 def _is_ours(tb: TracebackType) -> bool:
-    """A SyntaxError of the script itself comes through no frame but ours."""
+    """Whether the frame is ours. All frames of a SyntaxError in the script itself are."""
     return str(tb.tb_frame.f_globals.get("__name__", "")).startswith("jupyter_inplace.")
 
 
@@ -173,7 +173,7 @@ def _flush(stream: Any) -> None:
 
 
 def status_of(error: BaseException | None) -> int:
-    """The exit status that Python gives a program which ends with `error`."""
+    """The exit status of a program that ends with `error`, as Python sets it."""
     if error is None:
         return 0
     if isinstance(error, SystemExit):
@@ -184,9 +184,9 @@ def status_of(error: BaseException | None) -> int:
 
 
 def die_of_interrupt() -> None:
-    """End as a program does that Ctrl+C ended: by the signal itself, which is how a shell's loop knows to stop too."""
+    """End as Python does after Ctrl+C: by the signal itself, so that a loop in a shell stops too."""
     if os.name != "posix":
         return
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    sys.excepthook = lambda *_: None  # said already
+    sys.excepthook = lambda *_: None  # the traceback has been printed already
     raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""``python -m jupyter_inplace script.py``: a program under the watch, then its report."""
+"""``python -m jupyter_inplace script.py``: run a program under the watch, then print its report."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def main(options: Options) -> int:
         program = Program.script(options.script or "", options.arguments)
     if options.save is not None:
         make_folder(options.save)
-        options = replace(options, save=options.save.absolute())  # the program may change the folder it is in
+        options = replace(options, save=options.save.absolute())  # the program may change the working directory
     program.prepare()
     program.find()
     return ScriptRun(program, options).run()
 
 
 class ScriptRun:
-    """One run of a program under a watch."""
+    """One run of a program under the watch."""
 
     def __init__(self, program: Program, options: Options) -> None:
         self._program = program
@@ -52,16 +52,16 @@ class ScriptRun:
         )
 
     def run(self) -> int:
-        """Run it to its end, say what it did, return the exit status."""
+        """Run the program to its end, print and save its report, return the exit status."""
         self._save_when_terminated()
         self._watch.begin()
         error: BaseException | None = None
         try:
             self._program.run()
-        except BaseException as raised:  # noqa: BLE001  it is the program's; it is told below as Python tells it
+        except BaseException as raised:  # noqa: BLE001  the program's own error; it is printed below as Python prints it
             error = raised
         self._place = place() or self._place
-        if os.getpid() != self._process:  # a child of the program's that came back here: its end is its own
+        if os.getpid() != self._process:  # a process that the program forked has returned to here: it has no report
             conclude(error)
             return status_of(error)
         report = self._watch.end(error)
@@ -97,9 +97,9 @@ class ScriptRun:
     # --- a rank that its launcher ends ------------------------------------------------------------------------------
 
     def _save_when_terminated(self) -> None:
-        """One rank that dies makes the launcher terminate the others: what they saw until then is saved too.
+        """Save the report when the process is terminated, as launchers do with all other ranks once one has died.
 
-        Only where reports of ranks are asked for, and only as long as the program has no handler of its own.
+        Only if reports of ranks are saved, and only if the program has set no handler of its own.
         """
         if self._options.save is None or self._place is None or not hasattr(signal, "SIGTERM"):
             return
@@ -107,7 +107,7 @@ class ScriptRun:
             signal.signal(signal.SIGTERM, self._terminated)
 
     def _terminated(self, number: int, _frame: FrameType | None) -> None:
-        """Save, then end as the program would have ended: by the signal, with nothing of its own run any more."""
+        """Save, then end by the signal, as the program would have ended: none of its code runs any more."""
         signal.signal(number, signal.SIG_DFL)
         if os.getpid() == self._process:
             report = self._watch.end(None)
@@ -127,5 +127,5 @@ def _text(report: Report) -> str:
 def _relative(path: str) -> str:
     try:
         return min(os.path.relpath(path), path, key=len)
-    except ValueError:  # another drive
+    except ValueError:  # on another drive
         return path

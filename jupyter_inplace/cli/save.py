@@ -1,4 +1,4 @@
-"""Where a run's report goes: one file a run, or one a rank."""
+"""Where the report of a run is saved: one file for each run, or for each rank."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from jupyter_inplace.report.files import to_text
 def file_name(program: str, place: Place | None) -> str:
     """``train.json``, or for a rank ``train.rank0-of-2.json``.
 
-    The number of ranks is part of the name, so that what an earlier and larger job left is not taken for a part of this
-    one; so is a restart by the launcher, so that it does not overwrite what the attempt that failed had found.
+    The number of ranks is part of the name, so that files of an earlier, larger job are not taken for part of this one. So is
+    the number of the restart by the launcher, so that it does not overwrite the report of the attempt that failed.
     """
     stem = re.sub(r"[^\w.-]+", "-", program).strip("-.") or "report"
     if place is None:
@@ -26,7 +26,7 @@ def file_name(program: str, place: Place | None) -> str:
 
 
 def make_folder(folder: Path) -> None:
-    """Make sure of the folder before the program runs, not hours later.
+    """Make the folder now: that it cannot be made should be known before the program runs, not hours later.
 
     :raises BadInputError: it cannot be made.
     """
@@ -37,7 +37,7 @@ def make_folder(folder: Path) -> None:
 
 
 def save(report: Report, folder: Path, program: str, place: Place | None) -> Path:
-    """Write the report, whole or not at all.
+    """Write the report, completely or not at all.
 
     :raises OSError: it cannot be written.
     """

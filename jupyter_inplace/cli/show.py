@@ -1,4 +1,4 @@
-"""``jupyter-inplace show``: a saved report, or several merged, as text or as a page."""
+"""``jupyter-inplace show``: a saved report, or several merged into one, as text or as an HTML page."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jupyter_inplace.show.report import Report, load
 
 
 def main(options: Options) -> int:
-    """Print the reports that were named, or write them as a page."""
+    """Print the reports that the person named, or write them as an HTML page."""
     found = [_load(name) for name in options.reports]
     report = found[0] if len(found) == 1 else merge(found)
     if options.html is None:

@@ -1,4 +1,4 @@
-"""A script's file: read as Python reads it, and replaced whole or not at all."""
+"""The file of a script: read as Python reads it, and replaced completely or not at all."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _GIT_SECONDS = 10
 
 
 class SourceFile:
-    """The text of a script, with what is needed to write another one in its place.
+    """The text of a script, with its encoding and line ends, so that another text can replace it.
 
-    :param path: the file; a link stands for what it names.
-    :raises BadInputError: it cannot be read, or is no text.
+    :param path: the file; a link is followed.
+    :raises BadInputError: it cannot be read, or is not Python text.
     """
 
     def __init__(self, path: str) -> None:
@@ -36,10 +36,10 @@ class SourceFile:
         self.text = text.replace("\r\n", "\n")
 
     def replace(self, text: str) -> Path | None:
-        """Write `text` in its place.
+        """Replace the text of the file.
 
-        :return: where the old text is kept, None where git has it.
-        :raises BadInputError: the file has been changed since it was read, or cannot be written.
+        :return: the file in which the old text is kept; None if git has it.
+        :raises BadInputError: the file has changed since it was read, or cannot be written.
         """
         try:
             if self.path.read_bytes() != self._bytes:
@@ -60,7 +60,7 @@ class SourceFile:
         return backup
 
     def _is_in_git(self) -> bool:
-        """Whether git has this very text, committed."""
+        """Whether exactly this text is committed in git."""
         git = shutil.which("git")
         if git is None:
             return False
@@ -75,7 +75,7 @@ class SourceFile:
             return False
 
     def _free_name(self) -> Path:
-        """A name beside the file that nothing has: ``train.py.orig``, ``train.py.orig2`` ..."""
+        """An unused name next to the file: ``train.py.orig``, ``train.py.orig2`` ..."""
         first = self.path.with_name(f"{self.path.name}.orig")
         name, number = first, 2
         while name.exists():

@@ -1,1 +1,1 @@
-"""What it means: graphs, tasks, leaves, gradients, verdicts. From a record to a Report."""
+"""From a record to a Report: graphs, tasks, leaves, gradients and verdicts."""

@@ -1,4 +1,4 @@
-"""One watch from its first moment to its report: a window of program order in the session's record."""
+"""One watch from its start to its report: a window of program order in the record of the session."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from jupyter_inplace.explain.errors.tracebacks import hide_own_frames
 from jupyter_inplace.explain.errors.wording import ErrorWording
 from jupyter_inplace.explain.graph.quiet import quiet
 from jupyter_inplace.explain.names.names import Names, namespaces, user_frame
-from jupyter_inplace.explain.report.assemble import Assembly
+from jupyter_inplace.explain.report.assemble import Assembly, with_missing_tasks
 from jupyter_inplace.explain.report.span import WatchSpan
 from jupyter_inplace.frameworks.companions import Companions
 from jupyter_inplace.record.active import active
@@ -37,14 +37,14 @@ class Window:
 
     def __init__(self, session: Session, analyst: Analyst, cell: Cell | None, cell_file: str | None) -> None:
         self.session = session
-        self.start = 0  # its first moment in program order
+        self.start = 0  # in program order
         self.started = 0.0
         self._analyst, self._cell, self._cell_file = analyst, cell, cell_file
         self._block: tuple[str, int] | None = None
-        self._before = (analyst.options, session.cell_files)  # of the watch around this one
-        self._end: int | None = None  # its last moment in program order, once it is removed
+        self._before = (analyst.options, session.cell_files)  # of the enclosing watch
+        self._end: int | None = None  # in program order, once the watch is removed
         self._settled = False
-        #: Other frameworks that take part.
+        #: The watches of other frameworks.
         self.companions = Companions({})
 
     @classmethod
@@ -61,7 +61,7 @@ class Window:
         frame: types.FrameType | None = None,
         run_eagerly: bool = False,
     ) -> Window:
-        """Begin a watch on this thread: in the session that is open, else in a new one.
+        """Begin a watch on this thread, in the open session or else in a new one.
 
         The parameters are those of `jupyter_inplace.watch`; `frame` is where the watch was opened.
         """
@@ -106,7 +106,7 @@ class Window:
             raise
 
     def _enter_file(self, cell_file: str | None) -> None:
-        """From here on the watched cell's code is that of a file."""
+        """From here on, the watched cell's code is in this file."""
         self._cell_file = cell_file
         if cell_file is not None:
             self.session.cell_files = frozenset((cell_file,))
@@ -115,25 +115,25 @@ class Window:
         self._analyst.options = dataclasses.replace(self._analyst.options, wording=wording)
 
     def go_on_in(self, cell_file: str, label: str) -> None:
-        """From here on the watched cell's code is that of another file, which people call `label`."""
+        """From here on, the watched cell's code is in another file, shown as `label`."""
         self._analyst.labels[cell_file] = label
         self.companions.go_on_in(cell_file, label)
         self._enter_file(cell_file)
 
     def close(self, error: BaseException | None) -> Report:
-        """End the watch. Everything is removed before anything is worked out; never raises for our own faults."""
+        """End the watch. Everything is removed before the report is computed; our own faults are never raised."""
         try:
             self.companions.stop()
             self._compare_exports()
             uninterrupted(self._leave)
             if error is not None:
                 hide_own_frames(error)
-            return self.companions.add_to(self._report(error), error)
+            return self._report(error)
         finally:
             uninterrupted(self.abandon)
 
     def abandon(self) -> None:
-        """End the watch without a report. Does nothing if it has ended."""
+        """End the watch without a report. Does nothing if it has already ended."""
         self._leave()
         if not self._settled:
             self._settled = True
@@ -165,11 +165,11 @@ class Window:
         try:
             spaces = namespaces(user_frame(), self._analyst.options.space)
             spaces += _raising_spaces(error)
-            return Assembly(self.session, self._analyst, span, error, Names(spaces)).report()
+            report = Assembly(self.session, self._analyst, span, error, Names(spaces)).report()
         except Exception as fault:
             _faults.show(fault)
             note = f"the report could not be worked out: {type(fault).__name__}: {fault}"
-            return Report(
+            failed = Report(
                 tool=__version__,
                 framework_version=str(torch.__version__),
                 cell=self._cell,
@@ -177,10 +177,12 @@ class Window:
                 blind_spots=(note,),
                 error=None if error is None else Error(type=type(error).__name__, message=str(error)),
             )
+            return self.companions.add_to(failed, error)
+        return with_missing_tasks(self.companions.add_to(report, error), self._analyst.options.wanted)
 
 
 class _Fixed:
-    """A namespace that is the same whenever it is asked for."""
+    """A namespace that is always the same object."""
 
     def __init__(self, space: Mapping[str, Any]) -> None:
         self._space = space
@@ -194,7 +196,7 @@ def _file_source(frame: types.FrameType | None) -> str | None:
 
 
 def _raising_spaces(error: BaseException | None) -> list[Mapping[str, Any]]:
-    """The locals of the functions through which the error came, outermost first: names that are gone otherwise."""
+    """The locals of the functions that the error passed through, outermost first: their names would be lost otherwise."""
     found: list[Mapping[str, Any]] = []
     tb = error.__traceback__ if error is not None else None
     while tb is not None:

@@ -1,1 +1,1 @@
-"""Other frameworks that take part in a watch, and programs that import theirs late."""
+"""Other frameworks that take part in a watch, and the hook that notices when a framework is imported."""

@@ -1,6 +1,6 @@
-"""Other frameworks that take part in a watch: each adds its own rows to the report of the cell.
+"""Other frameworks that take part in a watch: each has a companion, which adds its own rows to the report.
 
-A companion is started where its framework is imported already, else in the moment that the program imports it.
+A companion starts with the watch if its framework is imported already, else when the program imports it.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from typing import Any, Protocol
 from jupyter_inplace.frameworks.import_hook import OnArrival
 from jupyter_inplace.report.data import Report
 
-#: By the module whose import tells that a framework is in use: where its companion's `begin` stands.
+#: By the module whose import shows that a framework is used: the module with the `begin` of its companion.
 COMPANIONS: Mapping[str, str] = {"tensorflow": "jupyter_inplace.tensorflow.window"}
-#: The modules whose import says that there is something to watch: torch, and those that have a companion.
+#: The modules whose import shows that there is something to watch: torch, and those with a companion.
 FRAMEWORKS = ("torch", *COMPANIONS)
 
-#: By framework, as the report's mutations name it: the module that has its rewrites.
+#: By framework, as the mutations of a report name it: the module with its rewrites.
 REWRITES: Mapping[str, str] = {"tensorflow": "jupyter_inplace.tensorflow.rewrite.fixes"}
 
 
 def rewriting(report: Report) -> list[Any]:
-    """The modules that may have a rewrite for a report; each has `wanted` and `fixes`."""
+    """The modules with rewrites for a report; each has the functions `wanted` and `fixes`."""
     found = [importlib.import_module(module) for name, module in REWRITES.items() if name in report.framework]
     return [module for module in found if module.wanted(report)]
 
@@ -33,17 +33,17 @@ class Companion(Protocol):
     """The watch of one framework."""
 
     def stop(self) -> None:
-        """Take it out of force."""
+        """Stop watching."""
 
     def add_to(self, report: Report, error: BaseException | None) -> Report:
-        """The report with what was seen added. Raises nothing."""
+        """The report, with what this companion saw. Raises nothing."""
 
     def go_on_in(self, cell_file: str, label: str) -> None:
-        """From here on the watched cell's code is that of another file."""
+        """From now on the code of the watched cell comes from another file."""
 
 
 class Companions:
-    """The companions of one watch. `options` are what the watch was given, handed on as they are."""
+    """The companions of one watch. `options` are the options of the watch, passed on unchanged."""
 
     def __init__(self, options: dict[str, Any]) -> None:
         self._options = options
@@ -51,7 +51,7 @@ class Companions:
         self._waiting: list[Any] = []
 
     def begin(self) -> None:
-        """Start those whose framework is there, wait for the others."""
+        """Start those whose framework is imported; wait for the others."""
         for name, module in COMPANIONS.items():
             if name in sys.modules:
                 self._start(module)
@@ -66,7 +66,7 @@ class Companions:
             companion.go_on_in(cell_file, label)
 
     def stop(self) -> None:
-        """Take all of them out of force."""
+        """Stop all of them, and stop waiting."""
         waiting, self._waiting = self._waiting, []
         for one in waiting:
             one.remove()
@@ -75,11 +75,11 @@ class Companions:
 
     @property
     def seen(self) -> tuple[Companion, ...]:
-        """Those that took part."""
+        """The companions that took part."""
         return tuple(self._begun)
 
     def add_to(self, report: Report, error: BaseException | None) -> Report:
-        """The report with what each of them saw."""
+        """The report, with what each of them saw."""
         for companion in self._begun:
             report = companion.add_to(report, error)
         return report
@@ -92,7 +92,7 @@ class Companions:
 
 
 class _Failed:
-    """Stands for a companion that could not start, to say so."""
+    """In place of a companion that could not start: says so in the report."""
 
     def __init__(self, module: str, fault: Exception) -> None:
         self._module, self._fault = module, fault

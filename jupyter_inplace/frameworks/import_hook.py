@@ -1,4 +1,4 @@
-"""A call right after a module was imported for the first time."""
+"""Call a function right after a module has been imported for the first time."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any
 
 
 class OnArrival:
-    """Calls back once, right after a module has been imported for the first time, on the thread that asked.
+    """Calls `then` once, right after the module `name` has been imported for the first time on this thread.
 
-    A cell need not name torch to use it: its own modules may import it.
+    Looking for the name in the source would not do: a cell may use torch through a module of its own that imports it.
     """
 
     def __init__(self, name: str, then: Callable[[], None]) -> None:
@@ -24,7 +24,7 @@ class OnArrival:
         self._searching = False
 
     def install(self) -> None:
-        """Begin to wait."""
+        """Start to wait."""
         sys.meta_path.insert(0, self)
 
     def remove(self) -> None:
@@ -35,7 +35,7 @@ class OnArrival:
     def find_spec(
         self, fullname: str, _path: Sequence[str] | None = None, _target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Find nothing of our own: the real spec, with a loader that tells us when it is done."""
+        """The spec that the other finders give, with a loader that tells us when the module is loaded."""
         if fullname != self._name or self._searching or threading.get_ident() != self._thread:
             return None
         self._searching = True
@@ -50,19 +50,19 @@ class OnArrival:
 
 
 class _Telling:
-    """The real loader, and a call afterwards. The module itself gets to see the real one only."""
+    """The real loader, with a call afterwards. The module itself only sees the real loader."""
 
     def __init__(self, real: Any, then: Callable[[], None]) -> None:
         self._real = real
         self._then = then
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        """What the real loader makes."""
+        """Create the module as the real loader does."""
         made: ModuleType | None = self._real.create_module(spec)
         return made
 
     def exec_module(self, module: ModuleType) -> None:
-        """What the real loader does, then the call."""
+        """Run the module as the real loader does, then make the call."""
         module.__loader__ = self._real
         if module.__spec__ is not None:
             module.__spec__.loader = self._real

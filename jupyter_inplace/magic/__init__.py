@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import Any
 
-__all__ = ["load", "rewind_for_panel", "unload"]  # the JupyterLab extension calls the second one
+__all__ = ["load", "rewind_for_panel", "unload"]  # the JupyterLab extension calls rewind_for_panel
 
 
 def __getattr__(name: str) -> Any:

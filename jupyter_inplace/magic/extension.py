@@ -1,4 +1,4 @@
-"""What ``%load_ext jupyter_inplace`` and the JupyterLab extension call."""
+"""The functions that ``%load_ext jupyter_inplace`` and the JupyterLab extension call."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def load(shell: InteractiveShell) -> None:
 
 
 def unload(shell: InteractiveShell) -> None:
-    """Remove all that `load` installed, and end a watch that is under way."""
+    """Remove everything that `load` installed, and end a running watch."""
     from jupyter_inplace.magic.transform import ENTRANCE
 
     watcher = getattr(shell, ENTRANCE, None)
@@ -30,11 +30,11 @@ def unload(shell: InteractiveShell) -> None:
 
 
 def rewind_for_panel(cell_id: str) -> str:
-    """Put back what the watched run of a cell changed, for the panel's "Apply and run".
+    """Restore what the watched run of a cell changed, for "Apply and run" in the panel.
 
     :param cell_id: the front end's id of the cell.
-    :return: JSON: ``restored``, names; ``not_restored``, objects with `name` and `reason`; ``reason``, why nothing was
-        put back at all, null where something was.
+    :return: JSON with ``restored``, a list of names, ``not_restored``, a list of objects with `name` and `reason`, and
+        ``reason``: why nothing at all was restored, else null.
     """
     from IPython.core.getipython import get_ipython
 
@@ -48,6 +48,5 @@ def rewind_for_panel(cell_id: str) -> str:
         rewound = watcher.rewind(cell_id)
     except RewindError as error:
         return json.dumps({"restored": [], "not_restored": [], "reason": str(error)})
-    left = [text.removesuffix(")").rpartition(" (") for text in rewound.left]
-    names = [{"name": name or reason, "reason": reason if name else ""} for name, _, reason in left]
-    return json.dumps({"restored": list(rewound.restored), "not_restored": names, "reason": None})
+    left = [{"name": item.name, "reason": item.reason} for item in rewound.not_restored]
+    return json.dumps({"restored": list(rewound.restored), "not_restored": left, "reason": None})

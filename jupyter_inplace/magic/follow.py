@@ -1,4 +1,4 @@
-"""From the end of a watched cell to its last proof: what is shown, saved and kept, and when."""
+"""What is shown and saved between the end of a watched cell and its last proof, and when."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from jupyter_inplace.magic.output import Output, complain, save
 from jupyter_inplace.report.data import Report
 from jupyter_inplace.rewrite.proofs import Proofs
 
-#: Seconds that a cell lasts longer where somebody waits for the next one; proofs that take longer go on beside it.
+#: Seconds that a cell waits for proofs before it ends; later proofs arrive while the next cells run.
 PATIENCE = 5.0
-#: Seconds between two updates of one display.
+#: The least number of seconds between two updates of a display.
 EVERY = 0.3
 
 
 class Following:
-    """Brings the proofs of a cell to where its report went.
+    """Shows and saves the proofs of a cell as they arrive.
 
-    :param output: where the report is shown; None where nothing is.
-    :param path: where it is saved; None where it is not.
+    :param output: where the report is shown; None if it is not.
+    :param path: the file in which it is saved; None if it is not.
     """
 
     def __init__(self, shell: InteractiveShell, proofs: Proofs, output: Output | None, path: Path | None) -> None:
@@ -33,10 +33,10 @@ class Following:
         self._proofs = proofs
         self._output = output
         self._path = path
-        self._context = contextvars.copy_context()  # a kernel keeps in there which cell an output belongs to
+        self._context = contextvars.copy_context()  # in it a kernel keeps the cell to which an output belongs
 
     def wait(self) -> None:
-        """All proofs, here and now: nobody else will be there to take them (nbclient, a terminal)."""
+        """Wait for all proofs, since nothing can be shown after the cell has ended (nbclient, a terminal)."""
         if self._output is not None and self._output.replaces:
             for report in self._proofs.changes(every=EVERY):
                 self._output.show(report)
@@ -47,7 +47,7 @@ class Following:
         self._save(self._proofs.report)
 
     def hand_over(self) -> None:
-        """As much as comes while a person does not mind, and the rest beside the next cells."""
+        """Wait for the proofs of the first seconds; a thread shows the others while the next cells run."""
         for report in self._proofs.changes(PATIENCE, EVERY):
             if self._output is not None:
                 self._output.show(report)
@@ -58,7 +58,7 @@ class Following:
         self._cancel_on_interrupt()
 
     def quietly(self) -> None:
-        """Only what is saved."""
+        """Show nothing; save the report once all proofs have arrived."""
         if self._path is not None:
             self._save(self._proofs.wait())
 
@@ -70,7 +70,7 @@ class Following:
 
     def _show(self, report: Report) -> None:
         assert self._output is not None
-        with contextlib.suppress(Exception):  # the kernel is going down; whoever asks for the report has it
+        with contextlib.suppress(Exception):  # the kernel is shutting down
             self._output.show(report)
 
     def _save(self, report: Report) -> None:
@@ -78,7 +78,7 @@ class Following:
             save(report, self._path)
 
     def _cancel_on_interrupt(self) -> None:
-        """Ctrl+C while no cell runs, which a kernel ignores, cancels the proofs; in a cell it is the cell's as ever."""
+        """Make Ctrl+C cancel the proofs while no cell runs; a kernel ignores it then. In a cell it interrupts the cell, as always."""
         loop: Any = getattr(getattr(self._shell, "kernel", None), "io_loop", None)
         if loop is None:
             return
@@ -96,7 +96,7 @@ class Following:
 
 
 def conclude(shell: InteractiveShell, proofs: Proofs, output: Output | None, path: Path | None) -> None:
-    """Show and save what the proofs of a cell give. A Ctrl+C cancels the proofs that are left, and nothing else."""
+    """Show and save the proofs of a cell. Ctrl+C cancels the proofs that are left, and nothing else."""
     following = Following(shell, proofs, output, path)
     try:
         if output is None:
@@ -105,7 +105,7 @@ def conclude(shell: InteractiveShell, proofs: Proofs, output: Output | None, pat
             following.hand_over()
         else:
             following.wait()
-    except KeyboardInterrupt:  # in the midst of a display
+    except KeyboardInterrupt:  # while something is being displayed
         proofs.cancel()
         complain("interrupted; rewrites that were not tried by then are untried")
         if output is not None:

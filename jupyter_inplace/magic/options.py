@@ -1,4 +1,4 @@
-"""The words on the magic's line."""
+"""The options on the line of the magic."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import NoReturn
 
 from IPython.core.error import UsageError
 
-#: A word, or several in quotes.
+#: One word, or several words in quotes.
 _WORD = re.compile(r"""(?:[^\s"']|"[^"]*"|'[^']*')+""")
-#: What ``%autograd_watch`` (one per cent sign) understands.
+#: The words that ``%autograd_watch`` (one per cent sign) accepts.
 SWITCHES = ("on", "off", "status")
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the person asked for on the magic's line."""
+    """What the person asked for on the line of the magic."""
 
     tasks: tuple[str, ...] = ()
     result: str | None = None
@@ -96,14 +96,14 @@ def _writable(word: str) -> Path:
 
 
 def help_text() -> str:
-    """What ``--help`` prints and ``%%autograd_watch?`` shows."""
+    """The text that ``--help`` prints and ``%%autograd_watch?`` shows."""
     return _parser().format_help()
 
 
 def words_of(line: str) -> list[str]:
-    """The line's words. A task may be ``losses["seg"]``: quotes inside of a word belong to it.
+    """The words of the line. A task may be ``losses["seg"]``: quotes inside of a word are part of it.
 
-    :raises UsageError: a quotation has no end.
+    :raises UsageError: a quote is not closed.
     """
     found = _WORD.findall(line)
     if _WORD.sub("", line).strip():
@@ -112,7 +112,7 @@ def words_of(line: str) -> list[str]:
 
 
 def asks_for_help(line: str) -> bool:
-    """Whether the line says ``--help``."""
+    """Whether the line contains ``--help``."""
     try:
         return not {"-h", "--help"}.isdisjoint(words_of(line))
     except UsageError:
@@ -120,9 +120,9 @@ def asks_for_help(line: str) -> bool:
 
 
 def parse(line: str) -> Options:
-    """Read the magic's line.
+    """Read the line of the magic.
 
-    :raises UsageError: a word that is none of ours, or a value that does not fit; it carries that word.
+    :raises UsageError: an unknown option or a wrong value; the message contains it.
     """
     found = vars(_parser().parse_args(words_of(line)))
     del found["help"]

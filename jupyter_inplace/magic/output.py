@@ -1,4 +1,4 @@
-"""Where a report goes: below the cell, and into a file."""
+"""Where a report is put: below the cell, and into a file."""
 
 from __future__ import annotations
 
@@ -19,11 +19,10 @@ if TYPE_CHECKING:
 
 
 class Output:
-    """The place of one report below its cell; what comes later replaces what stands there.
+    """The display of one report below its cell; a newer report replaces the one shown.
 
-    :param live: the front end can hold widgets. Where a kernel is alone (nbclient) a widget would be saved and never be
-        drawn again.
-    :param replaces: what is shown can be replaced; a terminal prints it once more.
+    :param live: the front end can show widgets. Without a front end (nbclient) a widget would be saved and never be drawn.
+    :param replaces: a display can be replaced; a terminal prints the newer report below the older one.
     """
 
     def __init__(self, *, live: bool = False, replaces: bool = True) -> None:
@@ -35,9 +34,9 @@ class Output:
         self._lock = threading.Lock()
 
     def show(self, report: Report) -> None:
-        """Display a report, in place of the one that this output shows. From any thread."""
+        """Display a report in place of the one that is shown. May be called from any thread."""
         with self._lock:
-            # A clean cell's one line needs no widget.
+            # The one line of a clean cell needs no widget.
             live = self.live and report.verdict != "harmless"
             bundle = self._live_bundle(report) if live else mimebundle(report)
             (update_display if self._shown else display)(bundle, raw=True, display_id=self._id)
@@ -50,19 +49,19 @@ class Output:
             if self._panel is None:
                 self._panel = Panel(report)
             return bundle(report, self._panel)
-        except Exception as error:  # noqa: BLE001 (the panel is not built, or widgets do not work here: HTML does)
+        except Exception as error:  # noqa: BLE001 (the panel is not built, or widgets do not work here: HTML is shown instead)
             if not self._shown:
                 complain(f"the report is shown without its panel: {error}")
             return mimebundle(report)
 
 
 def can_hold_widgets(cell_id: str | None) -> bool:
-    """Whether somebody sees this cell: front ends say which cell runs, all but Colab."""
+    """Whether a front end shows this cell: all front ends but Colab send the id of the cell that runs."""
     return cell_id is not None or "google.colab" in sys.modules
 
 
 def save(report: Report, path: Path) -> None:
-    """Write a report as JSON. That it cannot be written is said and fails no cell."""
+    """Write a report as JSON. If that fails, the person is told; the cell does not fail."""
     try:
         to_text(report, path)
     except OSError as error:
@@ -70,5 +69,5 @@ def save(report: Report, path: Path) -> None:
 
 
 def complain(sentence: str) -> None:
-    """One line on the error stream."""
+    """Print one line on the error stream."""
     print(f"autograd_watch: {sentence}", file=sys.stderr)  # noqa: T201 (this is what the person sees)

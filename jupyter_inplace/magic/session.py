@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 
 class Session:
-    """Watches one cell. Where no framework is there yet, the watch begins when one arrives.
+    """Watches one cell. If no framework is imported yet, the watch begins when one is.
 
-    :param cell: the cell as its front end has it.
-    :param file: the file name that the cell's code was compiled under.
-    :param labels: names such as ``In[7]`` for the file names of cells; may grow while the cell runs.
-    :param shell: runs the cell; its ``user_ns`` are the user's variables.
-    :param no_proof: why no rewrite of this cell is to be tried, whatever the options say.
+    :param cell: the cell as the front end has it.
+    :param file: the file name under which the cell's code was compiled.
+    :param labels: names such as ``In[7]`` by the file names of cells; may grow while the cell runs.
+    :param shell: runs the cell; its ``user_ns`` holds the user's variables.
+    :param no_proof: why no rewrite of this cell is tried unless ``--verify`` asks for it; None if rewrites are tried.
     """
 
     def __init__(
@@ -47,11 +47,11 @@ class Session:
         self._watch: Watch | None = None
         self._arrivals: list[OnArrival] = []
         self._report: Report | None = None
-        #: What ended a part of the cell that is a cell to IPython.
+        #: The error of an inner cell: to IPython, the body of ``%%capture`` is a cell of its own.
         self.swallowed: BaseException | None = None
 
     def go_on_in(self, file: str, label: str) -> None:
-        """From here on the cell's code is that of another file."""
+        """From now on the code of the cell comes from another file."""
         self._file = file
         self._labels = {**self._labels, file: label}
         if self._watch is not None:
@@ -60,7 +60,7 @@ class Session:
     def begin(self, *, expected: bool) -> None:
         """Start to watch.
 
-        :param expected: the cell names a framework: import torch now where it is not imported yet, rather than wait for it.
+        :param expected: the cell names a framework: begin now, which imports torch, rather than wait for the import.
         """
         if expected or any(name in sys.modules for name in FRAMEWORKS):
             self._start()
@@ -71,9 +71,9 @@ class Session:
             arrival.install()
 
     def end(self, error: BaseException | None) -> Report:
-        """Remove everything and say what happened. `KeyboardInterrupt` passes; nothing stays installed then either.
+        """Remove everything and return the report. A `KeyboardInterrupt` is passed on; then, too, nothing stays installed.
 
-        :param error: what the cell raised.
+        :param error: the exception that the cell raised.
         """
         self._stop_waiting()
         if self._report is None:
@@ -100,18 +100,18 @@ class Session:
         self._watch.start()
 
     def _before(self) -> Before:
-        """The state from before the cell: this is as close to its code as we get."""
+        """Keep the state from before the cell; this is the last moment before its code runs."""
         from jupyter_inplace.rewrite.before import Before
 
         if self.options.verify is False:
-            return Before.untried("--no-verify was given")
+            return Before.nothing("--no-verify was given")
         if self._no_proof is not None and not self.options.verify:
             return Before.nothing(self._no_proof)
         return Before.keep(self._shell, self.cell.source, force=bool(self.options.verify))
 
     @property
     def proofs(self) -> Proofs | None:
-        """The rewrites of the cell while they are made and proved."""
+        """The rewrites of the cell, while they are made and proved."""
         return self._watch.proofs if self._watch is not None else None
 
     def _stop_waiting(self) -> None:

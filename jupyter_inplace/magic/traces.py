@@ -1,4 +1,4 @@
-"""Our frames do not stand in the user's traceback."""
+"""Keeps frames of this package out of the user's tracebacks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jupyter_inplace.explain.errors.tracebacks import hide_own_frames
 
 
 class TraceFilter:
-    """For the time of a watch, a shell shows tracebacks without our frames."""
+    """While a watch is open, the shell shows tracebacks without frames of this package."""
 
     def __init__(self, shell: InteractiveShell) -> None:
         self._shell = shell
@@ -30,7 +30,7 @@ class TraceFilter:
         self._ours = self._shell.showtraceback = showtraceback
 
     def remove(self) -> None:
-        """Put back what was there, unless somebody else has put another hook in its place since."""
+        """Restore the previous method, unless someone else has replaced ours in the meantime."""
         before, self._before = self._before, None
         if before is None or vars(self._shell).get("showtraceback") is not self._ours:
             return

@@ -1,8 +1,8 @@
-"""From the magic's line to an ordinary first statement.
+"""Turns the line of the magic into an ordinary first statement of the cell.
 
-A cell magic that runs its body by `run_cell` is a second cell inside of the first: lines, labels and tracebacks are
-off, `await` fails, and "Run All" does not stop at an error. An input transformer has none of these faults: the cell
-stays one cell, of which only the first line reads differently.
+A cell magic that runs its body by `run_cell` makes a second cell inside of the first: line numbers, labels and tracebacks are
+wrong, `await` fails, and "Run All" does not stop at an error. An input transformer has none of these faults: the cell stays one
+cell, and only its first line is replaced.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from IPython.core.inputtransformer2 import cell_magic
 
 from jupyter_inplace.magic.options import asks_for_help
 
-#: The attribute of the shell that the first statement calls.
+#: The attribute of the shell that this first statement calls.
 ENTRANCE = "autograd_watch"
 
 _MAGIC_LINE = re.compile(r"([ \t]*)%%autograd_watch(?:[ \t]+(.*?))?[ \t]*\r?\n?\Z")
-#: Magics that transform their body and run it as it stands, under a file name of their own.
+#: Magics that transform their body and run it themselves, under a file name of their own.
 _TIMERS = re.compile(r"[ \t]*%%(time|timeit|prun)\b")
 
 
 class MagicLine:
     """An entry of IPython's `input_transformers_cleanup`.
 
-    :param running: gives the source of the cell that is running now, or None.
-    :param watches_all: whether cells without our line are watched too.
+    :param running: returns the source of the cell that is running, or None.
+    :param watches_all: returns whether cells without our line are watched too.
     """
 
-    #: IPython skips us when it asks whether a cell is complete: as for any cell magic, a blank line ends it.
+    #: IPython leaves us out when it checks whether a cell is complete; so a blank line ends the cell, as with any cell magic.
     has_side_effects = True
 
     def __init__(self, running: Callable[[], str | None], watches_all: Callable[[], bool] = lambda: False) -> None:
@@ -37,7 +37,7 @@ class MagicLine:
         self._watches_all = watches_all
 
     def __call__(self, lines: list[str]) -> list[str]:
-        """The cell's lines, the magic line replaced; cells that nobody watches as they stand."""
+        """The lines of the cell with the magic line replaced; a cell that is not watched is unchanged."""
         top = _first(lines)
         match = _MAGIC_LINE.match(lines[top]) if top < len(lines) else None
         if match is None:
@@ -49,20 +49,19 @@ class MagicLine:
         body = lines[top + 1 :]
         inner = _first(body)
         if inner == len(body):
-            return lines  # then the registered magic is called, and says that nothing stands below it
-        if _TIMERS.match(body[inner]):  # what is watched is what it runs: it goes outside
+            return lines  # IPython calls the registered magic, which says that there is no cell below it
+        if _TIMERS.match(body[inner]):  # the code that the timer runs is watched: its line goes first
             return _cell_magic([body[inner], *lines[: top + 1], *body[inner + 1 :]])
         if body[inner].lstrip().startswith("%%"):
             return [f"{indent}#\n"] * top + [statement, *body[:inner], *_cell_magic(body[inner:])]
         return self._placed([statement], body, top)
 
     def _placed(self, head: list[str], body: list[str], blank: int) -> list[str]:
-        """Head and body, as many lines below the first one as the body stands in the notebook's cell.
+        """Head and body, with comment lines above so that the body has the line numbers of the cell in the notebook.
 
-        IPython drops blank lines above, and the body of ``%%time`` begins anew with line 1. Comments in their place
-        make lines count as the editor counts them.
+        IPython drops blank lines at the top of a cell, and numbers the body of ``%%time`` from 1.
 
-        :param blank: how many blank lines stand above.
+        :param blank: how many blank lines there are at the top.
         """
         lines = head + body
         if not lines or lines[0].lstrip().startswith("%%"):
@@ -75,7 +74,7 @@ class MagicLine:
 
 
 def _cell_magic(lines: list[str]) -> list[str]:
-    """The lines, as IPython has them where the first is that of a cell magic."""
+    """The lines as IPython transforms a cell whose first line is a cell magic."""
     transformed: list[str] = cell_magic(lines)
     return transformed
 

@@ -1,7 +1,7 @@
-"""Our own modules are imported after the cell that imports torch, so that the first watched cell begins at once.
+"""Imports our modules right after the cell that imports torch, so that the first watched cell starts without delay.
 
-They are many and small, and need torch, which `%load_ext` does not import. Tripwires are made on the way, so that they are in force
-from the start of a watch. Each of the two takes about 30 ms.
+They are many small modules that need torch, which `%load_ext` does not import. The tripwires are made at the same time, so that
+they can be used from the start of a watch. Each of the two takes about 30 ms.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import Any
 
 _EVENT = "post_run_cell"
-# What a watch loads when it begins; they import the rest.
+# The modules that a watch loads when it begins; they import the others.
 _MODULES = (
     "jupyter_inplace.record.session",
     "jupyter_inplace.explain.backward.analyst",
@@ -25,7 +25,7 @@ _MODULES = (
 
 
 def warm_up() -> None:
-    """Import what a watch loads when it begins, and make tripwires. Needs torch."""
+    """Import what a watch loads when it begins, and make the tripwires. Needs torch."""
     for name in _MODULES:
         import_module(name)
     import_module("jupyter_inplace.record.base.dynamo").keep_out()
@@ -33,17 +33,17 @@ def warm_up() -> None:
 
 
 class WarmUp:
-    """Waits for the first cell that leaves torch imported."""
+    """Warms up after the first cell at whose end torch is imported."""
 
     def __init__(self, shell: Any) -> None:
         self._events = shell.events
 
     def install(self) -> None:
-        """Begin to wait."""
+        """Start to wait."""
         self._events.register(_EVENT, self._after_cell)
 
     def remove(self) -> None:
-        """Wait no longer."""
+        """Stop waiting."""
         if self._after_cell in self._events.callbacks[_EVENT]:
             self._events.unregister(_EVENT, self._after_cell)
 
@@ -51,5 +51,5 @@ class WarmUp:
         if "torch" not in sys.modules:
             return
         self.remove()
-        with contextlib.suppress(Exception):  # the watch that needs them says what is wrong
+        with contextlib.suppress(Exception):  # a watch will run into the same error, and report it
             warm_up()

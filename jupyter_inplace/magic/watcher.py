@@ -1,4 +1,4 @@
-"""What the extension puts into a shell: the entrance, two magics, events and the transformer."""
+"""What the extension installs in a shell: the function that starts a watch, two magics, event callbacks, the transformer."""
 
 from __future__ import annotations
 
@@ -29,29 +29,29 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class _Running:
-    """A cell that is running; inside of it another may (``%%capture`` runs one)."""
+    """A cell that is running. Another cell may run inside of it, as with ``%%capture``."""
 
-    info: Any  # IPython's ExecutionInfo, where it told us
+    info: Any  # IPython's ExecutionInfo, if IPython gave us one
     source: str
     id: str | None
     number: int
     session: Session | None = None
     automatic: bool = False
-    silent: bool = False  # a silent request: IPython sends no event of a cell for it
+    silent: bool = False  # a silent request, for which IPython sends no cell events
 
 
 class Watcher:
-    """Everything that `%load_ext jupyter_inplace` installs, and `%unload_ext` takes away."""
+    """Everything that `%load_ext jupyter_inplace` installs and `%unload_ext` removes."""
 
     def __init__(self, shell: InteractiveShell) -> None:
         self._shell = shell
         self._running: list[_Running] = []
-        # Some versions of IPython count a cell when it starts, some when it is done: the count between two is sure.
+        # IPython counts a cell when it starts or when it is done, depending on its version: read between two cells, the count is right.
         self._number = shell.execution_count
         self._thread = threading.get_ident()
         self._labels: dict[str, str] = {}
         self._following: Options | None = None  # what `%autograd_watch on` asked for
-        self._kept: Session | None = None  # the last watched cell with harmful writes, while it can be rewound
+        self._kept: Session | None = None  # the last watched cell with harmful writes, as long as it can be rewound
         self._sources: dict[str, str] = {}  # by the front end's id
         self._transformer = MagicLine(
             running=lambda: self._running[0].source if self._running else None,
@@ -68,7 +68,7 @@ class Watcher:
     # -- installing ----------------------------------------------------------------------------------------------
 
     def install(self) -> None:
-        """Put everything in."""
+        """Install everything."""
         shell = self._shell
         setattr(shell, ENTRANCE, self)
         shell.input_transformers_cleanup.insert(0, self._transformer)
@@ -80,7 +80,7 @@ class Watcher:
         self._warm_up.install()
 
     def uninstall(self) -> None:
-        """Take everything out, a watch that is under way too."""
+        """Remove everything; end a running watch."""
         shell = self._shell
         self._following = None
         for running in self._running:
@@ -103,9 +103,9 @@ class Watcher:
     # -- the cell's first statement ------------------------------------------------------------------------------
 
     def __call__(self, line: str = "") -> None:
-        """What the magic line has become: `line` holds its words.
+        """Start the watch: this is the statement that replaced the magic line, and `line` holds its options.
 
-        :raises UsageError: they are not understood; the cell then ends here.
+        :raises UsageError: the options are wrong; the cell ends here.
         """
         if words.asks_for_help(line):
             print(words.help_text())  # noqa: T201 (the person asked for it)
@@ -119,7 +119,7 @@ class Watcher:
         running = self._running[-1]
         if running.session is not None:
             if not running.automatic:
-                return  # a loop around the cell, such as %%timeit: watched already
+                return  # the cell is in a loop, such as that of %%timeit: it is watched already
             _discard(running.session)
         self._begin(running, options, file=sys._getframe(1).f_code.co_filename)
 
@@ -134,7 +134,7 @@ class Watcher:
         self._traces.install()
         try:
             session.begin(expected=mentions_framework(running.source))
-        except Exception as error:  # noqa: BLE001 (a fault of ours may not keep the person's cell from running)
+        except Exception as error:  # noqa: BLE001 (a fault of ours must not keep the cell from running)
             running.session = None
             _discard(session)
             complain(f"this cell is not watched: {error!r}")
@@ -143,7 +143,7 @@ class Watcher:
 
     def _before_cell(self, info: Any) -> None:
         if threading.get_ident() != self._thread:
-            return  # a subshell: the events of two threads would cross
+            return  # a subshell: its events would mix with ours
         outer = self._running[0] if self._running else None
         if outer is None:
             running = _Running(info, info.raw_cell, _cell_id(self._shell, info), self._number)
@@ -153,7 +153,7 @@ class Watcher:
             running = _Running(info, outer.source, outer.id, outer.number)
             session = self._outer_session()
             if session is not None and outer.source.rstrip().endswith(info.raw_cell.rstrip()):
-                # What stands below ``%%capture`` is a cell to IPython: to the person it is the cell.
+                # To IPython the body of ``%%capture`` is a cell of its own; to the person it is still the same cell.
                 session.go_on_in(self._file_of(info.raw_cell, self._shell.execution_count), f"In[{outer.number}]")
         self._running.append(running)
         if self._following is not None and outer is None:
@@ -163,7 +163,7 @@ class Watcher:
         return next((running.session for running in self._running if running.session is not None), None)
 
     def _file_of(self, source: str, number: int) -> str:
-        """The file name that IPython is about to compile a cell under; `number` is what it counts it as."""
+        """The file name under which IPython is about to compile a cell; `number` is its execution count."""
         if source.lstrip().startswith("%%time\n"):
             return "<timed exec>"
         name: str = self._shell.compile.get_code_name(source, self._shell.transform_cell(source), number)
@@ -174,14 +174,14 @@ class Watcher:
             return
         info = getattr(result, "info", None)
         if info is not None and not info.raw_cell.strip():
-            return  # an empty cell begins without an event
-        # An interrupted cell comes without the info that it began with: then it is the innermost one.
+            return  # for an empty cell IPython has sent no event at its start
+        # For an interrupted cell IPython does not pass the info from its start: then it is the innermost one.
         known = [i for i, running in enumerate(self._running) if running.info is info]
         error = _error_of(result)
         for running in reversed(self._running[known[0] if known else -1 :]):
             outer = self._outer_session()
             if error is not None and running.session is None and outer is not None:
-                outer.swallowed = error  # unless it ends the outer cell too
+                outer.swallowed = error  # used if the outer cell does not fail itself
             self._finish(running, error)
         if not self._running:
             self._number = self._shell.execution_count
@@ -191,7 +191,7 @@ class Watcher:
             self._finish(self._running[-1], _error_of(self._shell.last_execution_result))
 
     def _finish(self, running: _Running, error: BaseException | None) -> None:
-        """End a cell's watch. A Ctrl+C here cancels our work and nothing else."""
+        """End the watch of a cell. Ctrl+C during this cancels our work and nothing else."""
         session, running.session = running.session, None
         try:
             if session is not None:
@@ -199,7 +199,7 @@ class Watcher:
         except KeyboardInterrupt:
             _discard(session)
             complain("interrupted; no report for this cell")
-        except Exception as fault:  # noqa: BLE001 (the person's cell has run: ours is not to fail it)
+        except Exception as fault:  # noqa: BLE001 (the cell has run: our fault must not make it fail)
             _discard(session)
             complain(f"no report for this cell: {fault!r}")
         finally:
@@ -225,7 +225,7 @@ class Watcher:
         conclude(self._shell, proofs, output, options.save)
 
     def _let_go(self) -> None:
-        """What was kept of an earlier cell is not needed once another one is watched."""
+        """Release what is kept of an earlier cell: another cell is watched now."""
         kept, self._kept = self._kept, None
         if kept is not None and kept.proofs is not None:
             kept.proofs.release()
@@ -233,9 +233,9 @@ class Watcher:
     # -- for the panel and for `report.apply` --------------------------------------------------------------------
 
     def rewind(self, cell_id: str) -> Rewound:
-        """Put back what the watched run of a cell changed.
+        """Restore what the watched run of a cell changed.
 
-        :raises RewindError: nothing was put back; it says why.
+        :raises RewindError: nothing was restored; the message says why.
         """
         from jupyter_inplace.rewrite.rewind.rewind import RewindError
 
@@ -245,7 +245,7 @@ class Watcher:
         return kept.proofs.rewind(self._shell.user_ns)
 
     def source_of(self, cell_id: str) -> str | None:
-        """What a cell said when it ran last; None where that is not known."""
+        """The source of a cell when it last ran; None if unknown."""
         return self._sources.get(cell_id)
 
     # -- magics --------------------------------------------------------------------------------------------------
@@ -297,11 +297,11 @@ class Watcher:
         return "autograd_watch is on: every cell is watched" + (f" ({asked})." if asked else ".")
 
     def _run_nested(self, line: str, cell: str) -> Any:
-        """``run_cell_magic("autograd_watch", ...)``: somebody else's code calls the magic, no cell begins with it.
+        """``run_cell_magic("autograd_watch", ...)``: other code calls the magic; it is not the first line of a cell.
 
-        The body runs as that of ``%%time`` does: in the user's namespace, its last expression is the value.
+        The body runs like that of ``%%time``: in the user's namespace, and the value of its last expression is returned.
         """
-        __tracebackhide__ = True  # IPython shows no such frame
+        __tracebackhide__ = True  # IPython leaves such frames out of tracebacks
         options = words.parse(line)
         if not cell.strip():
             raise UsageError("%%autograd_watch: there is no cell below it (to watch all cells: %autograd_watch on)")
@@ -319,7 +319,7 @@ class Watcher:
             body = compile_(tree, file, "exec")
             value = None if last is None else compile_(ast.Expression(last.value), file, "eval")
             self._begin(running, options, file)
-            exec(body, namespace)  # noqa: S102 (a cell is there to be run)
+            exec(body, namespace)  # noqa: S102 (this is how a cell runs)
             return None if value is None else eval(value, namespace)  # noqa: S307 (the same)
         except BaseException as raised:
             error = raised
@@ -328,7 +328,7 @@ class Watcher:
             self._finish(running, error)
 
 
-_NOT_ONE_CELL = "not tried: under %autograd_watch on no copy of the state is kept (put %%autograd_watch on this cell)"
+_NOT_ONE_CELL = "under %autograd_watch on no copy of the state is kept (put %%autograd_watch on this cell)"
 
 _LINE_HELP = """%autograd_watch on|off|status
 
@@ -338,24 +338,24 @@ To watch one cell, put %%autograd_watch on its first line (%%autograd_watch --he
 
 
 def _error_of(result: Any) -> BaseException | None:
-    if result is None:  # an interrupted cell: its exception is on its way
+    if result is None:  # an interrupted cell: its exception is being raised
         return sys.exc_info()[1]
     error: BaseException | None = result.error_in_exec or result.error_before_exec
     return error
 
 
 def _discard(session: Session | None) -> None:
-    """End a watch whose report nobody wants."""
+    """End a watch whose report is not needed."""
     if session is None:
         return
     try:
         session.end(None)
-    except (Exception, KeyboardInterrupt):  # noqa: BLE001 (it is thrown away; that is all that is asked)
+    except (Exception, KeyboardInterrupt):  # noqa: BLE001 (the report is not needed, so neither is the error)
         pass
 
 
 def _cell_id(shell: InteractiveShell, info: Any) -> str | None:
-    """The front end's id for the running cell, None where it sends none (a terminal, nbclient, Colab)."""
+    """The front end's id of the running cell; None if it sends none (a terminal, nbclient, Colab)."""
     told: str | None = getattr(info, "cell_id", None)
     if told is not None or not hasattr(shell, "kernel"):
         return told

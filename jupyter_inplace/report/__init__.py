@@ -1,8 +1,7 @@
-"""The report as data, the ground that all other parts stand on: nothing in this package imports anything else of ours.
+"""The report as plain data. Every other part of the package is built on this one, which imports none of them.
 
-All parts of a report can be imported from here. `jupyter_inplace/__init__.py` puts three names more here, and `Report` in
-place of the bare data: `Report`, `InplaceError` and `load` of `jupyter_inplace.show.report`. `__init__.pyi` says so to type
-checkers.
+All parts of a report can be imported from here. `jupyter_inplace/__init__.py` adds `InplaceError` and `load`, and replaces the
+`Report` of this package by its subclass, all three from `jupyter_inplace.show.report`. `__init__.pyi` tells type checkers.
 """
 
 from jupyter_inplace.report.data import (

@@ -1,10 +1,10 @@
 """What one watched cell or block did, as plain data.
 
-A `Report` is frozen and knows no torch and no notebook. `jupyter_inplace.report.files` reads and writes it as JSON (format
-``jupyter-inplace/report``, version 1), `jupyter_inplace.show.report` adds what a person does with it. The names of the JSON
-fields are the names of the attributes, JSON lists are tuples. Numbers that could not be worked out are ``None``; numbers
-that JSON cannot hold (NaN and the infinities) are written as the strings ``"NaN"``, ``"Infinity"`` and ``"-Infinity"``
-(JavaScript's ``Number`` reads them back).
+A `Report` is frozen and needs no torch and no notebook. `jupyter_inplace.report.files` reads and writes it as JSON (format
+``jupyter-inplace/report``, version 1), `jupyter_inplace.show.report` adds the methods that people call. JSON fields have the
+names of the attributes; JSON lists are tuples here. A number that could not be computed is ``None``. Numbers that JSON cannot
+hold (NaN and the infinities) are written as the strings ``"NaN"``, ``"Infinity"`` and ``"-Infinity"``, which JavaScript's
+``Number`` reads back.
 """
 
 from __future__ import annotations
@@ -50,16 +50,16 @@ Reading = Literal["update", "copy"]
 Effect = Literal["discards_gradient", "cuts_later_reads", "overwrites_gradients"]
 ProofStatus = Literal["passed", "failed", "unverified"]
 
-#: Every verdict, the worst one first.
+#: All verdicts, the worst one first.
 VERDICTS: tuple[Verdict, ...] = typing.get_args(Verdict)
-#: The verdicts of a program whose gradients are not what it wrote down.
+#: The verdicts that mean: some gradient is not that of the program as written.
 HARMFUL: tuple[Verdict, ...] = VERDICTS[:4]
 
 
 def worst(verdicts: Iterable[str]) -> Verdict:
-    """The worst of some verdicts, ``"harmless"`` where there are none.
+    """The worst of some verdicts; ``"harmless"`` if there are none.
 
-    :raises ValueError: a verdict is none of `VERDICTS`.
+    :raises ValueError: a verdict is not one of `VERDICTS`.
     """
     return VERDICTS[min(map(_place_of, verdicts), default=len(VERDICTS) - 1)]
 
@@ -67,7 +67,7 @@ def worst(verdicts: Iterable[str]) -> Verdict:
 def reaches(verdict: str, level: str) -> bool:
     """Whether `verdict` is `level` or worse.
 
-    :raises ValueError: one of the two is none of `VERDICTS`.
+    :raises ValueError: one of the two is not one of `VERDICTS`.
     """
     return _place_of(verdict) <= _place_of(level)
 
@@ -81,19 +81,21 @@ def _place_of(verdict: str) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
-    """A place in the user's source: lines count from 1, columns from 0 in characters."""
+    """A place in the user's source: lines count from 1, columns from 0 in characters.
+
+    :param text: the exact expression.
+    :param line_text: its whole source line, stripped.
+    :param cell_line: where the cell itself stands (line 1 is the magic line); None outside a cell.
+    """
 
     file: str
     line: int
     column: int | None = None
     end_line: int | None = None
     end_column: int | None = None
-    #: The exact expression.
     text: str = ""
-    #: Its whole source line, stripped.
     line_text: str = ""
     function: str | None = None
-    #: Where the cell itself stands (line 1 is the magic line); None outside a cell.
     cell_line: int | None = None
 
 
@@ -125,18 +127,17 @@ class RankCount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mutation:
-    """An in-place write, or `count` writes of one place in a loop.
+    """An in-place write, or `count` writes at one place, as in a loop.
 
-    :param shape: of the tensor written (the view, where it is a view) before the op.
-    :param versions: of the version counter that the tensor shares, before and after; equal where torch did not
-        bump it, None for inference tensors.
-    :param time: seconds from the beginning of the watch to the first write of this row.
+    :param shape: shape of the tensor written (of the view, if it is one) before the op.
+    :param versions: the version counter before and after; equal if torch did not bump it, None for inference tensors.
+    :param time: seconds from the start of the watch to the first write of this row.
     :param tensors: the names of all tensors that one optimizer step wrote.
     :param note: what else a person should know, in a few words without a full stop.
-    :param effects: what the write did that its verdict does not say, and `note` says in words: ``"discards_gradient"``, it
-        cleared a gradient that nothing had read; ``"cuts_later_reads"``, it breaks or corrupts a backward, and is a cut for
-        what read the tensor after it; ``"overwrites_gradients"``, it overwrote gradients that share their memory.
-    :param own_note: in a merged report, `note` without what it says about ranks and steps.
+    :param effects: what the write did besides its verdict; `note` says it in words. ``"discards_gradient"``: it cleared a
+        gradient that nothing had read. ``"cuts_later_reads"``: it breaks or corrupts a backward, and for what read the tensor
+        afterwards it is a cut. ``"overwrites_gradients"``: it overwrote gradients that share their memory.
+    :param own_note: in a merged report, `note` without the part about ranks and steps.
     :param ranks: in a merged report, how many of the writes each rank made; ranks that made none are left out.
     :param steps: in a report of watched steps, in how many of them the write was made.
     """
@@ -169,7 +170,7 @@ class Mutation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conflict:
-    """A tensor that an autograd node had saved and a write changed.
+    """A tensor that an autograd node had saved and that a write changed.
 
     :param mutation: the `id` of the write.
     :param saved_before_watch: the saving expression ran before the watch began.
@@ -194,7 +195,7 @@ class Conflict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """A root that was, or would be, differentiated."""
+    """A root of the graph, such as a loss, that was or would be differentiated."""
 
     name: str
     status: TaskStatus = "ok"
@@ -214,8 +215,8 @@ class Gradient:
     """The gradient of one task at one leaf: what the program gets, and the reference.
 
     :param relative_difference: ``|as_run - reference| / |reference|``, Euclidean norms.
-    :param occurrence: for folded loops, the iteration that these numbers are of (the worst one).
-    :param by_version: where the leaf was read at several versions; absent from the JSON where it is empty.
+    :param occurrence: for a loop in one row, the iteration with these numbers (the worst one).
+    :param by_version: the parts of the gradient, if the leaf was read at several versions; absent from the JSON if empty.
     """
 
     task: str
@@ -241,7 +242,7 @@ class TaskCosine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimelineEvent:
-    """A write, save or backward read, in program order; `count` of them where a loop was folded."""
+    """A write, a save, a backward or a read by it, in program order; `count` of them if a loop was folded into one."""
 
     seq: int
     kind: EventKind
@@ -257,10 +258,10 @@ class TimelineEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
-    """What came of running a rewrite on a copy of the state from before the cell.
+    """The result of running a rewrite on a copy of the state from before the cell.
 
-    :param covered: rounds (backward to step) proved, where the cell was not run to its end.
-    :param pending: the proof is still under way.
+    :param covered: how many rounds (backward to step) were proved, if the cell was not run to its end.
+    :param pending: the proof is still running.
     """
 
     status: ProofStatus = "unverified"
@@ -278,10 +279,11 @@ class Verification:
 class Fix:
     """A rewrite of the cell and its proof.
 
-    :param mutations: the `id` of each write that it cures.
+    :param mutations: the `id` of each write that it fixes.
     :param source: the whole new cell.
-    :param diff: from the cell to `source`, a unified diff.
-    :param reading: for rejected writes, whether the leaf itself changes (``"update"``) or a new tensor goes on.
+    :param diff: a unified diff from the cell to `source`.
+    :param reading: of a rejected write: ``"update"`` if the leaf itself changes, ``"copy"`` if the program continues with a new
+        tensor.
     """
 
     id: int
@@ -299,10 +301,10 @@ class Fix:
 class Report:
     """What a watch found.
 
-    :param rank: which process of a job it is of; `world` is how many there are.
-    :param ranks: of a merged report, the ranks that it is of.
-    :param watched_steps: of a report of watched steps, how many were watched, and how many there were.
-    :param nothing_ran: no operation of a framework was seen, so that there was nothing to watch.
+    :param rank: the process of a job that it comes from; `world` is how many processes the job has.
+    :param ranks: in a merged report, the ranks that it comes from.
+    :param watched_steps: in a report of watched steps, how many were watched, and how many there were.
+    :param nothing_ran: no operation of a framework was seen, so there was nothing to watch.
     """
 
     format: str = FORMAT

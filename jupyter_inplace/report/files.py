@@ -1,4 +1,4 @@
-"""Reports as JSON data, and files that are written whole or not at all."""
+"""Reports as JSON data, and files that are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def to_data(report: Report) -> dict[str, Any]:
 
 
 def from_data(cls: type[R], data: Any) -> R:
-    """Read back what `to_data` gave. Fields of later tools that this one does not know are skipped.
+    """Read back what `to_data` returned. Fields that only later versions know are skipped.
 
     :param cls: the class of the report.
-    :raises ValueError: `data` is no report, or one of another format version.
+    :raises ValueError: `data` is not a report, or has another format version.
     """
     if not isinstance(data, Mapping) or data.get("format") != FORMAT:
         raise ValueError(f"not a report of jupyter_inplace: its `format` should say {FORMAT!r}.")
@@ -42,7 +42,7 @@ def from_data(cls: type[R], data: Any) -> R:
 
 
 def to_text(report: Report, path: str | os.PathLike[str] | None = None) -> str:
-    """A report as JSON text; written to `path` too if one is given, whole or not at all.
+    """A report as JSON text; also written to `path` if one is given, completely or not at all.
 
     :raises OSError: it cannot be written.
     """
@@ -74,8 +74,8 @@ def _is_empty(value: Any) -> bool:
 def decode(hint: Any, value: Any, where: str) -> Any:
     """Read JSON data as the type `hint`.
 
-    :param where: the path of `value` in the whole, for the error.
-    :raises ValueError: `value` is something else, or lacks a field that has no default.
+    :param where: the path of `value` in the whole data, for the error message.
+    :raises ValueError: `value` is of another type, or lacks a field that has no default.
     """
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (Union, types.UnionType):
@@ -91,7 +91,7 @@ def decode(hint: Any, value: Any, where: str) -> Any:
     elif dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
         return _decode_fields(hint, value, where)
     elif _is_a(str if origin is Literal else hint, value):
-        # a word that this tool does not know is kept: it is shown as it stands
+        # a word that this version does not know is kept, and shown as it is
         return _WORDS[value] if hint is float and isinstance(value, str) else hint(value) if hint is float else value
     raise ValueError(f"a report with {value!r:.60} where `{where}` stands.")
 
@@ -112,7 +112,7 @@ def _hints(cls: type) -> dict[str, Any]:
 def _is_a(kind: type, value: Any) -> bool:
     if kind is float:
         return type(value) in (int, float) or (isinstance(value, str) and value in _WORDS)
-    return type(value) is kind  # bool and int must not be taken for each other
+    return type(value) is kind  # True is an int to isinstance, and not to a reader of the report
 
 
 def dumps(data: Any) -> str:
@@ -121,7 +121,7 @@ def dumps(data: Any) -> str:
 
 
 def find_files(path: str | os.PathLike[str]) -> list[Path]:
-    """The JSON files that a path names: a file, those of a folder, or those that a pattern matches; sorted.
+    """The JSON files at a path, sorted: a file, those in a folder, or those that match a pattern.
 
     :raises FileNotFoundError: nothing is there.
     """
@@ -135,7 +135,7 @@ def find_files(path: str | os.PathLike[str]) -> list[Path]:
         pattern = Path(name)
         anchor = Path(pattern.anchor)
         relative = str(pattern.relative_to(anchor)) if pattern.anchor else name
-        # what begins with a dot is a draft that is being written
+        # a name that begins with a dot is a draft that is being written
         found = sorted(p for p in anchor.glob(relative) if not p.name.startswith(".")) if relative else []
     if not found:
         raise FileNotFoundError(f"no report at `{name}`.")
@@ -145,17 +145,17 @@ def find_files(path: str | os.PathLike[str]) -> list[Path]:
 def read_file(path: Path) -> Any:
     """The data of a JSON file.
 
-    :raises ValueError: it is no JSON.
+    :raises ValueError: it is not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError both
+    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are both one
         raise ValueError(f"`{path}` is truncated or no JSON ({error}).") from None
 
 
 def write_whole(path: str | os.PathLike[str], text: str) -> None:
     """Write a file so that no reader ever sees a part of it."""
-    target = Path(os.path.realpath(path))  # through a link to what it names
+    target = Path(os.path.realpath(path))  # the target of a link, not the link
     draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         draft.write_text(text, encoding="utf-8", errors="replace")

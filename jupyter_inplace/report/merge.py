@@ -1,8 +1,8 @@
-"""Several reports as one: of the ranks of a job, of watched steps, of runs of the same program.
+"""Merge several reports: those of the ranks of a job, of watched steps, or of several runs of a program.
 
-The same write is one row, found by its place in the source: the counts add up, the worst verdict wins, and the
-numbers shown are the worst ones. A `Merger` holds one row for each place however many reports it is given, so that a
-loop of any length is merged in flat memory.
+Writes at the same place in the source become one row: counts are added, the worst verdict wins, and the numbers shown are the
+worst ones. A `Merger` keeps one row for each place, however many reports it is given, so its memory does not grow with the
+length of a loop.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ __all__ = ["Merger", "merge"]
 R = TypeVar("R", bound=Report)
 T = TypeVar("T")
 
-_ROWS = 4000  # of one kind; a program that names its tasks after the step may not fill the memory
+_ROWS = 4000  # of one kind; a program that names its tasks after the step must not fill the memory
 _SPOTS = 100
 _FIXES = 40
 
 
 def merge(reports: Iterable[R]) -> R:
-    """One report of several, of the class of the first one.
+    """Merge several reports into one, of the class of the first one.
 
-    :param reports: of the ranks of one job (told apart by their `rank`), or of several runs or steps.
-    :raises ValueError: there are none, or they are of jobs of different size; the text begins with how many there are.
+    :param reports: those of the ranks of one job (distinguished by their `rank`), or of several runs or steps.
+    :raises ValueError: there are none, or they come from jobs of different sizes; the text begins with their number.
     """
     given = list(reports)
     if not given:
@@ -63,11 +63,11 @@ def merge(reports: Iterable[R]) -> R:
 
 
 class Merger(Generic[R]):
-    """Takes in reports one by one; `report` gives the merged one at any time."""
+    """Merges reports one by one; `report` returns the merged one at any time."""
 
     def __init__(self) -> None:
         self._first: R | None = None
-        self._worst: R | None = None  # whose timeline is shown: program order cannot be merged
+        self._worst: R | None = None  # its timeline is shown: program orders cannot be merged
         self._worst_ids: dict[int, int] = {}
         self._rows: dict[Any, Mutation] = {}
         self._ids: dict[Any, int] = {}
@@ -86,9 +86,9 @@ class Merger(Generic[R]):
         self.first_harm: int | None = None
 
     def add(self, report: R, step: int | None = None) -> None:
-        """Take in one more.
+        """Add one more report.
 
-        :param step: the number of the watched step that it is of.
+        :param step: the number of the watched step that it comes from.
         """
         rank = report.rank
         self._ranks.update(report.ranks or (rank,))
@@ -122,13 +122,13 @@ class Merger(Generic[R]):
     # --- rows -------------------------------------------------------------------------------------------------------
 
     def _add_mutations(self, report: Report, step: int | None) -> dict[int, int]:
-        """Take in the writes; returns what each one's `id` is in the merged report."""
+        """Add the writes; returns, by the `id` of each, its `id` in the merged report."""
         ids: dict[int, int] = {}
         met: set[int] = set()
         for m in report.mutations:
             m = replace(m, note=own_note(m), own_note=None)
-            # A report keeps rows of one place apart by their storage, which is another one in each process and step; the
-            # name of the tensor may go with the step (`losses[17]`), and is the same on all ranks.
+            # Within one report, rows of the same place differ by storage. Across processes and steps the storage says nothing.
+            # The name of the tensor is the same on all ranks, but may differ from step to step (`losses[17]`).
             name = m.tensor if step is None or m.site is None else None
             key = (m.op, _key(m.site), m.module, m.framework, name)
             found = self._rows.get(key)
@@ -191,14 +191,14 @@ class Merger(Generic[R]):
 
     @property
     def verdict(self) -> str:
-        """The worst until now."""
+        """The worst verdict so far."""
         return "harmless" if self._worst is None else self._worst.verdict
 
     def report(self, steps: int | None = None, error_unseen: str | None = None) -> R:
         """The merged report.
 
         :param steps: how many steps there were, watched or not.
-        :param error_unseen: that the error came where nobody watched, as a clause.
+        :param error_unseen: if the error was raised in an unwatched step: a clause that says so.
         """
         first = self._first
         if first is None:
@@ -251,7 +251,7 @@ class Merger(Generic[R]):
         return replace(error, message=f"{error.message}{where}")
 
     def _first_error(self) -> Error:
-        """That of the worst report: where one rank dies, the others die of a connection that was closed."""
+        """The error of the worst report: when one rank dies, the others only report a closed connection."""
         return min(self._errors, key=lambda error: self._error_verdicts[error])
 
     def _blind_spots(self, several: bool, world: int | None, ranks: tuple[int, ...]) -> Iterable[str]:
@@ -290,7 +290,7 @@ class Merger(Generic[R]):
             yield f"{error_unseen[:1].upper()}{error_unseen[1:]}."
 
     def _timeline(self) -> tuple[TimelineEvent, ...]:
-        """That of the worst report. Its conflicts are found again by their place in the merged list."""
+        """The timeline of the worst report, with the positions that its conflicts have in the merged list."""
         report, ids = self._worst, self._worst_ids
         if report is None:
             return ()
@@ -311,7 +311,7 @@ class Merger(Generic[R]):
 
 
 def _both(a: Mutation, b: Mutation, counts: tuple[RankCount, ...], steps: int | None) -> Mutation:
-    """Two rows of one place as one: the worse one's particulars, the counts of both."""
+    """Two rows of the same place as one: the details of the worse one, the counts of both."""
     worse = b if (_order(b.verdict), b.pending) < (_order(a.verdict), a.pending) else a
     per_rank = {c.rank: c.count for c in a.ranks}
     for c in counts:
@@ -342,4 +342,4 @@ def _union(a: tuple[T, ...], b: tuple[T, ...]) -> tuple[T, ...]:
 
 
 def _order(verdict: Any) -> int:
-    return VERDICTS.index(verdict)  # a word of a later tool raises, as it must
+    return VERDICTS.index(verdict)  # an unknown verdict must raise: how bad it is cannot be known

@@ -1,4 +1,4 @@
-"""Which status or number outweighs which, in this one place. The order of the verdicts is that of `data.VERDICTS`."""
+"""The orders of statuses and rows, from bad to good or back. The order of the verdicts is `data.VERDICTS`."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ PROOF_STATUSES: tuple[ProofStatus, ...] = ("passed", "unverified", "failed")
 def worse_status(a: str, b: str) -> str:
     """The worse of two statuses of a task.
 
-    :raises ValueError: one of them is none of `TASK_STATUSES`.
+    :raises ValueError: one of them is not one of `TASK_STATUSES`.
     """
     order: tuple[str, ...] = TASK_STATUSES
     return min(a, b, key=order.index)
 
 
 def badness(row: Gradient) -> tuple[int, float]:
-    """To compare gradient rows by: larger is worse. Of the same status, a larger relative difference is worse.
+    """A sort key for gradient rows: larger is worse. Within a status, a larger relative difference is worse.
 
-    :raises ValueError: the row's status is none of `GRADIENT_STATUSES`.
+    :raises ValueError: the row's status is not one of `GRADIENT_STATUSES`.
     """
     return -GRADIENT_STATUSES.index(row.status), row.relative_difference or 0.0
 
 
 def proof_place(status: str) -> int:
-    """To sort proofs by: passed ones first, those with a word that only later tools know last."""
+    """A sort key for the statuses of proofs: passed ones first, unknown ones (of a later version) last."""
     order: tuple[str, ...] = PROOF_STATUSES
     return order.index(status) if status in order else len(order)
 
 
 def proved_first(fixes: Iterable[Fix]) -> list[Fix]:
-    """Rewrites, those with the better proof first; of the same status in the order in which they are given."""
+    """Rewrites sorted by their proofs, the best first; the given order is kept within a status."""
     return sorted(fixes, key=lambda fix: proof_place(fix.verification.status))
 
 
 def opposition(cosine: TaskCosine) -> float:
-    """To sort cosines by: the most opposed tasks first, what has no number last."""
+    """A sort key for cosines: the most opposed tasks first, those without a number last."""
     value = cosine.reference if cosine.as_run is None else cosine.as_run
     return 2.0 if value is None or math.isnan(value) else value

@@ -1,7 +1,7 @@
-"""What a report may carry away from the machine it was made on.
+"""What a report may contain when it leaves the machine on which it was made.
 
-A notebook keeps its outputs and is sent to other people. They may see the notebook's own source, but no absolute path
-and no line of a file that is not the notebook.
+A notebook keeps its outputs and is sent to other people. They may see the source of the notebook, but no absolute path
+and no line of any other file.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from jupyter_inplace.report.summary import build_summary
 
 R = TypeVar("R", bound=Report)
 
-# from the root, a drive, a share or the home directory; not the // of an address, nor a fraction (a/b)
+# a path from the root, a drive, a share or the home directory; not the // of a URL, nor a fraction (a/b)
 _PATH = re.compile(r"""(?<![\w.:/\\~])(?:~?/|[A-Za-z]:[\\/]|\\\\)[^\s'"<>:,;()\[\]]*[\\/]([^\s'"<>:,;()\[\]\\/]*)""")
 
 
@@ -35,7 +35,7 @@ def portable(report: R) -> R:
 
     cell = report.cell
     if cell is not None and cell.id is not None and re.search(r"[/\\]", cell.id):
-        cell = replace(cell, id=None)  # some front ends use the notebook's address
+        cell = replace(cell, id=None)  # some front ends use the path of the notebook as the id
     parts = replace(
         report,
         cell=cell,
@@ -67,7 +67,7 @@ def _site(site: Site | None) -> Site | None:
 
 
 def _foreign_texts(report: Report) -> list[str]:
-    """The source texts of files outside of the cell, the longest first; plain names are no secret."""
+    """Source text from files outside of the cell, the longest first, without plain names: those are no secret."""
     sites = [m.site for m in report.mutations] + [c.saved_site for c in report.conflicts]
     sites += [t.site for t in report.tasks] + [e.site for e in report.timeline]
     sites += [report.error.site] if report.error else []

@@ -1,4 +1,4 @@
-"""The words for the ranks and the watched steps of a merged report."""
+"""How a merged report speaks of its ranks and watched steps."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from jupyter_inplace.report.data import Mutation
 
 
 def own_note(m: Mutation) -> str | None:
-    """The note of a write without what an earlier merge has added to it."""
+    """The note of a write without the part that an earlier merge added."""
     return m.own_note if m.ranks or m.steps is not None else m.note
 
 

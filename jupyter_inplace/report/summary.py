@@ -1,4 +1,4 @@
-"""One sentence a person can act on, from the parts of a report."""
+"""The summary of a report: one sentence that a person can act on."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ def build_summary(
     error: Error | None = None,
     framework_used: bool = True,
 ) -> str:
-    """Say the worst thing that happened: which write, where, what it hit and which tasks pay for it.
+    """Say the worst thing that happened: which write, where, what it hit, and which tasks suffer.
 
     Example: ``backward fails for seg and depth: z.mul_(0.5) (line 7) overwrote what torch.tanh(trunk(x)) (line 5)
     and heads["seg"](z) (line 6) saved.``
 
-    :param cell: the watched cell; lines of other cells are then told apart.
-    :param framework_used: False where nothing of the framework ran, so that there was nothing to watch.
+    :param cell: the watched cell; with it, lines of other cells are named as such.
+    :param framework_used: False if no operation of the framework ran, so there was nothing to watch.
     """
     verdict = worst(m.verdict for m in mutations)
     if verdict == "harmless":
         return _harmless(mutations, tasks, error, framework_used)
     hits = [m for m in mutations if m.verdict == verdict]
-    # a failure that has happened says more than one that may come
+    # a failure that happened matters more than one that may happen
     write = next((m for m in hits if not m.pending), hits[0])
     place = words.where(write.site, cell) + (f", {write.count:,} times" if write.count > 1 else "")
     subject = f"{words.write_expression(write)} ({place})"
@@ -112,7 +112,7 @@ def _cuts(write: Mutation, subject: str, gradients: Sequence[Gradient]) -> str:
 
 
 def _damage(write: Mutation, gradients: Sequence[Gradient]) -> str:
-    """The leaf that lost most: ``; w gets no gradient``, ``; the gradient of w is off by 50 %``."""
+    """The leaf that is hit worst: ``; w gets no gradient``, ``; the gradient of w is off by 50 %``."""
     rows = [g for g in gradients if g.leaf in write.leaves and (not write.tasks or g.task in write.tasks)]
     lost = list(dict.fromkeys(g.leaf for g in rows if g.status == "lost"))
     if lost:

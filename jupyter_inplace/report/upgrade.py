@@ -1,6 +1,6 @@
-"""Reports of version 0.1.0: what they said in sentences alone, as the fields that hold it now.
+"""Reports that version 0.1.0 wrote: some facts were in their sentences only, and are fields now.
 
-The sentences below are those of that version. They stand here whatever the tool says today.
+The sentences below are those of version 0.1.0. They must stay as they are, whatever this version says.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _SHARED = "overwrote the gradient"
 
 
 def upgraded(report: R) -> R:
-    """A report as this version writes it; one that is so already unchanged."""
+    """A report with all fields of this version; the same object if it has them already."""
     mutations = tuple(_upgraded(m, report) for m in report.mutations)
     nothing_ran = report.nothing_ran or (not mutations and report.summary.startswith(_NOTHING_RAN))
     if mutations == report.mutations and nothing_ran == report.nothing_ran:

@@ -1,4 +1,4 @@
-"""The words and figures that text and HTML share. ASCII, apart from what the user wrote."""
+"""Words and number formats that the text and the HTML share. ASCII, apart from what the user wrote."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import PurePosixPath, PureWindowsPath
 
+from jupyter_inplace._syntax import source_lines
 from jupyter_inplace.report.data import HARMFUL, Cell, Conflict, Gradient, Mutation, Report, Site, Verification
 
 _CELL_FILE = re.compile(r"In\[[^\]/\\]*\]")
@@ -18,7 +19,7 @@ def is_cell(file: str) -> bool:
 
 
 def base_name(file: str) -> str:
-    """The last part of a path of any system; a cell's own name as it is."""
+    """The last part of a path of any operating system; the name of a cell unchanged."""
     name = PureWindowsPath(file).name if "\\" in file else PurePosixPath(file).name
     return file if is_cell(file) else name or file
 
@@ -52,18 +53,18 @@ def number(value: float | None, none: str = "-") -> str:
         return "NaN" if math.isnan(value) else "inf" if value > 0 else "-inf"
     if value and not 1e-3 <= abs(value) < 1e5:
         return f"{value:.2e}"
-    value = float(f"{value:.2e}")  # 9.999 is 10.0
+    value = float(f"{value:.2e}")  # so that 9.999 becomes 10.0
     digits = 2 - math.floor(math.log10(abs(value))) if value else 0
     return f"{value:.{min(max(digits, 0), 5)}f}"
 
 
 def cosine(value: float | None, none: str = "-") -> str:
-    """Two decimals, with a sign only where it is negative."""
+    """Two decimals, with a sign only if negative; never ``-0.00``."""
     return none if value is None else "NaN" if math.isnan(value) else f"{value + 0.0:.2f}".replace("-0.00", "0.00")
 
 
 def percent(value: float) -> str:
-    """A relative difference as it is said in a sentence."""
+    """A relative difference, worded for a sentence."""
     if not math.isfinite(value):
         return "an infinite factor"
     if value >= 10:
@@ -88,13 +89,13 @@ def clip(text: str, width: int) -> str:
 
 
 def shorten(name: str, width: int) -> str:
-    """The end of a long name, which tells it from its like: ``...12.attention.proj.weight``."""
+    """The end of a long name, which distinguishes it from similar ones: ``...12.attention.proj.weight``."""
     line = " ".join(name.split())
     return line if len(line) <= width else "..." + line[3 - width :]
 
 
 def expression(site: Site | None, fallback: str, width: int = 44) -> str:
-    """The expression of a site; a long call without its arguments."""
+    """The expression at a site; a long call without its arguments."""
     if site is None or not site.text.strip():
         return fallback
     line = " ".join(site.text.split())
@@ -109,7 +110,7 @@ def expression(site: Site | None, fallback: str, width: int = 44) -> str:
 
 
 def write_expression(mutation: Mutation, width: int = 44) -> str:
-    """What a person would call the write: its expression, else its op and tensor."""
+    """What a person would call the write: its expression, or its op and tensor if there is none."""
     if mutation.op == "external":
         framework = "TensorFlow" if mutation.framework == "tensorflow" else "torch"
         return expression(mutation.site, f"a write to {mutation.tensor} from outside of {framework}", width)
@@ -122,18 +123,18 @@ def short_op(op: str) -> str:
     return parts[1] if parts[0] == "aten" and len(parts) > 1 else op
 
 
-def versions(mutation: Mutation) -> str:
+def versions(mutation: Mutation, arrow: str = "->") -> str:
     """``version 0 -> 1``."""
     if mutation.versions is None:
         return "no version counter"
     before, after = mutation.versions
-    return f"version {before}, not bumped" if before == after else f"version {before} -> {after}"
+    return f"version {before}, version counter not bumped" if before == after else f"version {before} {arrow} {after}"
 
 
 def saver(conflict: Conflict, written: str) -> str:
     """``TanhBackward0 saved its result, version 0; backward found version 1``.
 
-    :param written: the tensor that was written; the saved one is named where it is called otherwise.
+    :param written: the name of the tensor that was written; the saved one is named only if its name differs.
     """
     said = conflict.node + (f" in {conflict.module}" if conflict.module else "")
     said += " saved " + (f"its {conflict.saved_as}" if conflict.saved_as else "a tensor")
@@ -147,7 +148,7 @@ def saver(conflict: Conflict, written: str) -> str:
     return f"{said}; backward found {conflict.found_version}"
 
 
-def tally(report: Report) -> str:
+def tally(report: Report, separator: str = "; ") -> str:
     """The second line of a report: counts of writes, tasks, leaves and proved rewrites."""
     writes = sum(m.count for m in report.mutations)
     harmful = sum(m.count for m in report.mutations if m.verdict in HARMFUL)
@@ -161,7 +162,7 @@ def tally(report: Report) -> str:
     if report.fixes:
         proved = sum(f.verification.status == "passed" for f in report.fixes)
         parts.append(f"{proved} of {counted(len(report.fixes), 'rewrite')} proved")
-    return "; ".join(parts)
+    return separator.join(parts)
 
 
 def deed(mutation: Mutation) -> str:
@@ -171,7 +172,7 @@ def deed(mutation: Mutation) -> str:
     return said + (", pending: no backward has run yet" if mutation.pending else "")
 
 
-#: What the note of a write says of each of its effects, where the words are always the same.
+#: What the note of a write says about an effect, for those effects whose wording is fixed.
 EFFECT_WORDS = {
     "discards_gradient": "cleared before anything read it",
     "cuts_later_reads": "what reads it later gets a gradient that does not see the write",
@@ -188,7 +189,7 @@ STATUS_WORDS = {"ok": "equal", "raises": "raises", "wrong": "wrong", "lost": "lo
 
 
 def proof(verification: Verification) -> str:
-    """What the proof of a rewrite showed; of a failed one only what failed."""
+    """What the proof of a rewrite showed; for a failed one, only what failed."""
     if verification.pending:
         return "being proved"
     v, failed = verification, verification.status == "failed"
@@ -213,12 +214,12 @@ def proof(verification: Verification) -> str:
 
 
 def memory(extra_bytes: int | None) -> str:
-    """The memory that a rewrite costs."""
+    """The additional memory of a rewrite."""
     return "" if extra_bytes is None else f"{'+' if extra_bytes >= 0 else '-'}{size(abs(extra_bytes))}"
 
 
 def figures(gradient: Gradient) -> str:
-    """The numbers of one cell of the gradient table: difference and cosine where it is wrong, else the norm."""
+    """The numbers in one cell of the gradient table: difference and cosine if it is wrong, else the norm."""
     if gradient.status == "wrong":
         parts = [number(gradient.relative_difference, "")]
         parts += [f"cos {cosine(gradient.cosine)}"] if gradient.cosine is not None else []
@@ -229,5 +230,5 @@ def figures(gradient: Gradient) -> str:
 
 def diff_lines(diff: str) -> list[str]:
     """A unified diff without its file header."""
-    lines = diff.splitlines()
+    lines = source_lines(diff)
     return lines[2:] if len(lines) > 1 and lines[0].startswith("---") and lines[1].startswith("+++") else lines

@@ -12,15 +12,15 @@ __all__ = ["Candidate"]
 
 @dataclass(frozen=True)
 class Candidate:
-    """A rewrite that may cure some harmful writes; whether it does is for the proof to say.
+    """A rewrite that may fix some harmful writes; the proof decides whether it does.
 
-    :param title: what a person reads.
+    :param title: shown to the user.
     :param source: the whole new cell, its magic lines kept.
     :param diff: from the cell to `source`, a unified diff.
-    :param mutations: the ids of the writes that it is meant to cure.
-    :param reading: for rejected writes, ``update`` (the leaf itself changes) or ``copy`` (a new tensor goes on).
-    :param edited_lines: lines that a person would have to change by hand.
-    :param edits: of the cell without its magic lines, which gave `source`.
+    :param mutations: the ids of the writes that it should fix.
+    :param reading: for rejected writes, ``update`` (the leaf itself changes) or ``copy`` (a new tensor is used from there on).
+    :param edited_lines: how many lines a person would have to change by hand.
+    :param edits: the edits of the cell without its magic lines that gave `source`.
     """
 
     kind: FixKind

@@ -1,4 +1,4 @@
-"""Candidate rewrites of a cell for the harmful writes of its report, the likeliest right one first."""
+"""Candidate rewrites of a cell for the harmful writes of its report, the most likely one first."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _MOST_COMBINATIONS = 12
 def candidates(source: str, report: Report, taken: Collection[str] = ()) -> tuple[Candidate, ...]:
     """The rewrites of `source` for the harmful writes of `report`.
 
-    :param source: the cell as the person sees it, magics included; line 1 is the report's line 1.
-    :param taken: names of the namespace that the cell runs in; no new variable gets one of them.
-    :raises RewriteError: the cell is not Python once its magics are taken out.
+    :param source: the cell as the user sees it, magics included; line 1 is the report's line 1.
+    :param taken: names of the namespace that the cell runs in; new variables avoid them.
+    :raises RewriteError: the cell is not Python once its magics are removed.
     """
     masked = mask(source)
     code = Code(masked.text, taken, source)
@@ -43,7 +43,7 @@ def candidates(source: str, report: Report, taken: Collection[str] = ()) -> tupl
 
 
 def combine(source: str, parts: Sequence[Candidate]) -> Candidate | None:
-    """One candidate that makes the edits of several of the same `source`; None where two of them want the same text."""
+    """One candidate with the edits of several candidates for the same `source`; None if two of them edit the same text."""
     masked = mask(source)
     joined = _joined([Proposal(p.kind, p.title, p.edits, 0, p.reading) for p in parts])
     ids = tuple(sorted({mutation for part in parts for mutation in part.mutations}))
@@ -57,9 +57,10 @@ def _proposals(write: WriteSyntax) -> Iterator[Proposal]:
 
 
 def _together(writes: Sequence[WriteSyntax], per_write: Sequence[Sequence[Proposal]]) -> Iterator[Proposal]:
-    """Proposals that clear every harmful write at once.
+    """Proposals that fix every harmful write at once.
 
-    The likeliest of each; the likeliest of one kind; then one write's next choices beside the others' first.
+    First the most likely of each write, then the most likely of one kind, then the next choices of one write with the first
+    choices of the others.
     """
     if all(per_write):
         first = [proposals[0] for proposals in per_write]
@@ -89,7 +90,7 @@ def _joined(chosen: Sequence[Proposal]) -> Proposal:
 def distinct(
     source: str, masked: Masked, code: Code, found: Iterable[tuple[Proposal, tuple[int, ...]]]
 ) -> tuple[Candidate, ...]:
-    """Candidates of the proposals that can be made and give Python; equal sources once."""
+    """The candidates of those proposals that can be applied and give Python; equal sources once."""
     made: dict[str, Candidate] = {}
     for proposal, ids in found:
         edits = (*code.imports(proposal.edits), *proposal.edits)
@@ -99,7 +100,7 @@ def distinct(
                 warnings.simplefilter("ignore")
                 compile(text, "<rewrite>", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
         except (EditConflictError, SyntaxError, ValueError):
-            continue  # a proposal that cannot be written down here is none
+            continue  # not applicable here
         new = masked.unmask(text)
         if text == masked.text or new in made:
             continue

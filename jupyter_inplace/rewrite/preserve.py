@@ -1,8 +1,8 @@
-"""`preserve_saved`: backward reads the values that forward saved, whatever was written to them since.
+"""`preserve_saved`: backward reads the values that forward saved, whatever has been written to them since.
 
 A saved tensor is kept as an alias of its memory. Before an operation writes to bytes that an alias covers, the alias
-is cloned, and the write goes on. The match is by storage and byte range, and the alias keeps its storage alive, so
-views at an offset, a base and its view, `out=` tuples, `.data` and optimizer steps are all matched alike.
+is cloned, and then the write happens. Matching is by storage and byte range, and the alias keeps its storage alive, so
+views at an offset, a base and its view, `out=` tuples, `.data` and optimizer steps are all treated the same.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ _here = threading.local()
 
 @contextlib.contextmanager
 def preserve_saved() -> Iterator[None]:
-    """Let in-place writes leave the tensors saved for backward alone: they are copied before they are overwritten.
+    """Protect the tensors saved for backward from in-place writes: they are copied before they are overwritten.
 
-    Gradients taken through operations of this block are those of the values that forward really used. Costs one copy of
-    each saved tensor that is overwritten, and nothing for the others. May be nested, and backward may run inside of the
-    block or after it; a saved tensor that is overwritten *after* the block raises torch's own error, as ever.
+    Gradients through operations of this block are those of the values that forward used. This costs one copy of each saved
+    tensor that is overwritten, and nothing for the others. Blocks may be nested, and backward may run inside the block or
+    after it; a saved tensor that is overwritten *after* the block raises torch's usual error.
 
-    Not copied are values that reach backward by another way than torch's saved tensors: attributes of `ctx` in a custom
-    `autograd.Function`, and what a checkpointed region reads again. Writes are seen where torch dispatches them on this
-    thread, and through arrays made by `.numpy()` and DLPack; not through a raw `data_ptr()` or another thread.
+    Values that reach backward other than as torch's saved tensors are not copied: attributes of `ctx` in a custom
+    `autograd.Function`, and what a checkpointed region reads again. Writes are seen if torch dispatches them on this
+    thread, or if they go through arrays made by `.numpy()` and DLPack; not through a raw `data_ptr()` or on another thread.
 
     ```python
     with preserve_saved():
@@ -68,7 +68,7 @@ def preserve_saved() -> Iterator[None]:
 
 
 class _Kept:
-    """One saved tensor. Autograd holds it, and nothing else does: it lives as long as backward may still ask for it."""
+    """One saved tensor. Only autograd holds it, so it lives as long as backward may still need it."""
 
     __slots__ = ("__weakref__", "sequence", "tensor", "version")
 
@@ -94,14 +94,14 @@ class _Preserver:
 
     def __init__(self) -> None:
         self.mode = _PreserveMode(self)
-        self.stack = ModeStack(self.mode)  # not by `with`: a watch would take the mode for one of the program's own
+        self.stack = ModeStack(self.mode)  # not by `with`: a watch would mistake the mode for one of the program's
         self.exports = _ExportPatch(self)
         self._by_storage: dict[int, list[weakref.ref[_Kept]]] = {}
-        self._imported: list[weakref.ref[_Kept]] = []  # on memory that another storage may share
+        self._imported: list[weakref.ref[_Kept]] = []  # those on memory that another storage may share
         self._prune_at = 1024
 
     def pack(self, tensor: torch.Tensor) -> _Kept:
-        """The pack hook. Keeps an alias: an output kept by its own node would never be freed."""
+        """The pack hook. It keeps an alias, since an output kept by its own node would never be freed."""
         if type(tensor) in _PLAIN:
             with private.DisableTorchDispatch():
                 alias = tensor.detach()
@@ -127,7 +127,7 @@ class _Preserver:
     def before_write(self, target: torch.Tensor, sequence: int | None = None) -> None:
         """Clone the saved tensors that share bytes with `target`.
 
-        :param sequence: of the node that the writing operation itself makes; its own saved inputs are left alone.
+        :param sequence: the sequence number of the writing operation's own node, whose saved inputs are not cloned.
         """
         copies: dict[Any, torch.Tensor] = {}
         for piece in _pieces(target):
@@ -169,13 +169,13 @@ class _Preserver:
             if refs is not None:
                 self._by_storage[key] = [ref for ref in refs if ref() is not kept]
         kept.tensor = copy
-        self._enter(kept)  # backward itself may write to what it read
+        self._enter(kept)  # from now on backward itself may write to it
 
     def _all_refs(self) -> list[weakref.ref[_Kept]]:
         return [ref for refs in self._by_storage.values() for ref in refs]
 
     def close(self) -> None:
-        """Note the versions: writes from here on are not seen, and must raise in backward as they do without us."""
+        """Note the versions: later writes are not seen, and must raise in backward as they do without us."""
         for ref in self._all_refs():
             kept = ref()
             if kept is not None:
@@ -183,7 +183,7 @@ class _Preserver:
 
 
 def write_plan(func: Any) -> Plan | None:
-    """Which arguments an operator writes to; None where it writes to nothing."""
+    """Which arguments an operator writes to; None if it writes to nothing."""
     plan = make_plan(func)
     return plan if isinstance(plan, Plan) else None
 
@@ -205,7 +205,7 @@ class _PreserveMode(OwnMode):
             return func(*args, **kwargs)
         targets = plan.tensors(args, kwargs)
         preserver = self._preserver()
-        if preserver is not None and not plan.metadata_only:  # an alias has a shape of its own
+        if preserver is not None and not plan.metadata_only:  # an alias has its own shape
             # Train-mode batch norm saves running statistics, updates them, and never reads them in backward.
             own = private.peek_sequence_nr() if plan.hidden else None
             for target in targets:
@@ -215,13 +215,13 @@ class _PreserveMode(OwnMode):
         before = [private.version(t) for t in targets]
         out = func(*args, **kwargs)
         stale = [t for t, v in zip(targets, before, strict=True) if v is not None and private.version(t) == v]
-        if stale:  # under any mode torch forgets to bump these
+        if stale:  # torch does not bump these under a mode
             private.increment_version(stale)
         return out
 
 
 class _ExportPatch:
-    """Clones what shares memory with a tensor at the moment that its memory leaves torch's sight."""
+    """Clones what shares memory with a tensor when that memory is exported from torch."""
 
     _NAMES = ("numpy", "__dlpack__")
 
@@ -231,13 +231,13 @@ class _ExportPatch:
         self._before: dict[str, Any] = {}
 
     def install(self) -> None:
-        """Shadow the exits on `torch.Tensor`."""
+        """Patch the exporting methods of `torch.Tensor`."""
         for name in self._NAMES:
             self._before[name] = torch.Tensor.__dict__.get(name)
             setattr(torch.Tensor, name, self._wrap(getattr(torch.Tensor, name)))
 
     def remove(self) -> None:
-        """Put back what stood there."""
+        """Restore the original methods."""
         for name, before in self._before.items():
             if before is None:
                 delattr(torch.Tensor, name)
@@ -256,7 +256,7 @@ class _ExportPatch:
 
 
 def _pieces(t: torch.Tensor) -> list[torch.Tensor]:
-    """The strided tensors that hold the memory of `t`; none where it has none (meta, opaque)."""
+    """The strided tensors that hold the memory of `t`; none if it has none (meta, opaque)."""
     try:
         if private.is_wrapper(t):
             return [piece for part in private.holders(t) for piece in _pieces(part)]
@@ -269,7 +269,7 @@ def _pieces(t: torch.Tensor) -> list[torch.Tensor]:
         if t.layout in (torch.sparse_csc, torch.sparse_bsc):
             return [t.ccol_indices(), t.row_indices(), t.values()]
     except (RuntimeError, NotImplementedError):
-        pass  # a tensor whose memory torch does not show cannot be matched
+        pass  # a tensor whose memory torch does not expose cannot be matched
     return []
 
 
@@ -292,7 +292,7 @@ def _overlaps_address(t: torch.Tensor, storage: int, low: int, high: int) -> boo
 
 
 def _shared_outside(t: torch.Tensor) -> bool:
-    """Whether the memory of `t` came from or went to numpy, DLPack or a file: another storage may lie over it."""
+    """Whether the memory of `t` came from or went to numpy, DLPack or a file, so that another storage may share it."""
     try:
         return not t.untyped_storage().resizable()
     except (RuntimeError, NotImplementedError):

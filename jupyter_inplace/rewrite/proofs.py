@@ -1,4 +1,4 @@
-"""The rewrites of one watched cell while they are made and proved, in a thread of their own."""
+"""Makes and proves the rewrites of one watched cell in a thread of its own."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Proofs"]
 
-_LEAVE = 2.0  # seconds that a thread gets to end when the interpreter does
+_LEAVE = 2.0  # seconds for a thread to end when the interpreter exits
 
 
 class Proofs:
-    """Makes the rewrites of one watched cell in a thread of its own, and proves them.
+    """The rewrites of one watched cell while they are made and proved in another thread.
 
     :param report: of the cell as it ran.
     :param before: the state from before it.
-    :param seconds: that all proofs share.
+    :param seconds: shared by all proofs.
     :param cell_seconds: how long the cell took.
     :param taken: names of the namespace that the cell runs in.
     """
@@ -47,7 +47,7 @@ class Proofs:
         self._changed = threading.Condition()
         self._version = 0
         self._done = False
-        #: Nobody waits for proofs any more.
+        #: Set when the remaining proofs are not needed any more.
         self.stopped = False
         self._released = False
         self._followers: list[Callable[[Report], None]] = []
@@ -60,31 +60,31 @@ class Proofs:
         return report.cell is not None and (harmful or bool(rewriting(report)))
 
     def start(self) -> None:
-        """Begin. `report` has the rewrites as they stand from then on."""
+        """Start. From then on `report` contains the rewrites found so far."""
         atexit.register(self._leave)
         self._thread.start()
 
     @property
     def report(self) -> Report:
-        """With the rewrites and proofs that have arrived."""
+        """The report with the rewrites and proofs so far."""
         return self._report
 
     @property
     def done(self) -> bool:
-        """Whether no more proofs will arrive."""
+        """Whether all proofs are done."""
         return self._done
 
     def wait(self) -> Report:
-        """The report with every proof. Ctrl+C cancels the proofs that are left, and nothing else."""
+        """Wait for every proof. Ctrl+C only cancels the remaining proofs."""
         for _ in self.changes():
             pass
         return self._report
 
     def changes(self, seconds: float | None = None, every: float = 0.0) -> Iterator[Report]:
-        """The report each time that it has changed, until every proof has arrived; Ctrl+C cancels those that are left.
+        """Yield the report each time it has changed, until every proof is done; Ctrl+C cancels the remaining ones.
 
-        :param seconds: end after so many, whatever has arrived.
-        :param every: seconds between two reports at least, except for the last one.
+        :param seconds: end after this time in any case.
+        :param every: minimum of seconds between two reports, except before the last one.
         """
         seen, deadline = 0, math.inf if seconds is None else time.monotonic() + seconds
         while True:
@@ -102,7 +102,7 @@ class Proofs:
                 return
 
     def _await(self, seen: int | None, deadline: float) -> None:
-        """Wait for the end, or for something newer than `seen`."""
+        """Wait for the end, or for a change after `seen`."""
         with self._changed:
             while not self._done and (seen is None or self._version <= seen):
                 left = deadline - time.monotonic()
@@ -111,7 +111,7 @@ class Proofs:
                 self._changed.wait(None if left == math.inf else left)
 
     def follow(self, follower: Callable[[Report], None]) -> None:
-        """Have `follower` called, in another thread, with each report to come, and now where none will."""
+        """Call `follower` in another thread with each future report, or at once if there will be none."""
         with self._changed:
             self._followers.append(follower)
             done = self._done
@@ -119,11 +119,11 @@ class Proofs:
             follower(self._report)
 
     def cancel(self) -> None:
-        """Give up the proofs that have not arrived."""
+        """Cancel the remaining proofs."""
         with self._changed:
             self.stopped = True
             if self._done or not self._version:
-                return  # what has not begun ends by itself, and then there are rewrites, if untried
+                return  # if it has not begun it ends by itself, with unverified rewrites
             self._end(tuple(map(_cancelled, self._report.fixes)))
             sandbox = self._before.sandbox
         if sandbox is not None:
@@ -131,7 +131,7 @@ class Proofs:
         self._tell()
 
     def release(self) -> None:
-        """Let the state from before the cell go as soon as the proofs need it no more."""
+        """Release the state from before the cell as soon as the proofs no longer need it."""
         with self._changed:
             self._released = True
             done = self._done
@@ -139,9 +139,9 @@ class Proofs:
             self._before.drop()
 
     def rewind(self, namespace: dict[str, Any]) -> Rewound:
-        """Put back what the cell changed; see `jupyter_inplace.rewrite.rewind.rewind`. Proofs that are left are cancelled.
+        """Restore what the cell changed; see `jupyter_inplace.rewrite.rewind.rewind`. Cancels the remaining proofs.
 
-        :raises RewindError: nothing was put back; it says why.
+        :raises RewindError: nothing was restored; the message says why.
         """
         from jupyter_inplace.rewrite.rewind.bound_anew import bound_anew
         from jupyter_inplace.rewrite.rewind.rewind import RewindError, rewind
@@ -151,14 +151,16 @@ class Proofs:
         sandbox = self._before.sandbox
         if sandbox is None:
             raise RewindError(
-                self._before.reason or "the copy of the state from before the cell was let go: another cell was watched"
+                self._before.why_not
+                or "the copy of the state from before the cell was let go: another cell was watched"
             )
         if isinstance(sandbox, Copy):
             raise RewindError("the names that the cell reads were copied: what it changed is put back from a fork only")
         done = rewind(sandbox, namespace)
-        # What the cell binds anew before it reads it is no loss to its next run: `loss`, and the graph that it had.
+        # Names that the cell rebinds before it reads them need not be restored for its next run: `loss` with its graph.
         anew = bound_anew(self._cell)
-        return replace(done, left=tuple(path for path in done.left if re.split(r"\W", path, maxsplit=1)[0] not in anew))
+        lost = tuple(item for item in done.not_restored if re.split(r"\W", item.name, maxsplit=1)[0] not in anew)
+        return replace(done, not_restored=lost)
 
     def _leave(self) -> None:
         self.cancel()
@@ -176,7 +178,7 @@ class Proofs:
                 seconds=self._seconds,
                 cell_seconds=self._cell_seconds,
                 taken=self._taken,
-                unavailable=self._before.why_not,
+                unavailable=self._before.untried,
                 on_change=self._set,
             )
         except _CancelledError:
@@ -201,7 +203,7 @@ class Proofs:
         self._tell()
 
     def _end(self, fixes: tuple[Fix, ...], note: str | None = None) -> None:
-        """No more will come. With the lock held."""
+        """Mark the end. Call with the lock held."""
         notes = () if note is None else (note,)
         self._report = replace(self._report, fixes=fixes, blind_spots=(*self._report.blind_spots, *notes))
         self._done = True
@@ -214,16 +216,16 @@ class Proofs:
             self._changed.notify_all()
             followers = list(self._followers)
         for follower in followers:
-            with contextlib.suppress(Exception):  # what somebody does with a report is not to end the proofs
+            with contextlib.suppress(Exception):  # a follower that raises must not end the proofs
                 follower(self._report)
 
 
 class _CancelledError(Exception):
-    """Nobody waits for proofs any more."""
+    """The proofs were cancelled."""
 
 
 class _Stoppable:
-    """The sandbox of some proofs for as long as anybody waits for them."""
+    """The sandbox of some proofs until they are cancelled."""
 
     def __init__(self, proofs: Proofs) -> None:
         self._proofs = proofs

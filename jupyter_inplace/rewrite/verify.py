@@ -1,4 +1,4 @@
-"""The rewrites of a watched cell: candidates first, then the proof of each, as it arrives."""
+"""The rewrites of a watched cell: first the candidates, then each proof when it is done."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SECONDS", "verify"]
 
-#: Seconds that all proofs of a cell share.
+#: Seconds shared by all proofs of a cell.
 SECONDS = 30.0
 
 
@@ -29,14 +29,14 @@ def verify(
     unavailable: str = "no copy of the state from before the cell was kept",
     on_change: Callable[[tuple[Fix, ...]], None] | None = None,
 ) -> tuple[Fix, ...]:
-    """The rewrites of `source` for the harmful writes of `report`, each with what came of its proof, the best first.
+    """The rewrites of `source` for the harmful writes of `report`, each with its verification, the best first.
 
     :param source: the cell, its magic line kept.
-    :param sandbox: holds the state from before the cell; without one all rewrites are ``unverified``: `unavailable`.
+    :param sandbox: holds the state from before the cell; without one all rewrites are ``unverified``, because of `unavailable`.
     :param cell_seconds: how long the cell took.
     :param taken: names of the namespace that the cell runs in.
-    :param on_change: is given all fixes as they stand: first each of them ``pending``, then with every proof.
-    :raises RewriteError: the cell is not Python once its magics are taken out.
+    :param on_change: called with all current fixes: first with each ``pending``, then after every proof.
+    :raises RewriteError: the cell is not Python once its magics are removed.
     """
     from jupyter_inplace.rewrite.candidates import candidates
     from jupyter_inplace.rewrite.proof.imports import import_once

@@ -1,1 +1,1 @@
-"""From a report to something to look at: text, static HTML, the display bundle. Nothing here reads but the report."""
+"""What a report looks like: text, static HTML, the panel, the display bundle. Code in here reads the report and nothing else."""

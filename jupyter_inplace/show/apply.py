@@ -1,4 +1,4 @@
-"""`report.apply`: from a proved rewrite to the cell."""
+"""`report.apply`: put a rewrite into the notebook."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ __all__ = ["apply"]
 
 
 def apply(report: Report, fix_id: int) -> str:
-    """Put a rewrite in place of the cell; in a script, print what it changes.
+    """Replace the cell that calls this by a rewrite; in a script, print what it changes.
 
     :return: the new source.
-    :raises ValueError: the report has no such fix, or its cell was edited since.
+    :raises ValueError: the report has no such fix, or its cell has been edited since.
     """
     fix = _find(report, fix_id)
     shell = _shell()
     if shell is None:
-        print(fix.diff, end="")  # noqa: T201  this is what the person asked for
+        print(fix.diff, end="")  # noqa: T201  in a script this is all that can be done
         return fix.source
     _check_unedited(report, shell)
     shell.set_next_input(fix.source, replace=True)
@@ -38,15 +38,15 @@ def _find(report: Report, fix_id: object) -> Fix:
 
 
 def _shell() -> Any:
-    """The shell that runs this, where there is one."""
+    """The shell that runs this code; None if there is none."""
     ipython = sys.modules.get("IPython.core.getipython")
     return ipython.get_ipython() if ipython is not None else None
 
 
 def _check_unedited(report: Report, shell: Any) -> None:
-    """Do nothing where the cell still says what the report is about, as far as anybody here knows.
+    """Check that the cell still has the source of the report, as far as the kernel knows.
 
-    :raises ValueError: it was edited, and run since.
+    :raises ValueError: it has been edited and run since.
     """
     magic = getattr(shell, "autograd_watch", None)
     if report.cell is None or report.cell.id is None or magic is None:

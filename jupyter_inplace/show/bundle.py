@@ -1,4 +1,4 @@
-"""The display bundle: data, HTML and text together, small enough to be kept in a notebook."""
+"""The display bundle: data, HTML and text together, small enough to be saved in a notebook."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jupyter_inplace.report.portable import portable
 from jupyter_inplace.show import text
 from jupyter_inplace.show.html import page as html
 
-# Characters of the data. With HTML and text, a quiet cell's output stays below 20 KB and any output below 1 MB.
+# Characters of the data. With HTML and text the output of a harmless cell stays below 20 KB, and any output below 1 MB.
 QUIET_BUDGET = 7_000
 BUDGET = 850_000
 
@@ -21,18 +21,18 @@ _Row = dict[str, Any]
 
 
 def mimebundle(report: Report) -> dict[str, Any]:
-    """What a notebook displays and keeps: no absolute path, no source from outside of the cell."""
+    """What a notebook displays and saves: no absolute path, and no source from outside of the cell."""
     carried = portable(report)
     bundle = {"text/plain": text.render(carried), "text/html": str(html.render(carried)), MIME_TYPE: data(carried)}
     try:
         json.dumps(bundle, ensure_ascii=False).encode()
-    except UnicodeEncodeError:  # half a surrogate pair in somebody's string, which no front end can be sent
+    except UnicodeEncodeError:  # half a surrogate pair in a string of the user's: it cannot be sent to a front end
         bundle = json.loads(json.dumps(bundle, ensure_ascii=False).encode(errors="replace"))
     return bundle
 
 
 def data(report: Report) -> dict[str, Any]:
-    """The report's JSON data; where it is too large without the rows that matter least, which it then says."""
+    """The JSON data of the report. If it is too large, the least important rows are left out, and a note says so."""
     whole = to_data(report)
     budget = QUIET_BUDGET if report.verdict == "harmless" else BUDGET
     if len(dumps(whole)) <= budget:
@@ -58,7 +58,7 @@ def _count(rows: list[_Row]) -> int:
 
 
 def _shrunk(whole: _Row, budget: int) -> _Row:
-    """Round, fold the timeline, then give the room to the rows in order of what they matter."""
+    """Round the numbers, fold the timeline, then keep rows in the order of their importance until the budget is used up."""
     harmful = {row["id"] for row in whole["mutations"] if row["verdict"] in HARMFUL}
     noted = harmful | {row["id"] for row in whole["mutations"] if row["verdict"] != "harmless"}
     rows = {
@@ -69,7 +69,7 @@ def _shrunk(whole: _Row, budget: int) -> _Row:
     }
     small = {**whole, **{name: [] for name in rows}}
     room = budget - len(dumps(small))
-    kept: set[int] = set()  # the rows, by identity
+    kept: set[int] = set()  # ids (as of `id()`) of the rows that are kept
 
     def take(name: str, matters: Callable[[_Row], bool], spare: int = 0) -> None:
         nonlocal room
@@ -89,7 +89,7 @@ def _shrunk(whole: _Row, budget: int) -> _Row:
     take("mutations", lambda _: True, room // 4)
     take("timeline", lambda row: row["kind"] == "backward")
     take("timeline", lambda _: True)
-    # the timeline names a conflict by its place: the list keeps its beginning, whole
+    # events refer to conflicts by position, so conflicts may only be cut off at the end of their list
     cut = next((i for i, row in enumerate(rows["conflicts"]) if id(row) not in kept), len(rows["conflicts"]))
     for name, all_rows in rows.items():
         small[name] = [row for row in all_rows if id(row) in kept]
@@ -101,12 +101,12 @@ def _shrunk(whole: _Row, budget: int) -> _Row:
 
 
 def _rounded(row: _Row) -> _Row:
-    """Six digits are more than a display shows."""
+    """Round to six digits, which is more than a display shows."""
     return {key: float(f"{value:.6g}") if isinstance(value, float) else value for key, value in row.items()}
 
 
 def _folded(timeline: list[_Row]) -> list[_Row]:
-    """Events of one place, tensor and meaning as one event that counts them."""
+    """Merge events that differ only in their time and version into one event that counts them."""
     events: dict[str, _Row] = {}
     for event in timeline:
         key = dumps([event[name] for name in ("kind", "tensor", "site", "task", "mutation", "conflict")])

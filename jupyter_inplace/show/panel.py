@@ -1,4 +1,4 @@
-"""The panel as a widget: for front ends without the JupyterLab extension, and for people who compose ipywidgets."""
+"""The panel as a widget: for front ends without the JupyterLab extension, and to combine with other ipywidgets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from jupyter_inplace.show.bundle import data, mimebundle
 
 __all__ = ["Panel", "bundle"]
 
-# Built from labextension/ by npm; wheels carry it.
+# Built by npm from labextension/; wheels contain it.
 MODULE = Path(__file__).parent.parent / "static" / "panel.js"
 
 
@@ -39,12 +39,12 @@ class Panel(anywidget.AnyWidget):
     ipywidgets.HBox([panel, chart])
     ```
 
-    :param report: the report to show; assign another one to show that.
+    :param report: the report to show; assign another one to show that one.
 
-    `selected` says what the person selected, and can be set: a dict with the keys `mutation` and `fix` (their ids),
-    `conflict` and `event` (positions in the report's lists), `task` and `leaf` (names); None or absent where nothing of
-    the kind is selected.
-    Raises `FileNotFoundError` where the front end has not been built.
+    `selected` is what the person has selected, and can be set: a dict with the keys `mutation` and `fix` (their ids),
+    `conflict` and `event` (positions in the lists of the report), `task` and `leaf` (names); a key is None or absent if nothing
+    of its kind is selected.
+    Raises `FileNotFoundError` if the front end has not been built.
     """
 
     report = traitlets.Instance(Report).tag(sync=True, to_json=lambda report, _widget: data(portable(report)))
@@ -56,7 +56,7 @@ class Panel(anywidget.AnyWidget):
 
 
 def _answer(panel: Panel, content: object, _buffers: object) -> None:
-    """Do what the panel cannot do itself."""
+    """Answer a message of the panel: it asks for what only the kernel can do."""
     if not isinstance(content, dict):
         return
     if content.get("action") == "sources":
@@ -66,7 +66,7 @@ def _answer(panel: Panel, content: object, _buffers: object) -> None:
 
 
 def _set_next_input(panel: Panel, content: dict[str, Any]) -> None:
-    """Put a rewritten cell into the next input, where the front end could not copy it."""
+    """Put a rewritten cell into a new cell, for a front end that could not copy it."""
     wanted = content.get("fix")
     source = next((fix.source for fix in panel.report.fixes if fix.id == wanted), None)
     if source is None:
@@ -75,12 +75,12 @@ def _set_next_input(panel: Panel, content: dict[str, Any]) -> None:
 
     shell = get_ipython()
     if shell is not None:
-        # Not in place of the cell: this arrives with the next cell that runs, which may be any other.
+        # Not in place of a cell: the new input is delivered with the next cell that runs, whichever that is.
         shell.set_next_input(source, replace=False)
 
 
 def _sources(report: Report) -> dict[str, dict[str, str]]:
-    """The lines of files outside of the cell, which a saved report leaves out, by `FILE:LINE` as it names them."""
+    """The lines of files outside of the cell, which a saved report leaves out, by `FILE:LINE` as in the report."""
     sites = [mutation.site for mutation in report.mutations] + [conflict.saved_site for conflict in report.conflicts]
     return {
         f"{base_name(site.file)}:{site.line}": {"text": site.text, "line_text": site.line_text}
@@ -89,21 +89,21 @@ def _sources(report: Report) -> dict[str, dict[str, str]]:
     }
 
 
-# The newest report of each cell, for panels whose lines are asked for. No more than a notebook has on its screen.
+# The newest report of each cell, for panels that ask for source lines. Not all: only as many as may be on the screen.
 _KEPT = 32
 _newest: OrderedDict[str, Report] = OrderedDict()
 
 
 def sources_for_panel(cell_id: str) -> str:
-    """JSON of the lines of other files that the newest report of a cell names: what the JupyterLab extension asks for."""
+    """As JSON, the lines of other files that the newest report of a cell names. The JupyterLab extension calls this."""
     report = _newest.get(cell_id)
     return json.dumps({} if report is None else _sources(report))
 
 
 def bundle(report: Report, panel: Panel | None = None) -> dict[str, Any]:
-    """The report's display bundle with the widget in it: data, HTML and text stand beside it for front ends without.
+    """The display bundle of the report, with the widget; front ends without widgets use its data, HTML or text.
 
-    :param panel: the widget that shows an earlier report of the same run: it shows this one and keeps its selection.
+    :param panel: the widget that shows an earlier report of the same run. It then shows this one, and keeps its selection.
     """
     if report.cell is not None and report.cell.id is not None:
         _newest[report.cell.id] = report

@@ -1,7 +1,7 @@
-"""Where everything of the timeline stands: lanes of tensors, columns of program order, marks, bands and links.
+"""The layout of the timeline: a lane for each tensor, columns in program order, marks, bands and links.
 
-A picture has room for about a dozen columns and eight lanes. Events of one line are one column, a backward pass is one
-band, and what hurts nobody is folded into counts where there are more.
+There is room for about a dozen columns and eight lanes. Consecutive events of one source line share a column, a backward pass
+is one band, and if there are more, columns without harm are folded into counts.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _WEIGHT: dict[Shape, int] = {"write-bad": 6, "read-lost": 5, "saved-lost": 4, "w
 
 @dataclass(slots=True)
 class Mark:
-    """Events of one kind at one place of one lane."""
+    """Events of the same kind in one column of one lane."""
 
     shape: Shape
     events: list[TimelineEvent]
@@ -33,13 +33,13 @@ class Mark:
 
     @property
     def count(self) -> int:
-        """How many times it happened."""
+        """How many events there were."""
         return sum(event.count for event in self.events)
 
 
 @dataclass(slots=True)
 class Column:
-    """A line of source, a backward pass (`task` is its name, perhaps empty) or a fold."""
+    """A line of source, a backward pass (`task` is the name of its task, if known) or a fold."""
 
     kind: Literal["code", "backward", "fold"]
     label: str
@@ -51,7 +51,7 @@ class Column:
 
 @dataclass(slots=True)
 class Lane:
-    """One tensor."""
+    """The lane of one tensor."""
 
     tensor: str
     marks: list[Mark] = field(default_factory=list)
@@ -60,13 +60,13 @@ class Lane:
 
     @property
     def hit(self) -> bool:
-        """Whether a harmful write or what it destroyed stands in this lane."""
+        """Whether this lane has a harmful write, or a saved tensor that one overwrote."""
         return any(mark.shape in _WEIGHT for mark in self.marks)
 
 
 @dataclass(slots=True)
 class Link:
-    """From a saved tensor to the write that destroyed it."""
+    """A line from a saved tensor to the write that overwrote it."""
 
     start: tuple[float, float]
     end: tuple[float, float]
@@ -74,7 +74,7 @@ class Link:
 
 @dataclass(slots=True)
 class Picture:
-    """Everything placed, in pixels."""
+    """The complete layout, in pixels."""
 
     lanes: list[Lane]
     columns: list[Column]
@@ -86,7 +86,7 @@ class Picture:
 
 
 def picture(report: Report, max_columns: int = MAX_COLUMNS, max_lanes: int = MAX_LANES) -> Picture | None:
-    """Lay the timeline out, or None where there is nothing in it."""
+    """Lay out the timeline; None if it is empty."""
     events = sorted(report.timeline, key=lambda event: event.seq)
     if not events:
         return None
@@ -99,7 +99,7 @@ def picture(report: Report, max_columns: int = MAX_COLUMNS, max_lanes: int = MAX
         if event.tensor is not None:
             weight[event.tensor] = max(weight[event.tensor], _WEIGHT.get(shapes[id(event)], 0))
     kept = set(sorted(names, key=lambda name: -weight[name])[:max_lanes])
-    # what is hit stands on top, the rest in the order in which it appeared
+    # lanes with harm come first; otherwise the order of appearance is kept
     lanes = {name: Lane(name) for name in sorted(names, key=lambda name: weight[name] == 0) if name in kept}
     _place(columns, lanes, shapes)
     height = 24.0
@@ -143,11 +143,11 @@ def _columns(events: Sequence[TimelineEvent], report: Report) -> list[Column]:
 
 
 def _fold(columns: list[Column], shapes: dict[int, Shape], limit: int) -> list[Column]:
-    """Keep the columns that tell the story, and fold the runs between them."""
+    """Keep the columns with the most harm, and fold those between them."""
     if len(columns) <= limit:
         return columns
     weight = [max(_WEIGHT.get(shapes[id(event)], 0) for event in column.events) for column in columns]
-    # every kept column may leave a fold beside it
+    # half of the columns: there may be a fold next to each
     kept = set(sorted(range(len(columns)), key=lambda i: (-weight[i], i))[: limit // 2])
     folded: list[Column] = []
     for keep, run in itertools.groupby(range(len(columns)), key=lambda i: i in kept):
@@ -161,7 +161,7 @@ def _fold(columns: list[Column], shapes: dict[int, Shape], limit: int) -> list[C
 
 
 def _place(columns: Sequence[Column], lanes: dict[str, Lane], shapes: dict[int, Shape]) -> None:
-    placed: list[list[tuple[Mark, int]]] = []  # the marks of each column with their slots
+    placed: list[list[tuple[Mark, int]]] = []  # for each column its marks, each with its slot
     for column in columns:
         marks: dict[tuple[str, Shape], Mark] = {}
         for event in column.events:

@@ -1,6 +1,6 @@
-"""The report that people get: the data of `jupyter_inplace.report.data`, and what can be done with it.
+"""The public report: the data of `jupyter_inplace.report.data` with the methods that people call.
 
-All imports but that of the data come when they are needed: `import jupyter_inplace` imports this module.
+`import jupyter_inplace` imports this module, so everything but the data is imported only when a method needs it.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class Report(data.Report):
     report.raise_for_verdict("cuts")  # InplaceError where a gradient was harmed
     ```
 
-    :param rank: which process of a job it is of; `world` is how many there are.
-    :param ranks: of a merged report, the ranks that it is of.
-    :param watched_steps: of a report of watched steps, how many were watched, and how many there were.
+    :param rank: the process of a job that it comes from; `world` is how many processes the job has.
+    :param ranks: in a merged report, the ranks that it comes from.
+    :param watched_steps: in a report of watched steps, how many were watched, and how many there were.
     """
 
     __slots__ = ()
@@ -45,24 +45,24 @@ class Report(data.Report):
 
     @classmethod
     def from_dict(cls, data: Any) -> Report:
-        """Read back what `to_dict` gave. Fields of later tools that this one does not know are skipped.
+        """Read back what `to_dict` returned. Fields that only later versions know are skipped.
 
-        :raises ValueError: `data` is no report, or one of another format version.
+        :raises ValueError: `data` is not a report, or has another format version.
         """
         from jupyter_inplace.report.files import from_data
 
         return from_data(cls, data)
 
     def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
-        """The report as JSON text; written to `path` too if one is given, whole or not at all."""
+        """The report as JSON text; also written to `path` if one is given, completely or not at all."""
         from jupyter_inplace.report.files import to_text
 
         return to_text(self, path)
 
     def to_html(self, path: str | os.PathLike[str] | None = None) -> str:
-        """The report as one self-contained HTML fragment without script.
+        """The report as one self-contained HTML fragment without scripts.
 
-        If `path` is given, a page around the fragment is written there, whole or not at all.
+        If `path` is given, a page with the fragment is written there, completely or not at all.
         """
         from jupyter_inplace.report.files import write_whole
         from jupyter_inplace.show.html import page as html
@@ -75,24 +75,24 @@ class Report(data.Report):
     def portable(self) -> Report:
         """The same report without absolute paths, and without source text from files outside of the cell.
 
-        This is what a notebook may keep: the display bundle is made from it.
+        The display bundle, which notebooks save, is made from it.
         """
         from jupyter_inplace.report.portable import portable
 
         return portable(self)
 
     def apply(self, fix_id: int) -> str:
-        """Replace the cell that calls this by the fix of that `id`; in a script, print what it changes.
+        """Replace the cell that calls this by the fix with this `id`; in a script, print what it changes.
 
         :return: the new source of the watched cell.
-        :raises ValueError: there is no such fix, or the watched cell was edited since.
+        :raises ValueError: there is no such fix, or the watched cell has been edited since.
         """
         from jupyter_inplace.show.apply import apply
 
         return apply(self, fix_id)
 
     def panel(self) -> Panel:
-        """The panel as a widget, to show by itself or to compose with other ipywidgets.
+        """The panel as a widget, to show on its own or together with other ipywidgets.
 
         :raises ImportError: ipywidgets and anywidget are not installed.
         """
@@ -105,7 +105,7 @@ class Report(data.Report):
 
         :param at: ``"cuts"`` is the mildest verdict that harms a gradient.
         :raises InplaceError: the verdict is `at` or worse.
-        :raises ValueError: `at` is no verdict.
+        :raises ValueError: `at` is not a verdict.
         """
         if data.reaches(self.verdict, at):
             raise InplaceError(self)
@@ -122,7 +122,7 @@ class Report(data.Report):
 
 
 def public(report: data.Report) -> Report:
-    """The report that people get with the same data; a report that is one already itself."""
+    """The public report with the same data; a public report is returned as it is."""
     if isinstance(report, Report):
         return report
     return Report(**{f.name: getattr(report, f.name) for f in fields(report)})
@@ -136,10 +136,10 @@ def nothing_ran(cell: data.Cell | None = None) -> Report:
 
 
 class InplaceError(Exception):
-    """In-place writes broke gradients. Its text is the report's; `report` is the report."""
+    """In-place writes broke gradients. The message is the text of `report`."""
 
     def __init__(self, report: Report) -> None:
-        super().__init__(report)  # as an argument: exceptions are pickled by their arguments
+        super().__init__(report)  # as its argument, since exceptions are pickled by their arguments
         self.report = report
 
     def __str__(self) -> str:
@@ -147,11 +147,11 @@ class InplaceError(Exception):
 
 
 def load(path: str | os.PathLike[str]) -> Report:
-    """Read a report that `Report.to_json` wrote, or several as one (see `jupyter_inplace.merge.merge`).
+    """Read a report that `Report.to_json` wrote; several are merged (see `jupyter_inplace.merge.merge`).
 
     :param path: a file, a folder of reports, or a pattern such as ``"reports/*.json"``.
     :raises FileNotFoundError: nothing is there.
-    :raises ValueError: a file is truncated, no report, or of another version; or they do not belong together.
+    :raises ValueError: a file is truncated, is not a report, or has another version; or the reports do not belong together.
     """
     from jupyter_inplace.report.files import find_files
 

@@ -1,4 +1,4 @@
-"""The timeline as an SVG picture without script."""
+"""The timeline as an SVG picture without scripts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ AXIS = 24
 
 
 def draw(picture: Picture, report: Report, task_class: Callable[[str | None], str]) -> Markup:
-    """The lanes without their names (which stand beside the picture, so that they stay while it scrolls)."""
+    """Draw the picture, without the names of the lanes: those are next to it, so that they stay while it scrolls."""
     height = picture.height + AXIS
     harmful = {m.id for m in report.mutations if m.verdict in HARMFUL}
     return tag(
@@ -85,7 +85,7 @@ def _link(link: Link) -> Markup:
 
 
 def _overwritten(lane: Lane, report: Report, width: float) -> Iterator[Markup]:
-    """What stands below a harmful write: what it did in three words."""
+    """The text below a harmful write: what it did, in a few words."""
     told: set[int | None] = set()
     for mark in lane.marks:
         ids = {event.mutation for event in mark.events}
@@ -101,7 +101,7 @@ def _overwritten(lane: Lane, report: Report, width: float) -> Iterator[Markup]:
             said += " is not in the gradient"
         elif destroyed:
             said += f" overwrites {words.counted(destroyed, 'saved tensor')}"
-        # to the side with more room
+        # on the side with more room
         right = mark.x < width * 0.6
         yield tag(
             "text",
@@ -144,7 +144,7 @@ def _figure(mark: Mark, y: float) -> list[Markup]:
 
 
 def _told(mark: Mark, report: Report) -> str:
-    """The hover text: the first events of a mark in words."""
+    """The hover text of a mark: its first events in words."""
     lines = [describe(event, report) for event in mark.events[:4]]
     if len(mark.events) > 4:
         lines.append(f"and {len(mark.events) - 4:,} more")

@@ -1,6 +1,6 @@
 """A report for terminals, `print` and test failures: plain text in 100 columns, ASCII apart from the user's own names.
 
-ASCII because text that is printed must never fail on a terminal's or a log's encoding.
+ASCII, because printing it must not fail with any encoding of a terminal or a log.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ MAX_FIXES = 6
 MAX_DIFF = 16
 
 _CODES = {"bad": "31", "good": "32", "warn": "33", "save": "34", "dim": "2", "bold": "1"}
-# a terminal obeys control characters, whoever wrote them: only our own colours pass
+# control characters in the user's text would act on the terminal: only our own colours are let through
 _CONTROL = re.compile(r"(\033\[(?:3[1-4]|[012])m)|[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _VERDICT_STYLE = {"rejected": "bad", "breaks": "bad", "corrupts": "bad", "cuts": "bad", "mixes": "warn"}
 
 
 def render(report: Report, *, color: bool = False, width: int = WIDTH) -> str:
-    """The report as lines of text, without a line break at the end.
+    """The report as text, without a line break at the end.
 
-    :param color: with ANSI colours.
-    :param width: columns to keep to; a line of source that is longer is cut.
+    :param color: use ANSI colours.
+    :param width: the number of columns; longer lines of source are cut.
     """
     lines = _Painter(color, width).report(report)
     return "\n".join(_CONTROL.sub(lambda found: found[1] or "?", line) for line in lines)
@@ -105,7 +105,7 @@ class _Painter:
         margin = " " * (digits + 4)
         room = max(self.width - len(margin) - 2, 20)
         writes = any(mark.role == "write" for mark in line.marks)
-        text = line.text.expandtabs(1)  # one column a tab, so that the underline stays below its expression
+        text = line.text.expandtabs(1)  # a tab becomes one column, so that the underline stays below its expression
         cut = text if len(text) <= room else text[: room - 3] + "..."
         yield f"  {'>' if writes else ' '} {line.number:>{digits}}| {cut}".rstrip()
         for mark in sorted(line.marks, key=lambda mark: mark.start):
@@ -171,7 +171,7 @@ class _Painter:
             yield f"  and {len(report.task_cosines) - len(shown):,} more"
 
     def table(self, rows: Sequence[Sequence[str]], align: str, flexible: int) -> Iterator[str]:
-        """Columns with a header; the `flexible` one gives way where the lines are too long."""
+        """Columns with a header; the `flexible` one is made narrower if the lines are too long."""
         widths = [max(len(row[i]) for row in rows) for i in range(len(align))]
         spare = self.width - sum(widths) - 2 * len(widths)
         widths[flexible] = max(widths[flexible] + min(spare, 0), 12)

@@ -1,4 +1,4 @@
-"""One watch from its first moment to what it adds to the report of the cell."""
+"""One watch of TensorFlow, from its start to what it adds to the report of the cell."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def begin(
 
 
 class TapeWindow:
-    """An open watch: a range of program order in the session's record."""
+    """An open watch: a range of program order in the record of the session."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class TapeWindow:
         return SiteResolver(self.labels, self.cell_file, None if self.cell is None else self.cell.source)
 
     def open(self) -> None:
-        """Put the watch in force."""
+        """Install the watch."""
         session = self.session
         self._before = (session.cell_files, session.on_gradient, session.gradients, session.used)
         if self.cell_file is not None:
@@ -84,13 +84,13 @@ class TapeWindow:
             tf.config.run_functions_eagerly(True)
 
     def go_on_in(self, cell_file: str, label: str) -> None:
-        """From here on the watched cell's code is that of another file."""
+        """From here on, the watched cell's code is in another file."""
         self.cell_file = cell_file
         self.labels[cell_file] = label
         self.session.cell_files = frozenset((cell_file,))
 
     def stop(self) -> None:
-        """Take everything out of force."""
+        """Remove everything."""
         session = self.session
         self._used = session.used
         if self._ran_eagerly is not None:
@@ -100,7 +100,7 @@ class TapeWindow:
         session.used |= self._used
 
     def add_to(self, report: Report, _error: BaseException | None) -> Report:
-        """The report of the cell with what was seen added. Raises nothing of ours."""
+        """The report of the cell with our findings added. Our own faults are not raised."""
         session, used = self.session, self._used
         try:
             names = TapeNames(namespaces(user_frame(), self.namespace()))
@@ -112,7 +112,7 @@ class TapeWindow:
             span = TapeSpan(self.start, self.started, self.cell, self.cell_file, self.tasks, self.labels)
             own = TapeAssembly(session, span, list(rows.values()), names, self.resolver()).report(used)
             return combined(report, own, used)
-        except Exception as fault:  # the report of the other framework is not to suffer
+        except Exception as fault:  # the report of the other framework must survive
             _faults.show(fault)
             note = f"TensorFlow's part of the report could not be worked out: {type(fault).__name__}: {fault}"
             return replace(report, blind_spots=(*report.blind_spots, note))

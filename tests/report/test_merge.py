@@ -23,6 +23,7 @@ from jupyter_inplace.report import (
     Task,
     TaskCosine,
     TimelineEvent,
+    data,
     load,
     worst,
 )
@@ -247,3 +248,39 @@ def test_the_fields_of_merged_reports_are_absent_from_others():
     assert not {"ranks", "watched_steps", "world"} & set(data)
     assert not {"ranks", "steps"} & set(data["mutations"][0])
     assert {f.name for f in dataclasses.fields(Report)} >= {"ranks", "watched_steps", "world"}
+
+
+def test_what_merging_adds_to_a_note_stands_beside_the_writes_own():
+    merged = merge([of_rank(0, write(0, 3, note="by hand"), write(1, 4)), of_rank(1)])
+    assert [(m.note, m.own_note) for m in merged.mutations] == [
+        ("by hand, on rank 0 only", "by hand"),
+        ("on rank 0 only", None),
+    ]
+    again = merge([merged, of_rank(1, write(0, 3, note="by hand"), write(1, 4))])
+    assert [(m.note, m.own_note) for m in again.mutations] == [
+        ("by hand, on both ranks", "by hand"),
+        ("on both ranks", None),
+    ]
+
+
+def test_the_effects_of_a_place_are_those_of_all_its_writes():
+    first, second = (
+        write(0, 3, "corrupts", effects=("overwrites_gradients",)),
+        write(0, 3, "breaks", effects=("cuts_later_reads",)),
+    )
+    (row,) = merge([of_rank(0, first), of_rank(1, second)]).mutations
+    assert row.effects == ("overwrites_gradients", "cuts_later_reads")
+
+
+def test_of_public_reports_comes_a_public_one_and_of_bare_data_bare_data():
+    assert type(merge([of_rank(0), of_rank(1)])) is Report
+    assert type(merge([data.Report(rank=0), data.Report(rank=1)])) is data.Report
+
+
+@pytest.mark.parametrize(
+    ("ran", "said"), [((False, False), "nothing to watch: no torch ran here."), ((False, True), "no in-place write.")]
+)
+def test_whether_anything_ran_is_no_matter_of_words(ran, said):
+    merged = merge([of_rank(rank, nothing_ran=not here) for rank, here in enumerate(ran)])
+    assert merged.summary == f"{said} Ranks 0 and 1."
+    assert merged.nothing_ran is not any(ran)

@@ -110,7 +110,7 @@ def test_every_number_of_the_gradient_table_is_the_reports():
 def test_says_what_matters():
     said = str(samples.corrupts())
     for part in ("/home/ada/models/block.py", "wrong        0.750         1.50       0.500    0.88  iteration 3",
-                 "leaves hit: model.proj.weight and model.proj.bias", "version 1, not bumped, 12 times",
+                 "leaves hit: model.proj.weight and model.proj.bias", "version 1, version counter not bumped, 12 times",
                  "tasks: loss wrong", "not seen: torch.compile"):  # fmt: skip
         assert part in said
     said = str(samples.breaks())

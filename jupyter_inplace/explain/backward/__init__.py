@@ -1,1 +1,1 @@
-"""One backward call explained: what it read that had been overwritten, and whom that hurts."""
+"""Explains one backward call: which overwritten values it read, and which gradients that changes."""

@@ -1,6 +1,6 @@
-"""What is worked out while the program runs: names of tasks at each backward call, and the damage where there may be some.
+"""The analysis that happens while the program runs: the names of tasks at each backward call, and the damage if there may be any.
 
-Everything later (verdicts, the report) is made from the facts left here, when the cell is over.
+Verdicts and the report are made later, when the cell is over, from the facts kept here.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from jupyter_inplace.explain.backward.tasks import starts_of
 from jupyter_inplace.explain.channels import discarded_grads, grad_aliases, grad_results, integers
 from jupyter_inplace.explain.graph.graph import Graph, node_key
 from jupyter_inplace.explain.graph.quiet import quiet
+from jupyter_inplace.explain.graph.ran import RanScalars
 from jupyter_inplace.explain.names.names import Names, namespaces, user_frame
 from jupyter_inplace.record.backward.call import Backward
 from jupyter_inplace.record.base import torch_private as private
@@ -25,11 +26,11 @@ from jupyter_inplace.record.session import Session
 
 # Calls at one site whose tasks are looked up in full; later ones keep the names, unless there is damage.
 _NAMED_CALLS = 3
-_LOST_CALLS = 32  # the same where gradients were cleared unread
+_LOST_CALLS = 32  # the same for calls whose gradients were cleared before anything read them
 
 
 class Analyst:
-    """Serves the backward calls of one session, as the `options` of the innermost watch ask for it."""
+    """Analyses the backward calls of one session, according to the `options` of the innermost watch."""
 
     def __init__(self) -> None:
         self.options = AnalysisOptions()
@@ -37,6 +38,7 @@ class Analyst:
         self._sites: dict[Any, tuple[int, Any]] = {}  # by site, the calls there and the tasks of the newest
         self._folded: dict[Any, BackwardFacts] = {}
         self._done: set[tuple[str, int]] = set()  # the keys of the roots of all calls
+        self._ran = RanScalars()
         self._current: BackwardFacts | None = None
 
     def new_window(self) -> None:
@@ -44,7 +46,7 @@ class Analyst:
         self._folded.clear()
 
     def forget_current(self) -> None:
-        """No message is to be explained any more."""
+        """Stop explaining error messages."""
         self._current = None
 
     # --- called by the recorder -----------------------------------------------------------------------------------------------
@@ -54,6 +56,8 @@ class Analyst:
         if call.nested or call.transformed:
             call.facts = BackwardFacts([], call.order, call.site, call.time)
             return
+        if call.retain:
+            self._ran.add(start.edge for start in starts_of(call))
         if session.exported_memory.reads:
             with quiet(session):
                 session.exported_memory.compare(call.site)
@@ -78,7 +82,7 @@ class Analyst:
         )
 
     def _is_suspect(self, session: Session, call: Backward, reasons: Reasons, calls: int) -> bool:
-        """Whether a call has to be looked at, and does not just repeat one that was."""
+        """Whether a call has to be analysed, and does not just repeat an earlier one."""
         return bool(
             reasons.touched
             or session.untracked_writes.cuts
@@ -93,7 +97,7 @@ class Analyst:
         )
 
     def _fold(self, call: Backward, names: Any) -> None:
-        """One call of a loop in which nothing happens: a training loop of any length leaves one set of facts."""
+        """Fold an uneventful call of a loop into the earlier ones: a training loop of any length leaves one set of facts."""
         facts = self._folded.get(call.site)
         call.folded = facts is not None and facts.tasks is names
         if facts is None or not call.folded:
@@ -115,7 +119,7 @@ class Analyst:
             grad_aliases.after_write(session, t, write, lambda: Names(spaces), before)
 
     def after_failure(self, session: Session, call: Backward, error: BaseException) -> None:
-        """Torch itself refused: look for saved tensors from before the watch, which carry no hooks of ours."""
+        """Torch itself raised: look for tensors saved before the watch, which do not carry our hooks."""
         if call.facts is None or "modified by an inplace operation" not in str(error) or call.facts.conflicts:
             return
         graph = Graph(start.edge[0] for start in starts_of(call))
@@ -126,11 +130,11 @@ class Analyst:
             first = facts.conflicts[0]
             seen = [write for write, _ in first.writes if write.site is not None]
             more = self.options.wording.sentence(seen, first.node, first.saved_as, first.saved_site)
-            if more and more not in error.args[0]:  # a call inside of another one has said it already
+            if more and more not in error.args[0]:  # already added by a call nested in this one
                 error.args = (f"{error.args[0]}\n\n{more}", *error.args[1:])
 
     def word(self, saved: Saved) -> str:
-        """What to add to torch's message about `saved`, from the analysis that ran right before the engine did."""
+        """The text to add to torch's message about `saved`, from the analysis made right before the engine ran."""
         if self.options.wording is None:
             return ""
         for conflict in self._current.conflicts if self._current is not None else ():
@@ -143,9 +147,9 @@ class Analyst:
     # --- called when the watch is over ----------------------------------------------------------------------------------------
 
     def pending(self, session: Session, name: str, root: torch.Tensor, spaces: Names) -> BackwardFacts | None:
-        """What a backward of `root`, still alive at the end of the cell, would meet; None where nothing was touched."""
+        """What a backward of `root`, still alive at the end of the cell, would meet; None if nothing it saved was written."""
         node = root.grad_fn
-        if node is None or node_key(node) in self._done:
+        if node is None or node_key(node) in self._done or node_key(node) in self._ran:
             return None
         touched = session.index.touched_live()
         if not touched and not session.untracked_writes.cuts:

@@ -1,4 +1,4 @@
-"""One backward call analysed, right before the engine runs: its tasks, the damage, and what is to be followed meanwhile."""
+"""The analysis of one backward call, right before the engine runs: its tasks, the damage, and what to follow while it runs."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Reasons:
     :param touched: live saved tensors whose storage was written.
     :param mixed: a leaf was written that a graph still alive may read.
     :param integers: saved integer tensors, each with the writes that came before it was saved.
-    :param often: the call's place was seen so often that gradients are followed only where some were lost before.
+    :param often: so many calls were seen at this place that gradients are followed only if some were lost there before.
     """
 
     touched: Sequence[Saved]
@@ -49,7 +49,7 @@ class Reasons:
 class CallAnalysis:
     """Analyses one backward call.
 
-    :param root_is: the name of the only root of a call that nobody has made yet; None for a call about to run.
+    :param root_is: the name of the single root of a call that has not been made; None for a call about to run.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class CallAnalysis:
         self._starts = starts_of(call)
         self._runs = root_is is None
         graph = Graph(start.edge[0] for start in self._starts)
-        # What another graph holds (that of a cell that raised, say) is none of this call's concern.
+        # Saved tensors of another graph (of a cell that raised, for example) do not matter to this call.
         self._touched = [saved for saved in reasons.touched if graph.may_hold(saved.sequence)]
         parts = self._parts(graph, names, root_is)
         self._untracked = untracked_writes.find(
@@ -83,7 +83,7 @@ class CallAnalysis:
         return {node_key(node) for node in (*starts, *(part.edge[0] for _, part in self._tasks.parts))}
 
     def run(self) -> BackwardFacts:
-        """Work everything out."""
+        """Do the analysis."""
         suspects = self._suspects()
         if self._wants_numbers(suspects):
             if torch.cuda.is_initialized():
@@ -130,7 +130,7 @@ class CallAnalysis:
     def _wants_numbers(self, suspects: Suspects) -> bool:
         if self._options.never or self._call.batched:
             return False
-        # Where gradients were cleared unread before, those of several tasks are a sum: here it is taken apart.
+        # If gradients were cleared before anything read them, `.grad` may be the sum over several tasks: split it here.
         cleared = self._call.site in self._session.discarded_grads.sites and not self._reasons.often
         return bool(
             self._touched
@@ -143,7 +143,7 @@ class CallAnalysis:
         )
 
     def _follow_gradients(self) -> None:
-        """What becomes of the gradients that this call leaves in `.grad`."""
+        """Follow the gradients that this call leaves in `.grad`."""
         tasks, call = self._tasks, self._call
         if self._session.grad_aliases.wanted:
             grad_aliases.before_backward(tasks, call)
@@ -152,7 +152,7 @@ class CallAnalysis:
         discarded_grads.begins(tasks, call, self.facts, often=self._reasons.often)
 
     def _look_in_flight(self) -> None:
-        """Where the engine will run Python of the user's: find the gradients that it could change for others."""
+        """If the engine will run the user's Python code: find the gradients that this code could change for other nodes."""
         session, call, graph = self._session, self._call, self._tasks.graph
         session.backward_writes.tell(None)
         if not call.python or self._options.never or call.frame is None or call.batched:
@@ -175,7 +175,7 @@ class CallAnalysis:
 
 
 def _has_hooks(graph: Graph, names: Names) -> bool:
-    """Whether a leaf of the graph, or a tensor of it that a name holds, carries a hook."""
+    """Whether a leaf of the graph, or a named tensor of it, carries a hook."""
     tensors = [*(graph.nodes[i].variable for i in graph.leaves), *(t for _, t in names.tensors)]
     for t in tensors:
         try:

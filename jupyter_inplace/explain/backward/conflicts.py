@@ -1,4 +1,4 @@
-"""Saved tensors that were overwritten: by which writes, at which node, and whom that hurts."""
+"""Saved tensors that were overwritten: by which writes, at which node, and for which tasks and leaves it matters."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MAX_SAVES = 2000
 class ConflictFinder:
     """Joins the overwritten saved tensors of one backward call to writes, nodes, tasks and leaves.
 
-    :param reader: by saved tensor the node that reads it.
+    :param reader: the node that reads each saved tensor.
     """
 
     def __init__(self, tasks: TaskGraph, reader: Mapping[Saved, Node]) -> None:
@@ -28,7 +28,7 @@ class ConflictFinder:
         self._reader = reader
 
     def broken_by(self, raising: Iterable[Saved]) -> dict[str, set[str]]:
-        """By task the leaves whose path passes a node that would raise."""
+        """For each task, the leaves whose path passes a node that would raise."""
         out: dict[str, set[str]] = {}
         for node in dict.fromkeys(self._reader[saved] for saved in raising):
             for task in self._passages.tasks(node):
@@ -45,7 +45,7 @@ class ConflictFinder:
     def corrupting(
         self, saved: Saved, changed: bool | None, rows: Iterable[GradientFact], corrupted: Collection[TaskLeaf]
     ) -> ConflictFact | None:
-        """The conflict of a saved tensor that torch reads as it is now; None where that makes no gradient another one.
+        """The conflict of a saved tensor that torch reads as it is now; None if that changes no gradient.
 
         :param corrupted: the gradients of the run that differ from those of the values that the forward used.
         """
@@ -93,7 +93,7 @@ class ConflictFinder:
 
 
 def without_numbers(tasks: TaskGraph, touched: Iterable[Saved], facts: BackwardFacts) -> None:
-    """The conflicts alone, where no gradient may be worked out: by what the nodes hold."""
+    """The conflicts alone, for when no gradient may be computed: found by what the nodes hold."""
     reader = readers_of(tasks.graph)
     finder = ConflictFinder(tasks, reader)
     raising = [saved for saved in touched if saved in reader and saved.overwritten]
@@ -110,7 +110,7 @@ def without_numbers(tasks: TaskGraph, touched: Iterable[Saved], facts: BackwardF
 
 
 def readers_of(graph: Graph) -> dict[Saved, Node]:
-    """By saved tensor the node that holds it, from the nodes themselves."""
+    """The node that holds each saved tensor, asked of the nodes themselves."""
     found: dict[Saved, Node] = {}
     for node in graph.nodes:
         for _, slot in saved_slots(node):
@@ -121,7 +121,7 @@ def readers_of(graph: Graph) -> dict[Saved, Node]:
 
 
 def module_name(ref: Any, names: Names) -> str | None:
-    """The path of a module that is held by a weak reference; its type's name where nothing in view holds it."""
+    """The path of a module that is held by a weak reference; the name of its type if nothing in view holds it."""
     module = ref() if ref is not None else None
     if module is None:
         return None
@@ -129,10 +129,10 @@ def module_name(ref: Any, names: Names) -> str | None:
 
 
 def culprits(session: Session, saved: Saved) -> list[tuple[Any, int | None]]:
-    """The rows that wrote to what `saved` holds since it was saved, with the bytes in common.
+    """The rows that have written to the memory of `saved` since it was saved, with the bytes they share.
 
-    Where no write overlaps (another slot of the same storage) the version counter is all that moved: then those rows
-    that moved it, with 0 bytes.
+    If no write overlaps it (another part of the same storage was written), only the version counter moved: then the
+    rows that moved it, with 0 bytes.
     """
     bucket = session.index.bucket_of(saved)
     view = saved.view or view_of(saved.tensor)
@@ -154,12 +154,12 @@ def culprits(session: Session, saved: Saved) -> list[tuple[Any, int | None]]:
 
 
 def node_and_slot(node: Node, saved: Saved) -> tuple[str, str]:
-    """The name of the node that reads `saved`, and as what it saved it."""
+    """The name of the node that reads `saved`, and the name of the slot that it is saved in."""
     for slot, held in saved_slots(node):
         if held_in(held) is saved:
             return short_name(node), slot
     if type(node).__name__ == "CopySlices" and saved.op is not None:
-        # The node inside of a CopySlices cannot be asked; the operation that was dispatched names it.
+        # The node inside a CopySlices cannot be inspected; the dispatched operation names it.
         operator = str(saved.op._schema.name).partition("::")[2].strip("_")
         camel = "".join(word[:1].upper() + word[1:] for word in operator.split("_"))
         return f"{camel}Backward0", "result" if saved.made_by is not None else "self"

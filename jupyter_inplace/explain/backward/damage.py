@@ -1,7 +1,7 @@
-"""The damage that one backward call meets: overwritten saved tensors, the rows they spoil, the gradients as meant.
+"""The damage that one backward call meets: overwritten saved tensors, the rows they make wrong, the intended gradients.
 
-Worked out right before the engine runs, while the graph is whole, and only where a saved tensor on a written storage is
-still alive, or `--gradients` asks for it.
+Computed right before the engine runs, while the graph is whole, and only if a saved tensor on a written storage is still
+alive, or `--gradients` asks for it.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from jupyter_inplace.record.saved.saved import Saved
 
 @dataclasses.dataclass(frozen=True)
 class Suspects:
-    """What may have done damage, found before any gradient is worked out.
+    """What may have done damage, found before any gradient is computed.
 
     :param touched: saved tensors whose storage was written.
     :param untracked: the graph with the writes that autograd did not record; None if there are none.
     :param integers: saved integer tensors, each with the writes that came before it was saved.
-    :param regions: checkpointed functions that read something that was written since.
-    :param groups: by edge of a mixed leaf, the version of the leaf that each sender of a gradient read.
+    :param regions: checkpointed functions that read something that has been written since.
+    :param groups: for each edge of a mixed leaf, the version of the leaf that each sender of a gradient read.
     """
 
     touched: Sequence[Saved]
@@ -42,7 +42,7 @@ class Suspects:
 
 
 class Damage:
-    """Works out the damage of one backward call into `facts`."""
+    """Finds the damage of one backward call and puts it into `facts`."""
 
     def __init__(self, tasks: TaskGraph, suspects: Suspects, facts: BackwardFacts) -> None:
         self._tasks, self._suspects, self._facts = tasks, suspects, facts
@@ -74,7 +74,7 @@ class Damage:
     def _raising(
         self, touched: list[Saved], changed: dict[Saved, bool | None], refusals: dict[str, CannotPullError]
     ) -> list[Saved]:
-        """The saved tensors that the backward will raise at. Where none is changed in silence, the run is the reference."""
+        """The saved tensors at which the backward will raise. If none is changed silently, the run is the reference."""
         raising = [saved for saved in touched if saved.overwritten]
         silent = [saved for saved in touched if not saved.overwritten and changed.get(saved)]
         if not silent and not self._reading.again:
@@ -105,6 +105,6 @@ class Damage:
     def _keep_gradients(self) -> None:
         for key in self._gradients.keys:
             reference = None if key in self._facts.reference else self._gradients.reference(key)
-            self._facts.keep(key, reference=reference)  # one that is there is of values that never were
+            self._facts.keep(key, reference=reference)  # channels/integers may have put a counterfactual one there
         for key, gradient in self._gradients.as_run.items():
             self._facts.keep(key, as_run=gradient)

@@ -1,9 +1,9 @@
-"""Failures of which only one end was watched: a tensor saved before the watch, or written where nobody watched.
+"""Failures of which the watch saw only one end: a tensor saved before the watch, or written outside of it.
 
-Saved tensors from before the watch carry no hooks of ours; torch itself checks them.
+Tensors saved before the watch do not carry our hooks; torch itself checks them.
 
-Where torch refuses such a backward the graph is still whole from the node that refused onward, and the node tells: reading
-a saved tensor whose version moved raises the same error once more.
+When such a backward raises, the graph is still whole from the node that raised onward, so the node can be found: reading
+a saved tensor whose version moved raises the same error again.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from jupyter_inplace.record.session import Session
 
 @dataclasses.dataclass
 class _Hurt:
-    """A saved tensor that torch's own check refuses; `saved` where a watch saw it being saved."""
+    """A saved tensor that fails torch's own version check; `saved` if a watch saw it being saved."""
 
     node: Node
     slot: str
@@ -33,7 +33,7 @@ class _Hurt:
 
 
 def overwritten(graph: Graph) -> list[_Hurt]:
-    """The saved tensors of `graph` that torch's own check would refuse."""
+    """The saved tensors of `graph` that would fail torch's own version check."""
     found: list[_Hurt] = []
     for node in graph.nodes:
         for name, slot in saved_slots(node):
@@ -54,7 +54,7 @@ def overwritten(graph: Graph) -> list[_Hurt]:
 
 
 def add_conflicts(session: Session, graph: Graph, names: Names, facts: BackwardFacts) -> None:
-    """The conflicts of a backward that failed on a tensor whose save, or whose write, nobody watched."""
+    """Add the conflicts of a backward that failed on a tensor that was saved or written outside of the watch."""
     leaf_names = {}
     for i in graph.leaves:
         leaf_names[graph.nodes[i]] = names.of_memory(graph.nodes[i].variable) or "?"
@@ -97,12 +97,12 @@ def _writes_to(session: Session, tensor: torch.Tensor) -> list[tuple[Any, int | 
 
 
 def _unseen(session: Session, tensor: torch.Tensor) -> Any:
-    """A row for a write that happened where nobody watched: in another cell, before the watch, or on another thread."""
+    """A row for a write outside of the watch: in another cell, before the watch, or on another thread."""
     storage = next(iter(storages_of(tensor)), 0)
     row = session.table.row("external", None, None, 0, storage, session.seconds(), session.order)
     if not row.count:
         row.shape, row.dtype, row.device = (
-            tuple(shape_of(tensor)),
+            shape_of(tensor),
             str(tensor.dtype).removeprefix("torch."),
             str(tensor.device),
         )

@@ -29,9 +29,9 @@ class GradientFact:
 
 @dataclasses.dataclass(frozen=True)
 class ConflictFact:
-    """One saved tensor that was written before backward could read it, joined to the rows of the writes that did it.
+    """One saved tensor that was written before backward could read it, with the rows of the writes that did so.
 
-    :param writes: the rows (`WriteRow`), each with the bytes that it has in common with the saved tensor.
+    :param writes: the rows (`WriteRow`), each with the bytes that it shares with the saved tensor.
     """
 
     verdict: str
@@ -53,7 +53,7 @@ class ConflictFact:
 
 @dataclasses.dataclass(frozen=True)
 class CutFact:
-    """A write on a gradient path that the gradient does not see."""
+    """A write on a gradient path that autograd did not record."""
 
     write: Any
     tasks: list[str]
@@ -84,9 +84,9 @@ class SaveFact:
 
 
 class BackwardFacts:
-    """What explain made of one backward call, or of `count` calls of a loop that are all alike.
+    """What was found about one backward call, or about `count` calls of a loop that are all alike.
 
-    Others read it, and change it through its methods only.
+    Other modules may read it, but change it only through its methods.
     """
 
     def __init__(self, tasks: Sequence[str], order: int, site: Any, time: float, *, count: int = 1) -> None:
@@ -133,7 +133,7 @@ class BackwardFacts:
 
     @property
     def as_run(self) -> Mapping[TaskLeaf, torch.Tensor]:
-        """The gradients of the run that are not those of the reference."""
+        """The gradients of the run that differ from the reference."""
         return self._as_run
 
     @property
@@ -142,7 +142,7 @@ class BackwardFacts:
 
     @property
     def names(self) -> Mapping[int, str]:
-        """What the tensors in view were called, by storage: for the rows of writes."""
+        """The names of the tensors in view, by storage: for the rows of writes."""
         return self._names
 
     def row(self, task: str, leaf: str) -> GradientFact | None:
@@ -153,12 +153,12 @@ class BackwardFacts:
     # --- written by the parts of explain ----------------------------------------------------------------------------------
 
     def add_row(self, row: GradientFact) -> None:
-        """Add a row, also where the same task and leaf have one already: the report shows the worst."""
+        """Add a row, even if the same task and leaf have one already: the report shows the worst."""
         self._places.setdefault((row.task, row.leaf), len(self._gradients))
         self._gradients.append(row)
 
     def put_row(self, row: GradientFact) -> None:
-        """Put a row in place of the one of the same task and leaf, or behind the others if there is none."""
+        """Replace the row of the same task and leaf, or append it if there is none."""
         place = self._places.get((row.task, row.leaf))
         if place is None:
             self.add_row(row)
@@ -173,11 +173,11 @@ class BackwardFacts:
             self._as_run[key] = as_run
 
     def drop_reference(self, key: TaskLeaf) -> None:
-        """The gradient that was meant is not known after all."""
+        """Forget a reference: the intended gradient is not known after all."""
         self._reference.pop(key, None)
 
     def note(self, text: str) -> None:
-        """Something for the blind spots of the report."""
+        """Add a note to the blind spots of the report."""
         self._notes.append(text)
 
     def add_conflict(self, conflict: ConflictFact) -> None:
@@ -196,11 +196,11 @@ class BackwardFacts:
         self._names.update(names)
 
     def count_again(self) -> None:
-        """One more call that is like the others."""
+        """Count one more call like the others."""
         self.count += 1
 
     def set_pending(self) -> None:
-        """No backward has run: this is what one would meet."""
+        """Mark that no backward has run: these are the facts of one that could."""
         self.pending = True
         self._conflicts = [dataclasses.replace(conflict, pending=True) for conflict in self._conflicts]
         self._cuts = [dataclasses.replace(cut, pending=True) for cut in self._cuts]

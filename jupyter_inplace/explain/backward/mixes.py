@@ -1,4 +1,4 @@
-"""Leaves that one gradient reads at several values: legal, and right at no single value."""
+"""Leaves that one gradient reads at several values: legal, but the gradient is not that of any single value."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jupyter_inplace.record.session import Session
 
 
 def find_mixes(tasks: TaskGraph) -> tuple[list[MixFact], dict[Edge, dict[Node, int]]]:
-    """The mixed leaves, and for each of their edges the version that each sender of a gradient read."""
+    """Find the mixed leaves, and for each of their edges the version that each sender of a gradient read."""
     graph = tasks.graph
     facts: list[MixFact] = []
     groups: dict[Edge, dict[Node, int]] = {}
@@ -69,7 +69,7 @@ def _below(graph: Graph, start: Node) -> set[Node]:
 
 
 def _by_sender(graph: Graph, leaf: Node, ages: dict[Node, int], version_of: dict[int, int]) -> dict[Node, int]:
-    """The version read through each node that sends a gradient to the leaf: its own, or its reader's where it is a view."""
+    """The version read through each node that sends a gradient to the leaf: its own, or that of its reader if it is a view."""
     out: dict[Node, int] = {}
     for i in graph.parents[graph.position[leaf]]:
         node = graph.nodes[i]

@@ -11,11 +11,11 @@ from jupyter_inplace.explain.errors.wording import ErrorWording
 
 @dataclasses.dataclass(frozen=True)
 class AnalysisOptions:
-    """Of one watch.
+    """The options of one watch.
 
     :param wanted: names of tasks, given by the user.
     :param namespace: gives the names of the cell.
-    :param gradients: True: every gradient is worked out; False: none is; None: only where there is damage.
+    :param gradients: True: compute every gradient; False: none; None: only if there is damage.
     :param wording: knows the sources of the watch.
     """
 
@@ -38,6 +38,6 @@ class AnalysisOptions:
         return self.namespace() if self.namespace is not None else None
 
     def text_at(self, site: Any) -> str:
-        """The source of a site; empty where it is out of reach."""
+        """The source text of a site; empty if it cannot be read."""
         found = self.wording.resolver.resolve(site) if self.wording is not None and site is not None else None
         return found.text if found is not None else ""

@@ -1,6 +1,6 @@
-"""The gradients of each task of a backward call at each leaf: as meant, as run, and with every write recorded.
+"""The gradients of each task of a backward call at each leaf: reference, as run, and with every write recorded.
 
-One walk a task gives the reference, and the run where some value changed; another one goes through the repaired graph.
+One walk per task gives the reference, and the as-run gradient if some value changed; another walks the repaired graph.
 """
 
 from __future__ import annotations
@@ -26,38 +26,38 @@ Table = dict[TaskLeaf, torch.Tensor | None]
 class TaskGradients:
     """The gradients of the tasks of one backward call.
 
-    :param reading: gives the saved tensors their values, and notes which node read which.
+    :param reading: supplies the values of the saved tensors, and remembers which node read which.
     """
 
     def __init__(self, tasks: TaskGraph, reading: BothReadings) -> None:
         self._graph, self._parts, self._passages = tasks.graph, tasks.parts, tasks.passages
         self._reading = reading
-        #: With saved tensors as they are now; empty where that gives the reference.
+        #: With saved tensors as they are now; empty if that gives the reference.
         self.as_run: Table = {}
         # With saved tensors as the forward wrote them, and with every write recorded as well.
         self._untouched: Table = {}
         self._recorded: Table = {}
-        #: The tasks of which there are no gradients, and those of which there are none with every write recorded.
+        #: The tasks whose gradients could not be computed, and those for which the ones with every write recorded could not.
         self.missing: set[str] = set()
         self.unrepaired: set[str] = set()
         self._repaired = False
         self._by_version: dict[TaskLeaf, list[tuple[int, float]]] = {}
-        self._scale: dict[str, float] = {}  # by leaf, of the largest gradient of a task
+        self._scale: dict[str, float] = {}  # by leaf, the norm of the largest gradient of a task
         self._compared: dict[tuple[int, int], tuple[Any, ...]] = {}
         self._norms: dict[int, float] = {}
 
     @property
     def keys(self) -> dict[TaskLeaf, None]:
-        """Each task and leaf of which there is a gradient."""
+        """Each task and leaf that has a gradient."""
         return dict.fromkeys((*self._untouched, *self._recorded))
 
     # --- walks --------------------------------------------------------------------------------------------------------------
 
     def pull(self, groups: Mapping[Edge, Mapping[Node, int]], facts: BackwardFacts) -> dict[str, CannotPullError]:
-        """Work out the gradients with saved tensors as the forward wrote them, and as run.
+        """Compute the gradients with saved tensors as the forward wrote them, and as run.
 
-        :param groups: by edge of a mixed leaf, the version of the leaf that each sender of a gradient read.
-        :return: the tasks of which the run refuses something, each with what it refuses.
+        :param groups: for each edge of a mixed leaf, the version of the leaf that each sender of a gradient read.
+        :return: the tasks whose run raises, each with the error.
         """
         python = [node for i in self._graph.python_nodes if not is_of_distributed(node := self._graph.nodes[i])]
         refusals: dict[str, CannotPullError] = {}
@@ -75,7 +75,7 @@ class TaskGradients:
                 for saved, node in readers_of(self._graph).items():
                     self._reading.reader.setdefault(saved, node)
             if isinstance(as_run, CannotPullError):
-                # With the values of the forward it ran: the engine will meet the same error.
+                # It ran with the values of the forward: the engine will meet the same error.
                 refusals[task] = as_run
             for key in reached.values():
                 _add(self._untouched, (task, key), found.get(key))
@@ -92,9 +92,9 @@ class TaskGradients:
         return refusals
 
     def pull_recorded(self, meant: Graph, repair: Repair, passages: Passages, facts: BackwardFacts) -> None:
-        """Work out the gradients of the graph in which every write is recorded.
+        """Compute the gradients of the graph in which every write is recorded.
 
-        :param meant: that graph, which `repair` made; `passages` are its own.
+        :param meant: that graph, made by `repair`, with passages of its own.
         """
         self._repaired = True
         reading = ReferenceReading(self._reading.kept)
@@ -113,7 +113,7 @@ class TaskGradients:
             for key in reached.values():
                 _add(self._recorded, (task, key), found.get(key))
 
-    # --- what is asked of them ------------------------------------------------------------------------------------------------
+    # --- results -------------------------------------------------------------------------------------------------------------
 
     def measure(self) -> None:
         """Note how large the gradients are at each leaf. Call when all walks are over."""
@@ -122,7 +122,7 @@ class TaskGradients:
             self._scale[leaf] = max(self._scale[leaf], self._norm(g))
 
     def reference(self, key: TaskLeaf) -> torch.Tensor | None:
-        """What the gradient should be: with every write recorded, unless the run differs from the untouched one alone."""
+        """What the gradient should be: with every write recorded, unless the run differs from the unrepaired reference only."""
         if not self._is_recorded(key):
             return self._untouched.get(key)
         if (
@@ -137,16 +137,16 @@ class TaskGradients:
         return self._repaired and key[0] not in self.unrepaired and key[0] not in self.missing
 
     def _differ(self, a: Table, b: Table, key: TaskLeaf) -> bool:
-        """Whether two tables have other gradients for a task and a leaf, beyond rounding."""
+        """Whether the gradients of a task at a leaf differ between two tables, beyond rounding."""
         x, y = a.get(key), b.get(key)
         return x is not y and self._compare(x, y, key[1])[0] != "ok"
 
     def corrupted(self) -> set[TaskLeaf]:
-        """Where the run gives another gradient than the values that the forward used."""
+        """Where the as-run gradient differs from that of the values that the forward used."""
         return {key for key in self.keys if key in self.as_run and self._differ(self.as_run, self._untouched, key)}
 
     def changed_by_recording(self, key: TaskLeaf) -> bool:
-        """Whether the gradient is another one with every write recorded."""
+        """Whether the gradient differs once every write is recorded."""
         return self._differ(self._untouched, self._recorded, key)
 
     def row(self, key: TaskLeaf, *, raises: bool) -> GradientFact:
@@ -166,7 +166,7 @@ class TaskGradients:
         return GradientFact(task, leaf, status, self._norm(actual), norm, relative, cosine, versions)
 
     def _compare(self, x: torch.Tensor | None, y: torch.Tensor | None, leaf: str) -> tuple[Any, ...]:
-        """As `numbers.compare`, once for two gradients. The tables keep them alive, so their ids stand for them."""
+        """`numbers.compare`, computed once for each pair of gradients. The tables keep them alive, so their ids identify them."""
         key = (id(x), id(y))
         if key not in self._compared:
             self._compared[key] = numbers.compare(x, y, self._scale.get(leaf, 0.0))

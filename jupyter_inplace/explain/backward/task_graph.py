@@ -15,9 +15,9 @@ from jupyter_inplace.record.session import Session
 
 @dataclasses.dataclass(frozen=True)
 class TaskGraph:
-    """What every part of the analysis of one backward call reads, and none changes.
+    """What every part of the analysis of one backward call reads and none changes.
 
-    :param parts: the tasks, each with where its backward starts. A name may stand there several times.
+    :param parts: the tasks, each with where its backward starts. A name may appear several times.
     :param targets: what the call computes gradients of, as edge -> name.
     """
 
@@ -29,5 +29,5 @@ class TaskGraph:
 
     @cached_property
     def passages(self) -> Passages:
-        """Who passes where."""
+        """Which tasks pass through which nodes."""
         return Passages(self.graph, [(task, part.edge[0]) for task, part in self.parts], self.targets)

@@ -1,4 +1,4 @@
-"""The tasks of a backward call: its roots, a summed root split into its addends, and what people call them."""
+"""The tasks of a backward call: its roots, summed roots split into their addends, and the names of them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 
-from jupyter_inplace._syntax import parse
+from jupyter_inplace._syntax import parse, unparse
 from jupyter_inplace.explain.graph.graph import Edge, Graph
 from jupyter_inplace.explain.graph.pull import pull
 from jupyter_inplace.explain.graph.reading import CannotPullError, ReferenceReading
@@ -19,7 +19,7 @@ from jupyter_inplace.record.backward.call import Backward
 
 
 class Start(NamedTuple):
-    """A root of a backward call: its edge, the gradient that the call gives it, and the tensor, if it is one."""
+    """A root of a backward call: its edge, its incoming gradient, and the tensor if it was given as one."""
 
     edge: Edge
     grad: torch.Tensor | None
@@ -27,7 +27,7 @@ class Start(NamedTuple):
 
 
 def starts_of(call: Backward) -> list[Start]:
-    """The roots of a call that have a node."""
+    """The roots of a call that have a grad_fn."""
     starts: list[Start] = []
     for i, root in enumerate(call.roots):
         grad = call.grads[i] if i < len(call.grads) else None
@@ -36,7 +36,7 @@ def starts_of(call: Backward) -> list[Start]:
             continue
         try:
             node = root.grad_fn
-        except RuntimeError:  # a view whose base was written: torch refuses the call
+        except RuntimeError:  # a view whose base was written: torch will refuse the call
             continue
         if node is not None:
             if grad is None and root.numel() == 1:
@@ -70,7 +70,7 @@ def tasks_of(
 ) -> list[tuple[str, RootPart]]:
     """Each root of a call, or the addends of its sum, with its name.
 
-    :param text: the source of the call itself, and `file` the file in which that stands.
+    :param text: the source of the call itself, and `file` the file that contains it.
     :param root_is: the name of the only root, if it is known.
     """
     by_node = names.by_node()
@@ -90,24 +90,22 @@ def tasks_of(
 
 
 def addend_texts(expression: str) -> list[str]:
-    """The source of each addend of `(a(x) + 0.5 * b(x)).backward()`; empty where it is no sum."""
+    """The source of each addend of `(a(x) + 0.5 * b(x)).backward()`; empty if it is not a sum."""
     try:
         call = parse(expression.strip(), mode="eval").body
-    except SyntaxError:
+    except (SyntaxError, RecursionError, MemoryError):  # deeper than Python itself reads
         return []
     root = call.func.value if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) else None
     if root is None:
         return []
     found: list[str] = []
-
-    def collect(node: ast.expr) -> None:
+    todo = [root]
+    while todo:
+        node = todo.pop()
         if isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Add, ast.Sub)):
-            collect(node.left)
-            collect(node.right)
+            todo += [node.right, node.left]
         elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult) and isinstance(node.left, ast.Constant):
-            collect(node.right)
+            todo.append(node.right)
         else:
-            found.append(ast.unparse(node))
-
-    collect(root)
+            found.append(unparse(node))
     return found

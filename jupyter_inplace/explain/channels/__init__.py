@@ -1,1 +1,1 @@
-"""What the silent ways of writing did, where the common explanation does not serve."""
+"""Explanations of channels that need one of their own; the common one is in `explain/backward`."""

@@ -1,8 +1,8 @@
 """Gradients that the engine hands to several nodes at once, and writes to them by hooks and custom backwards.
 
-`a + b` hands one gradient tensor to both branches. A hook on one of them that changes it in place changes what the other
-branch is still to get. Before the engine runs, a walk finds which tensors wait at several edges; when one of those is written,
-the edges where it still waits for others get the difference, followed to the leaves by a second walk.
+`a + b` hands one gradient tensor to both branches. A hook on one of them that changes it in place also changes what the other
+branch has yet to receive. Before the engine runs, a walk finds which tensors wait at several edges; when one of those is
+written, a second walk follows the difference to the leaves from the edges where it still waits for other nodes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from jupyter_inplace.record.base.geometry import View, view_of
 from jupyter_inplace.record.base.nodes import is_python_node
 from jupyter_inplace.record.base.torch_private import storage_id
 
-Deposit = tuple[Edge, Node]  # where a gradient waits, and the node that sent it (None: a root's own)
+Deposit = tuple[Edge, Node]  # where a gradient waits, and the node that sent it (None: the gradient of a root)
 
 
 class _Shared:
@@ -38,7 +38,7 @@ class _Shared:
         self.deposits, self.values = deposits, values
 
     def at(self, node: Node) -> bool:
-        """Whether the tensor comes to or from a node."""
+        """Whether the tensor is sent to or by a node."""
         return any(edge[0] is node or sender is node for edge, sender in self.deposits)
 
     def total(self) -> torch.Tensor:
@@ -52,7 +52,7 @@ class _Shared:
 class GradientsInFlight:
     """The shared gradients of one backward call.
 
-    :param starts: the edges that the call starts from, each with the gradient that it is given.
+    :param starts: the edges that the call starts from, each with its incoming gradient.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class GradientsInFlight:
         except CannotPullError as reason:
             self._facts.note(f"writes to gradients in flight were not followed: {reason}")
             self._shared = []
-        # What the damage to saved tensors made of the rows is where this starts from.
+        # Start from the rows as the damage to saved tensors left them.
         self._reference.update(facts.reference)
         self._as_run.update(facts.as_run)
 
@@ -108,7 +108,7 @@ class GradientsInFlight:
     def _deposits(
         self, starts: Sequence[tuple[Edge, torch.Tensor | None]]
     ) -> tuple[list[tuple[Deposit, torch.Tensor]], dict[Any, Any]]:
-        """Every gradient that a walk hands from one node to another, and those of the targets."""
+        """Every gradient that a walk passes from one node to another, and those of the targets."""
         seen: list[tuple[Deposit, torch.Tensor]] = []
 
         def received(edge: Edge, grad: torch.Tensor, sender: Node | None) -> None:
@@ -127,7 +127,7 @@ class GradientsInFlight:
         """A hook or a custom backward changed `t`, whose whole storage held `before` (flat)."""
         self._session.backward_writes.wrote = True
         known = len(self._facts.cuts)
-        # Seen is the write below autograd. A checkpointed function that is recomputed on the way has to be recorded as ever.
+        # Writes are seen below autograd here, but a checkpointed function that is recomputed on the way must be recorded as usual.
         with quiet(self._session), self._as_before():
             self._wrote(write, t, before, func, args, kwargs)
             if len(self._facts.cuts) > known:
@@ -140,7 +140,7 @@ class GradientsInFlight:
             return
         variable = getattr(current, "variable", None)
         if variable is not None and variable.grad is not None and storage_id(variable.grad) == storage_id(t):
-            return  # already accumulated: torch copies a gradient that somebody else waits for
+            return  # already accumulated: torch copies a gradient that another node waits for
         for shared in sorted(self._shared, key=lambda shared: not shared.at(current)):
             total = shared.total()
             if total.numel() != before.numel() or total.dtype != before.dtype:
@@ -148,7 +148,7 @@ class GradientsInFlight:
             if not torch.allclose(total.reshape(-1), before, rtol=1e-4, atol=1e-12, equal_nan=True):
                 continue
             if not shared.at(current) and bool((before == before[0]).all()):
-                continue  # a hook may hold on to a gradient from earlier; ones and zeros look like many another tensor
+                continue  # a hook may have kept an earlier gradient; tensors of ones or zeros look alike
             changes = self._changes(shared, t, view, func, args, kwargs)
             own = [edge for edge, _ in shared.deposits if edge[0] is current]
             victims = self._victims(shared, current)
@@ -181,7 +181,7 @@ class GradientsInFlight:
         return changes
 
     def _victims(self, shared: _Shared, current: Node) -> list[Edge]:
-        """Where the very tensor waits for somebody else while `current` runs: handed on before, alone there, and not taken yet."""
+        """Where this same tensor waits for another node while `current` runs: sent before, not summed with others, not yet taken."""
         now = self._turns[current]
         found: list[Edge] = []
         for edge, sender in shared.deposits:
@@ -195,7 +195,7 @@ class GradientsInFlight:
         return -1 if sender is None else self._turns.get(sender, -1)
 
     def _follow_own(self, task: str, own: list[Edge], change: torch.Tensor) -> None:
-        """What the write does where it was meant to: the run's gradients and those meant both have it."""
+        """Apply the write where it was intended: both the as-run and the reference gradients have it."""
         with contextlib.suppress(CannotPullError):
             found = pull(self._graph, [(edge, change) for edge in own], self._targets, self._reading, python=False)
             for leaf, difference in found.items():
@@ -227,7 +227,7 @@ class GradientsInFlight:
             self._facts.add_cut(CutFact(write, [task], sorted(hit), verdict="corrupts"))
 
     def _mark(self, key: TaskLeaf) -> None:
-        """Work out the row of a task and a leaf anew."""
+        """Recompute the row of a task and a leaf."""
         row = self._facts.row(*key) or GradientFact(*key)
         if row.status == "raises":
             return
@@ -247,7 +247,7 @@ class GradientsInFlight:
         self._facts.keep(key, reference=reference, as_run=as_run)
 
     def _rows_for_all(self) -> None:
-        """Rows for every task and leaf, once one of them is hit: a table with gaps says less."""
+        """Add rows for every task and leaf once one of them is affected, so that the table has no gaps."""
         if not self._facts.gradients:
             return
         for (task, leaf), reference in self._reference.items():

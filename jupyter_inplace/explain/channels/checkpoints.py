@@ -1,4 +1,4 @@
-"""Checkpointed functions whose recomputation will read other values than their forward did."""
+"""Checkpointed functions whose recomputation will read different values than their forward did."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from jupyter_inplace.explain.graph.graph import Graph, Node, held_in, saved_slot
 from jupyter_inplace.record.channels.checkpoints import CheckpointRegion
 from jupyter_inplace.record.saved.saved import Saved
 
-Regions = Sequence[tuple[Any, CheckpointRegion]]  # each with the node that owns it, if one does
+Regions = Sequence[tuple[Any, CheckpointRegion]]  # each with the node that owns it, if there is one
 
 
 def nodes_of(graph: Graph, region: CheckpointRegion, owner: Any) -> list[Node]:
-    """The nodes of a graph that will ask for the recomputation of a region."""
+    """The nodes of a graph that will trigger the recomputation of a region."""
     if owner in graph.position:
         return [owner]
     if region.holders is None:
@@ -28,14 +28,14 @@ def nodes_of(graph: Graph, region: CheckpointRegion, owner: Any) -> list[Node]:
 
 
 def changed_reads(region: CheckpointRegion) -> list[Saved]:
-    """What the region read in the forward and would read differently now."""
+    """The tensors that the region read in the forward and whose values have changed since."""
     return [
         s for s in region.reads if s.touched and s.clone is not None and numbers.same_values(s.clone, s.tensor) is False
     ]
 
 
 def reads_again(graph: Graph, found: Regions) -> dict[Node, list[Saved]]:
-    """For each node that asks for the recomputation of a region what that would read differently now."""
+    """For each node that triggers the recomputation of a region, the tensors that it would read with other values now."""
     out: dict[Node, list[Saved]] = {}
     for owner, region in found:
         changed = changed_reads(region)
@@ -47,7 +47,7 @@ def reads_again(graph: Graph, found: Regions) -> dict[Node, list[Saved]]:
 def mark(tasks: TaskGraph, found: Regions, facts: BackwardFacts) -> None:
     """Add the conflicts of the regions of this graph that changed.
 
-    Rows without numbers become wrong: what the recomputation gives is not known.
+    Their rows become "wrong" without numbers, since the result of the recomputation is not known.
     """
     for owner, region in found:
         nodes = nodes_of(tasks.graph, region, owner)
@@ -56,7 +56,7 @@ def mark(tasks: TaskGraph, found: Regions, facts: BackwardFacts) -> None:
             continue
         passing = list(dict.fromkeys(task for node in nodes for task in tasks.passages.tasks(node)))
         behind = {leaf for node in nodes for leaf in tasks.passages.behind(node)}
-        if owner in tasks.graph.position:  # a reentrant one, which has the leaves that it reads behind it
+        if owner in tasks.graph.position:  # a reentrant one: the leaves that it reads are behind it
             behind |= _own_leaves(tasks, region)
         for task in passing:
             for leaf in sorted(behind):

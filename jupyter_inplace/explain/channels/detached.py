@@ -1,7 +1,7 @@
-"""Tensors detached in place that one root reads both before and after: the gradient misses what came after.
+"""Tensors detached in place that one root reads both before and after: the gradient misses the later reads.
 
-Autograd kept nothing of the readers that came after, so the gradient that was meant is not known; which task and leaves it
-misses is.
+Autograd recorded no path through the later readers, so the intended gradient is not known, only which task and leaves it
+concerns.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class DetachedReads:
 
 
 def find(graph: Graph, detachments: Sequence[Detachment]) -> list[DetachedReads]:
-    """The detached tensors that this graph reads on both sides."""
+    """Find the detached tensors that this graph reads both before and after."""
     found: list[DetachedReads] = []
     for detachment in detachments:
         producer = _producer(graph, detachment)
@@ -43,7 +43,7 @@ def find(graph: Graph, detachments: Sequence[Detachment]) -> list[DetachedReads]
 
 
 def _producer(graph: Graph, detachment: Detachment) -> Node:
-    """The node that made a detached tensor, or a leaf's own, if something in the graph read it before; else None."""
+    """The node that made a detached tensor (of a leaf, its accumulator) if something in the graph read it before; else None."""
     identity = detachment.identity
     for node, edges in zip(graph.nodes, graph.next, strict=True):
         if is_leaf_node(node) or node._sequence_nr() >= detachment.sequence:
@@ -60,7 +60,7 @@ def _producer(graph: Graph, detachment: Detachment) -> Node:
 
 
 def mark(tasks: TaskGraph, found: Sequence[DetachedReads], facts: BackwardFacts) -> None:
-    """Spoil the rows of the tasks that read a detached tensor afterwards, for the leaves behind it."""
+    """Mark the rows of the tasks that read a detached tensor afterwards, for the leaves behind it."""
     for reads in found:
         write, producer = reads.detachment.write, reads.producer
         passing = list(dict.fromkeys(task for node in reads.after for task in tasks.passages.tasks(node)))

@@ -1,4 +1,4 @@
-"""Which backwards are followed until their gradients are read, and the rows of those whose gradients were cleared unread."""
+"""Gradients cleared before anything read them: which backwards are followed for that, and the rows of those that lost some."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from jupyter_inplace.record.session import Session
 from jupyter_inplace.record.source.resolver import SiteResolver
 from jupyter_inplace.report.words import EFFECT_WORDS
 
-#: What is done with a `.grad` on the way to clearing it.
+#: What programs call on a `.grad` to clear it.
 _CLEARING = frozenset({"zero_", "detach_", "requires_grad_", "data", "grad_fn"})
 
 
 def begins(tasks: TaskGraph, call: Backward, facts: BackwardFacts, *, often: bool) -> None:
-    """A backward call is about to run: what it means for the gradients that were cleared, and whether its own are followed.
+    """A backward call is about to run: update the cleared gradients, and tell whether to follow the call's own.
 
-    :param often: the call's place has been seen so often that it is followed only if something was lost there.
+    :param often: so many calls were seen at this place that it is followed only if something was lost there.
     """
     session, graph = tasks.session, tasks.graph
     discarded = session.discarded_grads
@@ -40,7 +40,7 @@ def begins(tasks: TaskGraph, call: Backward, facts: BackwardFacts, *, often: boo
         or call.create_graph
         or call.batched
         or discarded.retained
-        or session.exported_memory.policy != "exported"  # else nobody knows what reads memory from outside
+        or session.exported_memory.policy != "exported"  # else reads of the memory from outside go unnoticed
         or session.other_hooks
         or session.engine.hooks_since()
     ):
@@ -63,7 +63,7 @@ def begins(tasks: TaskGraph, call: Backward, facts: BackwardFacts, *, often: boo
 
 
 def _filled_leaves(graph: Graph, call: Backward) -> list[Node]:
-    """The nodes of the leaves whose `.grad` a call fills; none where it fills others too."""
+    """The nodes of the leaves whose `.grad` a call fills; none if it fills others too."""
     leaves = [graph.nodes[i] for i in graph.leaves]
     if not call.inputs:
         return leaves
@@ -78,7 +78,8 @@ def ended(session: Session, call: Backward) -> None:
     discarded = session.discarded_grads
     if call.given is not None and call.finished:
         given, leaves = call.given
-        # Another task of the same forward needs a graph that is still alive; a step without gradients, leaves that never had any there.
+        # Gradients are lost to another task of the same forward, which needs a graph that is still alive, or to an optimizer step
+        # that finds none, where it has never stepped these leaves with one.
         if session.index.any_alive() or not all(id(leaf) in discarded.stepped for _, leaf in leaves):
             discarded.gave(given, leaves)
             return
@@ -87,7 +88,7 @@ def ended(session: Session, call: Backward) -> None:
 
 
 def _meet(tasks: TaskGraph, call: Backward) -> None:
-    """Take off the list what this call gives its gradient after all; note which leaves it fills again."""
+    """Take off the list the tasks that this call gives their gradients after all; note which leaves it fills again."""
     discarded, graph = tasks.session.discarded_grads, tasks.graph
     nodes = [node for node in graph.nodes if not is_leaf_node(node)]
     keys = {node_key(node) for node in nodes}
@@ -96,7 +97,9 @@ def _meet(tasks: TaskGraph, call: Backward) -> None:
     rest: list[Given] = []
     for given in discarded.cleared:
         given.followed = True
-        given.tasks = [task for task in given.tasks if task[1] not in keys]  # the others get their gradient after all
+        given.tasks = [
+            task for task in given.tasks if task[1] not in keys
+        ]  # those in `keys` get their gradient after all
         if not given.tasks:
             continue
         rest.append(given)
@@ -108,9 +111,9 @@ def _meet(tasks: TaskGraph, call: Backward) -> None:
 
 
 def _of_one_forward(given: Given, call: Backward, nodes: Sequence[Node], parts: Sequence[tuple[str, RootPart]]) -> bool:
-    """Whether a task of this call was there before the cleared one's backward, or reads what that one's forward made.
+    """Whether a task of this call was computed before the cleared one's backward, or shares part of its forward.
 
-    In a loop around one call only the former counts: what a round reads may have been made once, before the loop.
+    In a loop around one call only the former counts: what an iteration reads may have been computed once, before the loop.
     """
     if any(not is_leaf_node(part.edge[0]) and part.edge[0]._sequence_nr() < given.sequence for _, part in parts):
         return True
@@ -162,7 +165,7 @@ def _lose(facts: BackwardFacts, task: str, leaf: str, norm: float | None) -> Non
 
 
 def _mentioned_between(given: Given, resolver: SiteResolver) -> bool:
-    """Whether the source reads `.grad` of something between the backward and the clearing: nobody sees `w.grad.tolist()`."""
+    """Whether the source reads a `.grad` between the backward and the clearing: `w.grad.tolist()` cannot be observed."""
     start = resolver.resolve(given.site)
     for write in {item.write for item in given.cleared.values()}:
         end = resolver.resolve(write.site)
@@ -174,7 +177,7 @@ def _mentioned_between(given: Given, resolver: SiteResolver) -> bool:
         except SyntaxError:
             continue
         low, high = start.line, end.end_line or end.line
-        if end.line < start.line:  # the next round of a loop
+        if end.line < start.line:  # the next iteration of a loop
             loops = [
                 n for n in ast.walk(tree) if isinstance(n, (ast.For, ast.While)) and _holds(n, low) and _holds(n, high)
             ]
@@ -191,7 +194,7 @@ def _holds(loop: ast.For | ast.While, line: int) -> bool:
 
 
 def _gradients_read(tree: ast.AST) -> Iterator[int]:
-    """The lines that look at `.grad` of something for more than clearing it."""
+    """The lines that use a `.grad` for more than clearing it."""
     guards = {
         id(part)
         for node in ast.walk(tree)

@@ -1,4 +1,4 @@
-"""The statement that made an external write: looked for between the two expressions that bracket it."""
+"""Finds the statement that made an external write, between the two expressions that bracket it."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from typing import Any
 
 import torch
 
-from jupyter_inplace._syntax import parse
+from jupyter_inplace._syntax import parse, source_lines
 from jupyter_inplace.record.source.resolver import SiteResolver
 from jupyter_inplace.report.data import Site
 
 
 @dataclasses.dataclass
 class ExternalSite:
-    """Where an external write happened, as well as it is known.
+    """Where an external write happened, as closely as is known.
 
-    `name` is that of the outside object, if one was found, `exact` whether `site` is the statement itself.
+    `name` is that of the outside object, if one was found; `exact` says whether `site` is the statement itself.
     """
 
     site: Site | None
@@ -34,7 +34,7 @@ class ExternalSite:
 def locate(
     write: Any, resolver: SiteResolver, spaces: Iterable[Mapping[str, Any]], cell_source: str | None
 ) -> ExternalSite:
-    """The write's statement where exactly one between the brackets can have made it, else the bracket in words."""
+    """The statement of the write if exactly one between the brackets can have made it, else the bracket in words."""
     before = resolver.resolve(write.bracket.before) if write.bracket.before is not None else None
     after = resolver.resolve(write.bracket.after) if write.bracket.after is not None else None
     aliases = dict(_aliases(spaces, write.bracket.pointer, write.bracket.size))
@@ -56,7 +56,7 @@ def locate(
         between_them = [
             s for s in _simple_statements(tree) if low <= s.lineno <= high and not _is_one_of(s, brackets, low, high)
         ]
-        # The first that assigns into the memory did so, whatever the others did. A loop goes back over what stands before.
+        # The first that assigns into the memory did so, whatever the others did. In a loop, the lines above run again.
         loop = _loop_lines(tree, before) if before is not None and low == high else None
         around = [s for s in _simple_statements(tree) if loop is not None and loop[0] <= s.lineno <= loop[1]]
         candidates = (
@@ -120,7 +120,7 @@ def _items(name: str, value: Any) -> Iterator[tuple[str, Any]]:
 def _lines(code: Any, cell_source: str | None, anchor: Site) -> list[str]:
     lines = linecache.getlines(code[0].code.co_filename)
     if not lines and cell_source is not None and anchor.cell_line is not None:
-        lines = cell_source.splitlines(keepends=True)
+        lines = source_lines(cell_source, keepends=True)
     return lines
 
 
@@ -147,7 +147,7 @@ def _function_lines(tree: ast.Module, before: Site) -> tuple[int, int]:
 
 
 def _is_one_of(statement: ast.stmt, sites: Iterable[Site | None], low: int, high: int) -> bool:
-    """Whether the statement is one of the brackets itself; those were operations of torch."""
+    """Whether the statement is one of the brackets, which were torch operations."""
     end = statement.end_lineno or statement.lineno
     return any(site is not None and statement.lineno <= site.line <= end and low != high for site in sites)
 
@@ -171,7 +171,7 @@ def _loop_lines(tree: ast.Module, before: Site) -> tuple[int, int] | None:
 
 
 def _writes_to(statement: ast.stmt, aliases: Mapping[str, Any]) -> str | None:
-    """The name under which a statement may write to the memory, in its own words."""
+    """The name through which a statement may write to the memory, as it is spelled there."""
     stored = _stores_into(statement, aliases)
     if stored is not None:
         return stored
@@ -185,7 +185,7 @@ def _writes_to(statement: ast.stmt, aliases: Mapping[str, Any]) -> str | None:
 
 
 def _stores_into(statement: ast.stmt, aliases: Mapping[str, Any]) -> str | None:
-    """The same, where the statement is an assignment into the memory: `a[i] = v`, `a += v`, `self.a += v`."""
+    """The same, if the statement is an assignment into the memory: `a[i] = v`, `a += v`, `self.a += v`."""
     targets: list[ast.expr] = []
     if isinstance(statement, ast.Assign):
         targets = [t for t in statement.targets if isinstance(t, (ast.Subscript, ast.Attribute))]
@@ -205,7 +205,7 @@ def _stores_into(statement: ast.stmt, aliases: Mapping[str, Any]) -> str | None:
 
 
 def _within_functions(tree: ast.Module, aliases: Mapping[str, Any]) -> list[tuple[ast.stmt, str]]:
-    """The statements of functions and methods that assign into the memory: one that the bracket calls may be it."""
+    """The statements in functions and methods that assign into the memory: a call between the brackets may run them."""
     attributes = {path: value for path, value in aliases.items() if "." in path}
     functions = [node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
     inside = dict.fromkeys(statement for function in functions for statement in _simple_statements(function))
@@ -218,7 +218,7 @@ def _roots(aliases: Mapping[str, Any]) -> set[str]:
 
 
 def _around(tree: ast.Module, statement: ast.stmt) -> str | None:
-    """The qualified name of the function that a statement stands in; None outside of functions."""
+    """The qualified name of the function around a statement; None outside of functions."""
     path: list[str] = []
     function = None
     scopes = [

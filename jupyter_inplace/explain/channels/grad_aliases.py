@@ -1,4 +1,4 @@
-"""Per-task gradients that turned into something else: kept by name, overwritten through `.grad`, read afterwards."""
+"""Gradients kept under a name, overwritten through `.grad`, and read afterwards."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _MENTION = re.compile(r"\.grad\b(?!\s*\()")
 
 
 def mentions_grad(source: str | None) -> bool:
-    """Whether a source reads `.grad` of something, which every program that keeps a gradient does."""
+    """Whether a source mentions `.grad`, as every program that keeps a gradient does."""
     return source is not None and _MENTION.search(source) is not None
 
 
 def before_backward(tasks: TaskGraph, call: Backward) -> None:
-    """A backward is about to add to the `.grad` of its leaves in place: copy those that a name holds."""
+    """A backward is about to add to the `.grad` of its leaves in place: copy the gradients that a name holds."""
     if not call.accumulate or call.create_graph:  # with create_graph the sum is a new tensor
         return
     session, graph, names = tasks.session, tasks.graph, tasks.names
@@ -64,7 +64,7 @@ def before_backward(tasks: TaskGraph, call: Backward) -> None:
 
 
 def after_backward(session: Session, leaves: list[tuple[str, Any]], tasks: list[str]) -> None:
-    """Remember which storage now holds whose gradient, of which tasks."""
+    """Remember which storage now holds the gradient of which leaf and tasks."""
     gradients = session.grad_aliases
     for name, leaf in leaves:
         grad = leaf.grad
@@ -78,9 +78,9 @@ def after_backward(session: Session, leaves: list[tuple[str, Any]], tasks: list[
 def after_write(
     session: Session, t: torch.Tensor, write: Any, names: Callable[[], Names], before: torch.Tensor
 ) -> None:
-    """A dispatched write changed a known gradient: note it where a name holds it."""
+    """A dispatched write changed a known gradient: note it if a name holds it."""
     known = session.grad_aliases.held(private.storage_id(t))
-    if known is None:  # the write gave `t` other memory
+    if known is None:  # the write replaced the memory of `t`
         return
     _say_if_exported(session, t, known.leaf)
     bound = names().bound_to(t)
@@ -89,7 +89,7 @@ def after_write(
 
 
 def _say_if_exported(session: Session, grad: torch.Tensor, leaf: str) -> None:
-    """An array over a gradient's memory changes with it, and nobody sees who reads the array."""
+    """Note that an array over a gradient's memory changes with it: reads of the array cannot be observed."""
     if session.exported_memory.has_left(private.storage_id(grad)):
         session.blind_spots.setdefault(
             f"the memory of {leaf}.grad was handed out (numpy, DLPack ...) and overwritten since: what reads it there is not seen"
@@ -104,7 +104,7 @@ def _keep(
         kept.storage == storage and set(bound) <= set(kept.names) and not kept.reads
         for kept in session.grad_aliases.kept
     ):
-        return  # the first value after the binding is the one that was meant
+        return  # the first value after the binding is the intended one
     known = session.grad_aliases.held(storage)
     tasks = known.tasks if known is not None else []
     value = before if before is not None else grad.detach().clone()
@@ -112,7 +112,7 @@ def _keep(
 
 
 def facts(session: Session, resolver: SiteResolver, order: int, time: float) -> BackwardFacts | None:
-    """The rows of kept gradients that were read after they had changed; None where there are none."""
+    """The rows of kept gradients that were read after they had changed; None if there are none."""
     read = [kept for kept in session.grad_aliases.kept if kept.current is not None and _was_read(kept, resolver)]
     changed = [(kept, found) for kept in read if (found := numbers.compare(kept.current, kept.before))[0] != "ok"]
     if not changed:
@@ -128,7 +128,7 @@ def facts(session: Session, resolver: SiteResolver, order: int, time: float) -> 
 
 
 def _tasks(kept: GradAlias) -> list[str]:
-    """The tasks of a kept gradient; where they are not known, what holds it stands for them."""
+    """The tasks of a kept gradient; if they are not known, the name that holds it stands in for them."""
     return kept.tasks or [kept.names[0]]
 
 
@@ -150,7 +150,7 @@ def _was_read(kept: GradAlias, resolver: SiteResolver) -> bool:
 
 
 def _names_read(text: str) -> set[str]:
-    """The names that a line reads; those behind `.grad` and assignment targets do not count."""
+    """The names that a line reads; attributes and assignment targets do not count."""
     try:
         tree = parse(
             text.rstrip(":") if text.startswith(("for ", "if ", "while ", "with ")) is False else text + " pass"
@@ -161,7 +161,7 @@ def _names_read(text: str) -> set[str]:
 
 
 def _bound_again(name: str, read: Site, write: Site | None, key: Any) -> bool:
-    """Whether the name was bound anew between the write and the read, as far as the order of lines and loops tells."""
+    """Whether the name was rebound between the write and the read, as far as the order of lines and loops tells."""
     if write is None or write.file != read.file:
         return False
     lines = linecache.getlines(key[0].code.co_filename)
@@ -185,14 +185,14 @@ def _bound_again(name: str, read: Site, write: Site | None, key: Any) -> bool:
         return False
     last = max(before)
     if write.line < last:
-        # Bound below the write: in the same loop that binding follows each write.
+        # Bound below the write: in the same loop, that binding follows each write.
         return (
             _loop_of(tree, last) == _loop_of(tree, write.line)
             or _loop_of(tree, last) is None
             or _encloses(tree, write.line, last)
         )
     if _loop_of(tree, last) is not None and _loop_of(tree, last) == _loop_of(tree, read.line):
-        return write.line > read.line  # written at the end of a round, bound anew at the beginning of the next
+        return write.line > read.line  # written at the end of an iteration, rebound at the beginning of the next
     return False
 
 
@@ -216,5 +216,5 @@ def _loop_of(tree: ast.AST, line: int) -> int | None:
 
 
 def _encloses(tree: ast.AST, inner: int, outer: int) -> bool:
-    """Whether the loops around line `outer` all stand around line `inner` too."""
+    """Whether all loops around line `outer` also contain line `inner`."""
     return {id(n) for n in _loops(tree, outer)} <= {id(n) for n in _loops(tree, inner)}

@@ -1,4 +1,4 @@
-"""Results of `torch.autograd.grad` that share their memory: which of them a statement writes, and which another one reads."""
+"""Results of `torch.autograd.grad` that share memory: which of them one statement writes, and which another one reads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from jupyter_inplace._syntax import parse
+from jupyter_inplace._syntax import parse, unparse
 from jupyter_inplace.explain.backward.facts import BackwardFacts, CutFact, GradientFact
 from jupyter_inplace.explain.graph import numbers
 from jupyter_inplace.explain.graph.quiet import quiet
@@ -24,12 +24,12 @@ from jupyter_inplace.record.session import Session
 from jupyter_inplace.record.source.expressions import is_path, written_names
 from jupyter_inplace.record.source.resolver import SiteResolver, positions
 
-#: What may be asked of a tensor without reading it.
+#: Attributes and methods of a tensor that do not read its values.
 _ABOUT = frozenset({"shape", "dtype", "device", "ndim", "size", "dim", "numel", "layout", "requires_grad", "stride"})
 
 
 def after_grad(session: Session, call: Backward, names: Callable[[], Names]) -> None:
-    """A `grad` call is over: remember those of its results that lie in one memory. `names` is asked only where some do."""
+    """A `grad` call is over: remember its results that share memory. `names` is called only if some do."""
     by_storage: dict[int, list[int]] = {}
     for i, result in enumerate(call.results):
         if isinstance(result, torch.Tensor) and (storage := storage_id(result)):
@@ -65,7 +65,7 @@ def _name(names: Names, call: Backward, i: int) -> str:
 
 
 def tell(session: Session, resolver: SiteResolver) -> None:
-    """Add the rows of results that turned into something else to the facts of the calls that gave them."""
+    """Add the rows of results that were changed to the facts of the calls that returned them."""
     for shared in session.grad_results.all:
         facts, shared.facts = shared.facts, None
         if facts is not None and shared.latest is not None:
@@ -77,7 +77,7 @@ def tell(session: Session, resolver: SiteResolver) -> None:
 
 
 def _written_twice(shared: GradResult, facts: BackwardFacts) -> None:
-    """Each result was written in its turn, and each write changed them all."""
+    """Each result was written in turn, and each write changed all of them."""
     for first, second, after in _pairs(shared):
         together = first.order == second.order
         if not together and not _for_each(second):
@@ -97,7 +97,7 @@ def _written_twice(shared: GradResult, facts: BackwardFacts) -> None:
 
 
 def _pairs(shared: GradResult) -> Iterator[tuple[WrittenResult, WrittenResult, torch.Tensor]]:
-    """A place that wrote twice, with all that was written between as one round, and the memory after the second round."""
+    """A place that wrote twice: all that was written in between counts as one round; also the memory after the second round."""
     writes = shared.writes
     done = 0
     for j in range(1, len(writes)):
@@ -111,7 +111,7 @@ def _pairs(shared: GradResult) -> Iterator[tuple[WrittenResult, WrittenResult, t
 
 
 def _for_each(write: WrittenResult) -> bool:
-    """Whether the statement writes to the variable of a loop: then to another result each time."""
+    """Whether the statement writes to a loop variable, so to a different result each time."""
     code, lasti = write.place[0].code, write.place[1]
     line, end, _, _ = positions(code, lasti)
     tree = _tree(code.co_filename)
@@ -121,7 +121,7 @@ def _for_each(write: WrittenResult) -> bool:
         name
         for node in ast.walk(tree)
         if isinstance(node, ast.stmt) and node.lineno == line
-        for name in written_names(ast.unparse(node))
+        for name in written_names(unparse(node))
         if not isinstance(node, (ast.For, ast.While, ast.If, ast.With))
     }
     loops = [
@@ -165,7 +165,7 @@ def _report(shared: GradResult, facts: BackwardFacts, write: WrittenResult, memb
 
 
 def _bound(shared: GradResult, resolver: SiteResolver) -> tuple[dict[int, str], str | None]:
-    """By position what the call's own statement binds each result to, and the variable that holds them all, if one does."""
+    """What the statement of the call binds each result to, by position, and the variable that holds them all, if any."""
     expression, statement = resolver.statement_of(shared.site)
     if not isinstance(statement, ast.Assign) or len(statement.targets) != 1 or expression is None:
         return {}, None
@@ -178,7 +178,7 @@ def _bound(shared: GradResult, resolver: SiteResolver) -> tuple[dict[int, str], 
     if isinstance(target, ast.Name):
         return {i: f"{target.id}[{i}]" for i, _, _ in shared.members}, target.id
     if isinstance(target, (ast.Tuple, ast.List)) and all(is_path(part) for part in target.elts):
-        return {i: ast.unparse(target.elts[i]) for i, _, _ in shared.members if i < len(target.elts)}, None
+        return {i: unparse(target.elts[i]) for i, _, _ in shared.members if i < len(target.elts)}, None
     return {}, None
 
 
@@ -189,7 +189,7 @@ def _read(
     resolver: SiteResolver,
     write: WrittenResult,
 ) -> set[int]:
-    """The positions of the results that these reads name."""
+    """The positions of the results that these expressions read."""
     found: set[int] = set()
     for frames in reads:
         for key, holding in frames:
@@ -201,7 +201,7 @@ def _read(
                 continue
             if container is not None and _whole(text, container, _tree(key[0].code.co_filename), site.line):
                 found.update(paths)
-            said = {ast.unparse(node) for node in _values(text)}
+            said = {unparse(node) for node in _values(text)}
             found.update(i for i, path in paths.items() if path in said and _root(path) in holding)
     return found
 
@@ -211,7 +211,7 @@ def _root(path: str) -> str:
 
 
 def _values(tree: ast.AST) -> Iterator[ast.AST]:
-    """The names, attributes and items that an expression reads for their values."""
+    """The names, attributes and items whose values an expression reads."""
     for node in ast.walk(tree):
         for child in ast.iter_child_nodes(node):
             if isinstance(child, (ast.Name, ast.Attribute, ast.Subscript)) and isinstance(child.ctx, ast.Load):
@@ -221,7 +221,7 @@ def _values(tree: ast.AST) -> Iterator[ast.AST]:
 
 
 def _whole(text: ast.AST, container: str, tree: ast.AST | None, line: int) -> bool:
-    """Whether an expression reads all of a container's items, or the variable of a loop over it."""
+    """Whether an expression reads all items of a container, or the variable of a loop over it."""
     for node in ast.walk(text):
         for child in ast.iter_child_nodes(node):
             if isinstance(child, ast.Name) and child.id == container and not isinstance(node, ast.Subscript):

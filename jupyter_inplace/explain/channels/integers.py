@@ -1,7 +1,7 @@
 """Tasks whose gradient is zero because an integer tensor (labels, a mask) was written before they saved it.
 
-Torch is right about the values that the loss used; the bug is the write. The test is a counterfactual: with the values from
-before the write in its place the same graph gives a gradient that is not zero.
+The gradient is right for the values that the loss used; the bug is the write. The test is a counterfactual: with the values
+from before the write, the same graph gives a gradient that is not zero.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from jupyter_inplace.record.write_table import WriteRow
 
 
 class _Instead(ReferenceReading):
-    """Saved tensors as the forward wrote them, but for some."""
+    """Saved tensors as the forward wrote them, with some of them replaced."""
 
     def __init__(self, instead: dict[Saved, torch.Tensor]) -> None:
         super().__init__()
@@ -53,10 +53,10 @@ def lost_tasks(
     found: Mapping[Saved, list[IntegerWrite]],
     facts: BackwardFacts,
 ) -> None:
-    """Mark the rows of tasks that an integer write silenced as lost, with the gradient that they would have had.
+    """Mark as lost the rows of tasks that an integer write silenced, with the gradient that they would have had.
 
-    :param reader: by saved tensor the node that reads it.
-    :param found: what `candidates` gave.
+    :param reader: the node that reads each saved tensor.
+    :param found: the result of `candidates`.
     """
     for task, part in tasks.parts:
         rows = [row for row in facts.gradients if row.task == task]
@@ -99,22 +99,22 @@ def _lose(
 
 
 def _suspects(writes: list[IntegerWrite], session: Session) -> list[int]:
-    """The places of the writes, given the latest first, that may have silenced a task of the backward call at hand.
+    """The indices of the writes, given latest first, that may have silenced a task of the current backward call.
 
-    What was written before the last backward call served another task: it is asked before the task's own.
+    What was written before the last backward call was for another task: it is tried before the task's own writes.
     """
     return sorted(range(len(writes)), key=lambda place: writes[place].order > session.last_backward)
 
 
 def _without(saved: Saved, writes: list[IntegerWrite]) -> torch.Tensor | None:
-    """What `saved` would hold had the last of `writes` (the earliest: they come the latest first) not happened."""
+    """What `saved` would hold if the last of `writes` (the earliest, since they come latest first) had not happened."""
     view: View | None = saved.view or view_of(saved.tensor)
     if view is None or any(view.itemsize != kept.view.itemsize for kept in writes) or not storages_of(saved.tensor):
         return None
     size = max(v.byte_range[1] // v.itemsize for v in (view, *(kept.view for kept in writes)))
     memory = torch.zeros(size, dtype=saved.value.dtype, device=saved.value.device)
     memory.as_strided(view.shape, view.stride, view.offset).copy_(saved.value)
-    states = [memory]  # backwards in time: before each of the writes
+    states = [memory]  # backwards in time: as before each of the writes
     for kept in writes:
         memory = memory.clone()
         memory.as_strided(kept.view.shape, kept.view.stride, kept.view.offset).copy_(kept.before)

@@ -1,4 +1,4 @@
-"""Writes that autograd did not record on a gradient path: the gradient that was meant, and the rows that miss it."""
+"""Writes on a gradient path that autograd did not record: the intended gradient, and the rows that differ from it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jupyter_inplace.record.session import Session
 
 @dataclasses.dataclass(frozen=True)
 class MeantGraph:
-    """The graph of a backward call with every write recorded, and who passes where in it."""
+    """The graph of a backward call with every write recorded, and which tasks pass through which of its nodes."""
 
     graph: Graph
     repair: Repair
@@ -26,9 +26,9 @@ class MeantGraph:
 def find(
     session: Session, graph: Graph, roots: list[Node], parts: Sequence[tuple[str, RootPart]], now: int
 ) -> tuple[Graph, Repair] | None:
-    """The graph of a call as it was meant; None where every write that it reads was recorded.
+    """The intended graph of a call; None if every write that it reads was recorded.
 
-    :param now: the number of the node that would come next.
+    :param now: the sequence number that the next node would get.
     """
     if not session.untracked_writes.cuts:
         return None
@@ -41,7 +41,7 @@ def find(
 def meant_graph(
     found: tuple[Graph, Repair] | None, parts: Sequence[tuple[str, RootPart]], targets: Mapping[Edge, str]
 ) -> MeantGraph | None:
-    """What `find` gave, once it is known what the call computes gradients of."""
+    """The result of `find` with passages, once it is known what the call computes gradients of."""
     if found is None:
         return None
     graph, repair = found
@@ -50,14 +50,14 @@ def meant_graph(
 
 
 def mark(meant: MeantGraph, gradients: TaskGradients, facts: BackwardFacts) -> None:
-    """Add the writes that the gradient of some task does not see, once the gradients are worked out."""
+    """Add the writes that the gradient of some task misses. Call when the gradients are computed."""
     for write in meant.repair.writes:
         if write.changed or not write.cut.replayable:
             _cut(write, meant.passages, gradients, facts)
 
 
 def _cut(write: WriteNode, passages: Passages, gradients: TaskGradients, facts: BackwardFacts) -> None:
-    """The rows that an unrecorded write makes wrong: those of the tasks that read it."""
+    """Mark the rows that an unrecorded write makes wrong: those of the tasks that read it."""
     tasks = passages.tasks(write)
     if not write.cut.replayable:
         leaves = set(passages.reached(write).values())

@@ -1,1 +1,1 @@
-"""Errors of torch that a write caused: refusals, failed version checks, and their tracebacks."""
+"""Torch errors that a write caused: rejected writes, failed version checks, and their tracebacks."""

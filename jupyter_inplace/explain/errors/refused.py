@@ -1,4 +1,4 @@
-"""Writes that torch refused: which tensor, which leaves behind it, which tasks never came to be."""
+"""Writes that torch refused: which tensor, which leaves are behind it, which tasks were never computed."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Refusal:
     """One refused write.
 
     :param lines: by file, the lines through which it was reached, outermost first.
-    :param late: not the write was refused, but a later use of a view: torch let its base be written, and then cannot
-        make the view's node anew. `node` is that node, `storages` are those of the views.
+    :param late: torch refused not the write but a later use of a view: it let the base be written, and then cannot
+        regenerate the view's node. `node` is that node, `storages` are those of the views.
     """
 
     op: str
@@ -46,7 +46,7 @@ class Refusal:
     storages: tuple[int, ...] = ()
 
     def conflict(self, rows: Mapping[int, list[WriteRow]]) -> ConflictFact | None:
-        """For a late refusal, the newest write to the memory of the view: that one breaks it."""
+        """For a late refusal, the conflict of the newest write to the memory of the view."""
         writes = [write for storage in self.storages for write in rows.get(storage, ())]
         if not writes:
             return None
@@ -95,7 +95,7 @@ class Refusal:
 def find_refusal(
     error: BaseException, resolver: SiteResolver, names: Names, cell_files: frozenset[str]
 ) -> Refusal | None:
-    """What torch refused, where `error` is one of its refusals of an in-place write."""
+    """What torch refused, if `error` is one of its refusals of an in-place write."""
     found = find_rejected(error, cell_files)
     if found is None:
         return None
@@ -105,7 +105,7 @@ def find_refusal(
         tensors = tuple(t for t in found.tensors if _stale(t)) or tuple(t for _, t in names.tensors if _stale(t))
     tensor = tensors[0] if tensors else None
     leaves: dict[str, None] = {}
-    # A refused `out=` buffer has no leaves of its own: the operands have.
+    # A refused `out=` buffer has no leaves itself: the operands have.
     for t in found.inputs if found.reason == "out_grad" else tensors:
         for leaf in leaves_behind(t):
             leaves[names.of_memory(leaf) or found.name or "?"] = None
@@ -134,7 +134,7 @@ _LATE = re.compile(r"Output \d+ of (\w+) is a view and its base or another view 
 
 
 def _stale(t: torch.Tensor) -> bool:
-    """Whether torch cannot say any more which node made a view, because its base was written."""
+    """Whether torch can no longer tell which node made a view, because its base was written."""
     try:
         t.grad_fn  # noqa: B018 (reading it may raise)
     except RuntimeError:
@@ -151,22 +151,26 @@ def _by_file(lines: Any) -> dict[str, list[int]]:
 
 
 def leaves_behind(t: torch.Tensor) -> list[torch.Tensor]:
-    """The leaves that a gradient of `t` would reach: itself, or those of its graph, or of its base where it is a view."""
-    try:
-        node = t.grad_fn
-    except RuntimeError:  # a view whose base was written: its own node cannot be made any more
-        node = None
+    """The leaves that a gradient of `t` would reach: itself, or those of its graph, or of its base if it is a view."""
+    node = _node_of(t)
+    if node is None and t._base is not None:  # a base is no view itself
+        t = t._base
+        node = _node_of(t)
     if node is not None:
         graph = Graph([node])
         return [graph.nodes[i].variable for i in graph.leaves]
-    if t.requires_grad:
-        base = t._base
-        return leaves_behind(base) if base is not None else [t]
-    return leaves_behind(t._base) if t._base is not None else []
+    return [t] if t.requires_grad else []
+
+
+def _node_of(t: torch.Tensor) -> Any:
+    try:
+        return t.grad_fn
+    except RuntimeError:  # a view whose base was written: its own node cannot be made any more
+        return None
 
 
 def raising_key(error: BaseException, cell_files: frozenset[str]) -> Any:
-    """The site of the innermost frame of the user's in an exception's traceback."""
+    """The site of the innermost user frame in the traceback of an exception."""
     tb = error.__traceback__
     key = None
     cell: tuple[Any, int] | None = None

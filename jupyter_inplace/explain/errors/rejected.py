@@ -1,4 +1,4 @@
-"""In-place writes that torch refused: what the exception that left the cell says about them."""
+"""In-place writes that torch refused, as far as the exception that ended the cell tells."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from jupyter_inplace.record.source.source_text import SourceText
 
 __all__ = ["RejectedWrite", "find_rejected", "reason_of"]
 
-#: Torch's refusals by the parts of their texts that have not changed between versions; the first that fits counts.
+#: Torch's refusals, by the parts of their messages that have not changed between versions; the first match counts.
 _REASONS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("view_of_leaf", re.compile(r"a view of a leaf Variable that requires grad is being used in an in-place")),
     ("leaf", re.compile(r"a leaf Variable that requires grad (is being|has been) used in an in-place")),
@@ -62,15 +62,15 @@ _INPLACE_METHOD = re.compile(r"(?!__)\w+_|__setitem__|__i[a-z]+__|\w+\.out")
 class RejectedWrite:
     """A write that torch refused.
 
-    :param key: the user's line, for `SiteResolver`; None where no frame is the user's.
+    :param key: the user's line, for `SiteResolver`; None if no frame is the user's.
     :param op: the method's name (``add_``, ``__setitem__``, ``relu_``), ``add.out`` for ``out=``.
-    :param text: the expression on the user's line; empty where there is no source.
-    :param name: the tensor as the user's line has it, None where that line does not name it.
-    :param tensors: the tensors refused; where only the tensor behind a view could be had, that one.
-    :param via: ``"view"`` where `tensors` are those behind the view that was written.
+    :param text: the expression on the user's line; empty if there is no source.
+    :param name: the tensor as the user's line spells it, None if that line does not name it.
+    :param tensors: the tensors refused; if only the tensor behind a view could be found, that one.
+    :param via: ``"view"`` if `tensors` are those behind the view that was written.
     :param inputs: for ``out_grad``, the other arguments that require grad.
     :param reason: one of the words of this module's table, such as ``leaf``.
-    :param lines: the user's frames under way as (file, line), outermost first.
+    :param lines: the user's active frames as (file, line), outermost first.
     """
 
     key: SiteKey | None
@@ -86,7 +86,7 @@ class RejectedWrite:
 
 
 def reason_of(error: BaseException) -> str | None:
-    """Why torch refused an in-place write, None where `error` is something else."""
+    """Why torch refused an in-place write, None if `error` is something else."""
     if not isinstance(error, RuntimeError):
         return None
     message = str(error)
@@ -94,9 +94,9 @@ def reason_of(error: BaseException) -> str | None:
 
 
 def find_rejected(error: BaseException, cell_files: frozenset[str] = frozenset()) -> RejectedWrite | None:
-    """The write that torch refused, where `error` (or what it was raised from) is one of its refusals.
+    """The write that torch refused, if `error` (or what it was raised from) is one of its refusals.
 
-    Looks at variables only: no property, ``__getattr__`` or other code of the user's runs. Keeps no frame.
+    Looks at variables only: no property, ``__getattr__`` or other user code runs. Keeps no frame.
 
     :param cell_files: ``co_filename`` of the watched cell, for the site's line in the cell.
     """
@@ -113,7 +113,7 @@ def find_rejected(error: BaseException, cell_files: frozenset[str] = frozenset()
 
 @dataclass(slots=True)
 class _RaisingFrame:
-    """One frame of the traceback and the expression that it was at."""
+    """One frame of the traceback and the expression that it was evaluating."""
 
     code: CodeType
     lasti: int
@@ -162,7 +162,7 @@ def _describe(error: BaseException, reason: str, cell_files: frozenset[str]) -> 
 
 
 def _frames(traceback: TracebackType | None) -> Iterator[tuple[FrameType, int, int]]:
-    """The frames of a traceback, outermost first, without those of the watch and of torch's dispatching."""
+    """The frames of a traceback, outermost first, without those of the watch and of torch's dispatch."""
     while traceback is not None:
         if not _is_plumbing(traceback.tb_frame.f_code.co_filename):
             yield traceback.tb_frame, traceback.tb_lasti, traceback.tb_lineno
@@ -194,7 +194,7 @@ def _raising_frame(frame: FrameType, lasti: int, line: int) -> _RaisingFrame:
     place.name = _name(place.text, variables)
     targets = written_nodes(node)
     for target in targets:
-        # `out[i] = v` writes into `out`: the view is the statement's own.
+        # `out[i] = v` writes into `out`: the statement itself makes the view.
         store = isinstance(target, ast.Subscript) and isinstance(node, ast.Assign)
         value, viewed = look_up(target.value if store else target, variables)  # type: ignore[attr-defined]
         place.tensors += tensors_in(value)
@@ -206,7 +206,7 @@ def _raising_frame(frame: FrameType, lasti: int, line: int) -> _RaisingFrame:
 
 
 def _name(text: str, variables: tuple[dict[str, Any], ...]) -> str | None:
-    """What an expression writes, as typed: of its readings the first that is a tensor, else the likeliest."""
+    """What an expression writes, as typed: the first of its readings that is a tensor, else the likeliest."""
     readings = written_names(text)
     for reading in readings:
         value, viewed = look_up(parse(reading, mode="eval").body, variables)
@@ -230,7 +230,7 @@ def _arguments(node: ast.AST) -> Iterator[ast.expr]:
 
 
 def _fits(tensor: torch.Tensor, reason: str) -> bool:
-    """Whether torch can have refused this tensor (or a view of it) for this reason."""
+    """Whether torch could have refused this tensor (or a view of it) for this reason."""
     try:
         if reason in {"leaf", "view_of_leaf"}:
             base = tensor._base
@@ -245,13 +245,13 @@ def _fits(tensor: torch.Tensor, reason: str) -> bool:
             return tensor.numel() > 1 and torch._debug_has_internal_overlap(tensor) != 0
         if reason in {"resize_grad", "untracked"}:
             return tensor.requires_grad
-    except RuntimeError:  # a view whose base was written cannot even say what it is
+    except RuntimeError:  # a view whose base was written cannot even be asked
         return True
     return True
 
 
 def _op(places: list[_RaisingFrame], message: str) -> str:
-    """The name of the refused operation: what the innermost frame called, where that is an in-place name."""
+    """The name of the refused operation: what the innermost frame called, if that is an in-place name."""
     told = re.match(r"(\w+)\(\): functions with out=", message) or re.search(r"operation \(aten::(\w+)", message)
     if told is not None:
         return f"{told[1]}.out" if "out=" in told[0] else told[1]

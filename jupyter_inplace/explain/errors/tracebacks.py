@@ -1,4 +1,4 @@
-"""Tracebacks without our own frames, so that an error looks as it does unwatched."""
+"""Removes our own frames from tracebacks, so that an error looks as it does without a watch."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import types
 
 from jupyter_inplace._package import FOLDER
 
-# torch's way from a handler of ours into an operator: a step more than unwatched.
+# The torch frame between our handler and an operator, which is not there without a watch.
 _OPERATORS = os.path.join("torch", "_ops.py")
-# What torch puts around a handler that it keeps from being compiled.
+# The torch frame around a handler that is excluded from compilation.
 _AROUND = (os.path.join("torch", "_compile.py"), os.path.join("torch", "_dynamo", "eval_frame.py"))
 
 
 def hide_own_frames(error: BaseException | None) -> None:
-    """Take our frames out of the traceback of an exception, and of those that it was raised from or holds."""
+    """Remove our frames from the traceback of an exception, and of those that it was raised from or contains."""
     seen: set[int] = set()
     waiting: list[BaseException | None] = [error]
     while waiting:
@@ -29,9 +29,9 @@ def hide_own_frames(error: BaseException | None) -> None:
 
 
 def without_own_frames(tb: types.TracebackType | None) -> types.TracebackType | None:
-    """Splice out, in place, the entries whose code is this package's, and torch's carriers of them.
+    """Remove, in place, the entries whose code is this package's, and the torch frames that belong to them.
 
-    :return: the first entry that stays; the first of all where none would: a fault of our own is to be seen whole.
+    :return: the first entry that stays. If none would, all stay: a fault of our own must be seen whole.
     """
     entries: list[types.TracebackType] = []
     entry = tb
@@ -49,7 +49,7 @@ def without_own_frames(tb: types.TracebackType | None) -> types.TracebackType | 
 
 
 def _carries(entries: list[types.TracebackType], ours: list[bool], place: int) -> bool:
-    """Whether an entry exists only because of one of ours beside it."""
+    """Whether an entry is there only because of one of ours next to it."""
     file = _file(entries[place])
     if file.endswith(_OPERATORS):
         return place > 0 and ours[place - 1]

@@ -1,4 +1,4 @@
-"""What is added to torch's own message when a backward fails: the write, its line, and what it destroyed."""
+"""The text added to torch's message when a backward fails: the write, its line, and what it overwrote."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jupyter_inplace.report.data import Site
 
 
 class ErrorWording:
-    """Knows the sources of the watch that is open.
+    """Makes these texts, with the sources of the open watch.
 
     :param labels: what people call files, by file name.
     """
@@ -54,5 +54,5 @@ _REFUSED = {
 
 
 def why_refused(reason: str, tensor: str, leaf: str | None = None) -> str:
-    """Why torch refused a write to `tensor`, in words; `reason` is one of `rejected.reason_of`, `leaf` what lies behind it."""
+    """Why torch refused a write to `tensor`, in words; `reason` comes from `rejected.reason_of`, `leaf` is the leaf behind it."""
     return _REFUSED[reason].format(tensor, leaf=leaf or "what stands for a parameter")

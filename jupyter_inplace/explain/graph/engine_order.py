@@ -1,7 +1,7 @@
-"""In which order the engine runs the nodes of one backward call on one thread.
+"""The order in which the engine runs the nodes of one backward call on one thread.
 
-Torch keeps the nodes that may run in a heap by their sequence number, leaves first of all; a node may run when everyone who
-sends it a gradient has. Nodes of one number come in the order in which they became ready.
+Torch keeps the nodes that are ready in a heap by sequence number, leaves first. A node is ready when all nodes that send it a
+gradient have run. Nodes with the same number run in the order in which they became ready.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from jupyter_inplace.explain.graph.graph import Graph, Node
 
 
 def run_order(graph: Graph, roots: list[Node], targets: list[Node]) -> dict[Node, int]:
-    """For each node that a backward from `roots` to `targets` runs, its turn: 0 is the first."""
+    """The turn of each node that a backward from `roots` to `targets` runs: 0 is the first."""
     useful = graph.bits({graph.position[node]: 1 for node in targets if node in graph.position})
     waiting = graph.senders(roots, useful)
     ready: list[tuple[int, int, Node]] = []

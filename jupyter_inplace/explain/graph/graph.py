@@ -1,4 +1,4 @@
-"""An autograd graph as plain lists: who leads to which leaf, who passes through which node."""
+"""An autograd graph as plain lists, to ask which nodes lead to which leaves and which tasks pass through which nodes."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from jupyter_inplace.record.base import torch_private as private
 from jupyter_inplace.record.base.deep_graphs import hold_some
 from jupyter_inplace.record.base.nodes import is_python_node, slot_names
 
-Node = Any  # torch.autograd.graph.Node; each C++ node has a Python type of its own
+Node = Any  # torch.autograd.graph.Node; each kind of C++ node has its own Python type
 Edge = tuple[Node, int]  # a node, and which of its outputs
 
-# Nodes that hand a view on without reading a value: the value is read by whoever reads the view.
+# Nodes of views, which read no value: the value is read by the readers of the view.
 VIEW_NODES = frozenset(
     f"{name}Backward{n}"
     for name in (
@@ -66,12 +66,12 @@ class Graph:
         self.nodes: list[Node] = []
         self.position: dict[Node, int] = {}
         self.next: list[tuple[tuple[Node, int], ...]] = []
-        self.links: list[list[tuple[int, int]]] = []  # the same by position, -1 where an edge leads nowhere
+        self.links: list[list[tuple[int, int]]] = []  # the same by position, -1 for an edge that leads nowhere
         self._inputs: list[tuple[Any, ...] | None] = []
         self._rewired = rewired or {}
         self._walk([node for node in roots if node is not None])
         hold_some(self.nodes)
-        # Positions by the type of the node: what is asked of each node is asked of each kind. Types of one name there may be several.
+        # Positions by node type, so that questions are asked once per type. Several types may have the same name.
         self.kinds: dict[type, list[int]] = {}
         for i, kind in enumerate(map(type, self.nodes)):
             if kind in self.kinds:
@@ -86,7 +86,7 @@ class Graph:
     def _walk(self, roots: list[Node]) -> None:
         seen: set[Node] = set()
         edges_at = self._edges if self._rewired else _next_functions
-        nodes, edges_of = self.nodes, self.next  # what is behind a node comes first: the other way round at the end
+        nodes, edges_of = self.nodes, self.next  # what is behind a node comes first here: reversed at the end
         stack: list[tuple[Node, Any, Any]] = []
         for root in reversed(roots):
             if root in seen:
@@ -117,27 +117,27 @@ class Graph:
         return _next_functions(node) if bent is None else bent
 
     def inputs(self, position: int) -> tuple[Any, ...]:
-        """`inputs_of` a node. Asked once: it is slow."""
+        """`inputs_of` a node, cached because it is slow."""
         known = self._inputs[position]
         if known is None:
             known = self._inputs[position] = inputs_of(self.nodes[position])
         return known
 
     def named(self, *names: str) -> list[int]:
-        """The positions of the nodes whose type has one of the names."""
+        """The positions of the nodes whose type has one of these names."""
         found = [positions for kind, positions in self.kinds.items() if kind.__name__ in names]
         return found[0] if len(found) == 1 else sorted(chain.from_iterable(found))
 
     @property
     def python_nodes(self) -> list[int]:
-        """The positions of the nodes whose backward is a custom Function's."""
+        """The positions of the nodes of custom Functions."""
         return sorted(
             i for positions in self.kinds.values() if is_python_node(self.nodes[positions[0]]) for i in positions
         )
 
     @property
     def parents(self) -> list[list[int]]:
-        """By position, the positions of the nodes that have an edge to it, each once."""
+        """For each position, the positions of the nodes that have an edge to it, each once."""
         if self._parents is None:
             self._parents = [[] for _ in self.nodes]
             for i, links in enumerate(self.links):
@@ -148,7 +148,7 @@ class Graph:
 
     @property
     def recomputes(self) -> bool:
-        """Whether some node would run a checkpointed function to get at its saved tensors."""
+        """Whether some node would run a checkpointed function to get its saved tensors."""
         if self._recomputes is None:
             self._recomputes = private.checkpoints_may_wait() and any(
                 _any_fetches_again([self.nodes[i] for i in positions]) for positions in self.kinds.values()
@@ -156,8 +156,8 @@ class Graph:
         return self._recomputes
 
     def bits(self, marked: dict[int, int]) -> list[int]:
-        """For each node the union of `marked` bits over itself and everything that it leads to."""
-        out = [0] * (len(self.nodes) + 1)  # the last one is where edges end that lead nowhere
+        """For each node the union of the `marked` bits of itself and everything that it leads to."""
+        out = [0] * (len(self.nodes) + 1)  # the last one is for edges that lead nowhere
         for i, bits in marked.items():
             out[i] = bits
         links = self.links
@@ -169,7 +169,7 @@ class Graph:
         return out
 
     def bits_from(self, marked: dict[int, int]) -> list[int]:
-        """For each node the union of `marked` bits over itself and everything that leads to it."""
+        """For each node the union of the `marked` bits of itself and everything that leads to it."""
         out = [0] * (len(self.nodes) + 1)
         for i, bits in marked.items():
             out[i] = bits
@@ -181,9 +181,9 @@ class Graph:
         return out
 
     def senders(self, roots: list[Node], useful: list[int]) -> dict[Node, int]:
-        """For each node that gets gradients in a backward from `roots`, from how many edges: it runs when all have come.
+        """For each node that receives gradients in a backward from `roots`, from how many edges: it runs when all have arrived.
 
-        :param useful: by position, whether a node leads to where a gradient is wanted.
+        :param useful: by position, whether a node leads to a target.
         """
         counts: dict[Node, int] = {}
         seen: set[Node] = set()
@@ -200,9 +200,9 @@ class Graph:
         return counts
 
     def may_hold(self, sequence: int) -> bool:
-        """Whether something saved when the node with number `sequence` was made can belong to a node of this graph.
+        """Whether something saved when the node with sequence number `sequence` was made can belong to a node of this graph.
 
-        By number alone: regenerated nodes of views and nodes inside of others differ by a few from what was seen at the save.
+        Judged by number alone: regenerated nodes of views and nodes inside others differ by a few from what was seen at the save.
         """
         if self._span is None:
             leaves = set(self.leaves)
@@ -211,7 +211,7 @@ class Graph:
         return self._span[0] <= sequence <= self._span[1]
 
     def readers(self, target: Node) -> list[Node]:
-        """The nodes that read the value of a leaf: its consumers, those of its views in place of the views."""
+        """The nodes that read the value of a leaf: its consumers, where views are replaced by their own consumers."""
         found: dict[int, None] = {}
         stack = [self.position[target]]
         while stack:
@@ -220,12 +220,12 @@ class Graph:
                     found[i] = None
                     if type(self.nodes[i]).__name__ in VIEW_NODES:
                         stack.append(i)
-        # A view that nobody reads further is no reader; one that somebody reads is stood for by them.
+        # A view without readers reads nothing; one with readers is represented by them.
         return [self.nodes[i] for i in sorted(found, reverse=True) if type(self.nodes[i]).__name__ not in VIEW_NODES]
 
 
 def inputs_of(node: Node) -> tuple[Any, ...]:
-    """Shape and type of each gradient that a node takes, None for one of which torch does not tell."""
+    """Shape and type of each gradient that a node takes, None where torch does not tell."""
     try:
         return tuple(map(_shape_and_type, node._input_metadata))
     except (AttributeError, RuntimeError):
@@ -240,17 +240,17 @@ def _shape_and_type(metadata: Any) -> tuple[Any, Any] | None:
 
 
 def is_leaf_node(node: Node) -> bool:
-    """Whether the node is where a leaf's gradient arrives."""
+    """Whether the node accumulates the gradient of a leaf."""
     return type(node).__name__ == "AccumulateGrad"
 
 
 def runs_user_code(node: Node) -> bool:
-    """Whether the node's backward may be the program's own; the one that carries a module's backward hooks hands on what it gets."""
+    """Whether the node's backward may be user code; the one for a module's backward hooks only passes on what it receives."""
     return is_python_node(node) and type(node).__name__ != "BackwardHookFunctionBackward"
 
 
 def saved_slots(node: Node) -> list[tuple[str, Any]]:
-    """The saved variables of a node as (name, SavedTensor), without unpacking any. Empty once freed or where not shown."""
+    """The saved variables of a node as (name, SavedTensor), without unpacking any. Empty if freed or not exposed."""
     slots: list[tuple[str, Any]] = []
     for name in slot_names(node):
         try:
@@ -279,21 +279,21 @@ def short_name(node: Node) -> str:
 
 
 def node_key(node: Node) -> tuple[str, int]:
-    """What tells a node from the others of its thread, without holding it: its type and its sequence number."""
+    """Identifies a node among those of its thread without holding it: its type and its sequence number."""
     return type(node).__name__, node._sequence_nr()
 
 
 def _any_fetches_again(nodes: list[Node]) -> bool:
-    """Whether the saved tensors of one of these nodes, all of a kind, are a checkpointed function's.
+    """Whether one of these nodes, all of one type, belongs to a checkpointed function.
 
-    What one node saves, one pair of hooks packed: the first tells.
+    All that one node saves was packed by the same pair of hooks, so the first saved tensor tells.
     """
     fetch = [(name, attrgetter(f"{name}.data")) for name in slot_names(nodes[0])]
     for node in nodes:
         for name, data_of in fetch:
             try:
                 data = data_of(node)
-            except AttributeError:  # nothing saved there, or several
+            except AttributeError:  # nothing saved under that name, or a list
                 data = _first_data(node, name)
             except RuntimeError:  # freed
                 break

@@ -1,7 +1,7 @@
-"""Checkpointed functions that a walk of ours recomputes while a backward of the program is under way.
+"""Keeps checkpointed functions that our walk recomputes apart from a backward of the program that is running.
 
-A checkpoint keeps what it recomputed under the number of the backward that asks, for the other nodes of that backward. What is
-recomputed for a walk is none of it: as far as the checkpoint can tell, no backward is under way then.
+A checkpoint caches what it recomputed under the id of the running backward, for the other nodes of that backward. What is
+recomputed for a walk does not belong there, so the checkpoint is told that no backward is running.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from torch import _C
 
 _lock = threading.Lock()
-_apart: dict[int, int] = {}  # by thread, how many blocks it is in
+_apart: dict[int, int] = {}  # by thread, how many of these blocks it is in
 _original: Any = None
 
 
@@ -25,7 +25,7 @@ def _number() -> int:
 
 @contextlib.contextmanager
 def apart_from_backward() -> Iterator[None]:
-    """On this thread torch says meanwhile that no backward is under way."""
+    """Inside the block, torch says on this thread that no backward is running."""
     global _original
     thread = get_ident()
     with _lock:

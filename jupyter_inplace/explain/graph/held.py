@@ -1,4 +1,4 @@
-"""Memory that holds other values for a while: what a forward read, for the time in which it is read once more."""
+"""Puts other values into memory for a while: those that a forward read, while it is read again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jupyter_inplace.record.base.torch_private import storage_id
 
 @contextlib.contextmanager
 def holding(values: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> Iterator[set[int]]:
-    """For the time of the block each tensor holds the given value. Versions stay as they are. Gives the storages."""
+    """Inside the block each tensor holds the given value. Versions stay as they are. Yields the storages."""
     swapped: list[tuple[torch.Tensor, torch.Tensor]] = []
     try:
         for t, value in values:
@@ -31,7 +31,7 @@ def holding(values: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> Iterator[set
 
 
 def apart_from(result: Any, storages: set[int]) -> Any:
-    """`result` with copies in place of the tensors on `storages`, which are about to hold something else."""
+    """`result` with copies of its tensors on `storages`, whose values are about to change."""
     if not storages:
         return result
     if isinstance(result, (list, tuple)):

@@ -13,7 +13,7 @@ from jupyter_inplace.record.base.torch_private import storage_id
 
 
 def leaf_targets(graph: Graph, inputs: Iterable[Any], names: Names) -> dict[Edge, str]:
-    """What a backward call computes gradients of, as edge -> name: its `inputs`, else every leaf that it reaches."""
+    """What a backward call computes gradients of, as edge -> name: its `inputs`, or else every leaf that it reaches."""
     leaves = [graph.nodes[i] for i in graph.leaves]
     found: list[tuple[Edge, str]] = []
     given = list(inputs)
@@ -21,7 +21,7 @@ def leaf_targets(graph: Graph, inputs: Iterable[Any], names: Names) -> dict[Edge
         if not isinstance(item, torch.Tensor):
             found.append(((item[0], item[1]), f"input{i}"))
             continue
-        # Not by get_gradient_edge, which makes a view of a leaf: some layouts have none.
+        # Without get_gradient_edge, which makes a view of a leaf: some layouts do not support views.
         node = item.grad_fn or next((node for node in leaves if node.variable is item), None)
         if node is not None:
             found.append(((node, item.output_nr), names.of_memory(item) or f"input{i}"))

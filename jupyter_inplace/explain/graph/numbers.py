@@ -37,12 +37,12 @@ _SMALL, _LARGE = 1e-12, 1e12
 
 
 def _is_plain(*sizes: float) -> bool:
-    """Whether norms are of ordinary size: then all their numbers are finite."""
+    """Whether norms are of ordinary size, which implies that all values are finite."""
     return all(_SMALL < size < _LARGE for size in sizes)
 
 
 def _size(x: torch.Tensor) -> float:
-    """Euclidean norm, scaled so that squares of very large and very small numbers neither overflow nor vanish."""
+    """Euclidean norm, scaled so that squares of very large and very small numbers neither overflow nor underflow."""
     size = float(torch.linalg.vector_norm(x))
     if _is_plain(size):
         return size
@@ -58,11 +58,11 @@ def norm(g: torch.Tensor | None) -> float | None:
 def compare(
     as_run: torch.Tensor | None, reference: torch.Tensor | None, scale: float = 0.0
 ) -> tuple[str, float | None, float | None]:
-    """`(status, relative difference, cosine)` of a gradient against its reference.
+    """The `(status, relative difference, cosine)` of a gradient compared with its reference.
 
-    The status is ``ok`` within rounding of the coarser type, ``lost`` where nothing is left of a gradient that is not
-    zero, else ``wrong``. NaN equals NaN, an infinity itself. `scale` is the norm of a gradient to which this one gets
-    added: what is lost in the rounding of the sum is no difference.
+    The status is ``ok`` within rounding of the coarser type, ``lost`` if the gradient is zero or missing and the reference is
+    not zero, else ``wrong``. NaN equals NaN, an infinity itself. `scale` is the norm of a gradient to which this one is
+    added: what gets lost in the rounding of the sum is not a difference.
     """
     if as_run is reference:
         return "ok", 0.0, (1.0 if norm(reference) else None)
@@ -89,7 +89,7 @@ def compare(
 def _judged(
     a: torch.Tensor, b: torch.Tensor, na: float, nb: float, nd: float, scale: float, epsilon: float
 ) -> tuple[str, float | None, float | None]:
-    """`compare` of two that are not the same, with their norms and that of the difference."""
+    """`compare` for gradients that are not identical, with their norms and that of the difference."""
     relative = nd / nb if nb > 0 else math.inf
     if math.isfinite(nd) and (nd <= 16 * epsilon * nb or nd <= epsilon * scale):
         return "ok", relative, _cosine(a, b, na, nb)
@@ -102,11 +102,13 @@ def _cosine(a: torch.Tensor, b: torch.Tensor, na: float, nb: float) -> float | N
     if not (0 < na < math.inf and 0 < nb < math.inf):
         return None
     product = float((a / na) @ (b / nb))
-    return max(-1.0, min(1.0, product)) if math.isfinite(product) else None  # an infinity or NaN in either shows
+    return (
+        max(-1.0, min(1.0, product)) if math.isfinite(product) else None
+    )  # not finite if either has an infinity or NaN
 
 
 def cosine(a: torch.Tensor, b: torch.Tensor) -> float | None:
-    """Cosine of the angle between two gradients of one leaf; None where one of them is zero."""
+    """Cosine of the angle between two gradients of one leaf; None if one of them is zero."""
     x, y = _flat(a), _flat(b)
     if x.shape != y.shape:
         return None

@@ -1,4 +1,4 @@
-"""Who passes where in a graph: the tasks that come through a node, and the targets that lie behind it."""
+"""The tasks that pass through each node of a graph, and the targets behind it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from jupyter_inplace.explain.graph.graph import Edge, Graph, Node
 
 
 class Passages:
-    """Of the tasks that start at `starts`, with `targets` (edge -> name). Each question of all nodes is answered by one pass."""
+    """For tasks that start at `starts`, with `targets` (edge -> name). One pass answers each question for all nodes."""
 
     def __init__(self, graph: Graph, starts: Sequence[tuple[str, Node]], targets: Mapping[Edge, str]) -> None:
         self._graph, self._starts, self._targets = graph, starts, targets
@@ -17,7 +17,7 @@ class Passages:
 
     @cached_property
     def useful(self) -> list[int]:
-        """By position a bit for each target that lies there or behind it."""
+        """By position, a bit for each target at the node or behind it."""
         return self._graph.bits(self._marks(node for node, _ in self._targets))
 
     @cached_property
@@ -33,7 +33,7 @@ class Passages:
         return marks
 
     def reached(self, node: Node) -> dict[Edge, str]:
-        """The targets at a node and behind it, none for a node of another graph."""
+        """The targets at a node and behind it; none for a node of another graph."""
         position = self._graph.position.get(node)
         here = 0 if position is None else self.useful[position]
         return {edge: name for i, (edge, name) in enumerate(self._targets.items()) if here >> i & 1}
@@ -49,7 +49,7 @@ class Passages:
         return self._behind[position]
 
     def tasks(self, node: Node) -> list[str]:
-        """The tasks whose backward passes `node`, in the order of the starts; none for a node of another graph."""
+        """The tasks whose backward passes through `node`, in the order of the starts; none for a node of another graph."""
         position = self._graph.position.get(node)
         here = 0 if position is None else self._tasks[position]
         return list(dict.fromkeys(task for i, (task, _) in enumerate(self._starts) if here >> i & 1))

@@ -1,8 +1,8 @@
-"""Gradients by a walk of our own over the user's graph, node by node.
+"""Computes gradients by our own walk over the user's graph, node by node.
 
-A C++ node called from Python runs no hook, frees nothing and touches no `.grad`, so this is the least intrusive way to a
-second gradient. The walk does as the engine does: incoming gradients summed, each gradient reduced and
-cast to what the next node's forward produced.
+A C++ node called from Python runs no hook, frees nothing and touches no `.grad`, so this is the least intrusive way to get a
+second gradient. The walk does what the engine does: incoming gradients are summed, and each gradient is reduced and cast to
+the shape and type that the next node's forward produced.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ def pull(
 ) -> dict[Any, Any]:
     """Gradients of `targets` (edge -> key) for the incoming gradients `starts`; `{key: tensor or None}`.
 
-    `groups` asks for the parts of one target by the group of the node that sends them: those come as
-    `{(key, group): tensor}` beside the sum. `received` is told of each gradient that one node hands to another. Raises
-    `CannotPullError` where a node cannot be called. Without `python` the program's own backwards are not run, and the targets that
-    lie behind one are left out. `useful` (by position, what leads to a target) spares working it out, where it is known.
+    `groups` splits the gradient of a target by the group of the node that sends each part: the parts are added as
+    `{(key, group): tensor}` beside the sum. `received` is called for each gradient that one node passes to another. Raises
+    `CannotPullError` if a node cannot be called. Without `python`, custom Functions are not run, and the targets behind them are
+    left out. `useful` (by position, whether a node leads to a target) is computed if not given.
     """
     walk = _Walk(graph, targets, reading, groups or {}, received, python, useful)
     _run(walk, starts)
@@ -54,10 +54,10 @@ def pull_both(
     groups: Mapping[Edge, Mapping[Node, int]] | None = None,
     useful: list[int] | None = None,
 ) -> tuple[dict[Any, Any], dict[Any, Any] | CannotPullError]:
-    """`pull` with saved tensors as the forward wrote them, and with them as they are now, in one walk.
+    """`pull` in one walk with saved tensors as the forward wrote them (reference) and as they are now (as-run).
 
-    A node is run twice only where the two differ: it reads what was changed, or stands behind one that does. Where they are the
-    same, so are the tensors. The second is an error in place of the gradients where a node refuses what it would read.
+    A node runs twice only if the two differ: it reads what was changed, or is behind a node that does. If they are equal,
+    both results are the same tensor. The second result is an error instead of gradients if a node refuses to read its value.
     """
     walk = _Walk(graph, targets, reading, groups or {}, None, True, useful)
     walk.both = reading
@@ -75,13 +75,13 @@ def _run(walk: _Walk, starts: Sequence[tuple[Edge, torch.Tensor | None]]) -> Non
         walk.reading.node = None
 
 
-Incoming = list[torch.Tensor | None]  # what waits at a node, by its input
+Incoming = list[torch.Tensor | None]  # the gradients that wait at a node, by input
 
 
 class _Walk:
     """One walk: the gradients that wait at each node.
 
-    In the order of the graph each node stands behind all that send it gradients, so it runs when its turn comes.
+    In the order of the graph each node comes after all that send it gradients, so its inputs are complete at its turn.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class _Walk:
         self._groups, self._received, self._python = groups, received, python
         self._useful = useful or graph.bits({graph.position[node]: 1 for node, _ in targets if node in graph.position})
         self._waiting: list[Incoming | None] = [None] * len(graph.nodes)
-        self._as_run: dict[int, Incoming] = {}  # the same where something else waits in the run
+        self._as_run: dict[int, Incoming] = {}  # the as-run gradients, where they differ
         self._wanted: dict[int, list[tuple[int, Any]]] = {}
         for (node, nr), key in targets.items():
             if node in graph.position:
@@ -144,7 +144,7 @@ class _Walk:
             self.out[key] = grad if self.out.get(key) is None else self.out[key] + grad
 
     def _receive_as_run(self, position: int, nr: int, grad: torch.Tensor | None, *, other: bool) -> None:
-        """The same of the run, before the reference: `other` is whether it got something else there."""
+        """Accumulate the as-run gradient. `other` says that it differs from the reference. Call before `_receive`."""
         buffer = self._as_run.get(position)
         inputs = self._graph.inputs(position)
         if buffer is None:
@@ -193,7 +193,7 @@ class _Walk:
     def _results_as_run(
         self, node: Node, incoming: Incoming, as_run: Incoming | None
     ) -> tuple[torch.Tensor | None, ...] | None:
-        """None where they are those of the reference."""
+        """The as-run results of a node; None if they are those of the reference."""
         reading = self.both
         assert reading is not None
         if (not reading.differed() and as_run is None) or self.refused is not None:
@@ -209,7 +209,7 @@ class _Walk:
             reading.as_run = False
 
     def _call(self, node: Node, incoming: Incoming) -> tuple[torch.Tensor | None, ...]:
-        """Run a node. What Python does meanwhile, its own backward or a checkpointed function's recomputation, is undone."""
+        """Run a node. What Python code writes meanwhile (a custom backward, the recomputation of a checkpoint) is undone."""
         try:
             if is_python_node(node):
                 return _call_python(node, incoming, self.reading)
@@ -229,7 +229,7 @@ class _Walk:
 
 
 def _leave_out(graph: Graph, stopped: dict[int, int], targets: Mapping[Edge, Any], out: dict[Any, Any]) -> None:
-    """Drop the targets behind the nodes that were not run: their gradients lack a part."""
+    """Drop the targets behind nodes that were not run: their gradients are incomplete."""
     at: dict[int, int] = {}
     for i, (node, _) in enumerate(targets):
         if node in graph.position:
@@ -244,7 +244,7 @@ def _leave_out(graph: Graph, stopped: dict[int, int], targets: Mapping[Edge, Any
 
 
 def fit(grad: torch.Tensor, inputs: tuple[Any, ...], nr: int) -> torch.Tensor:
-    """What the engine does to a gradient before the next node sees it: reduce broadcast dimensions, cast the type."""
+    """Do what the engine does to a gradient before the next node receives it: reduce broadcast dimensions, cast the type."""
     if nr >= len(inputs) or inputs[nr] is None:
         return grad
     shape, dtype = inputs[nr]
@@ -258,13 +258,13 @@ def fit(grad: torch.Tensor, inputs: tuple[Any, ...], nr: int) -> torch.Tensor:
 
 
 def is_of_distributed(node: Node) -> bool:
-    """Whether a Python node is torch.distributed's own (FSDP): running it once more on one rank would leave the others behind."""
+    """Whether a Python node belongs to torch.distributed (FSDP): running it again on one rank would desynchronise the others."""
     function = getattr(type(node), "_forward_cls", type(node))
     return str(getattr(function, "__module__", "")).startswith("torch.distributed.")
 
 
 def _call_python(node: Node, incoming: Incoming, reading: ReferenceReading) -> tuple[torch.Tensor | None, ...]:
-    """Run a custom Function's backward once more; whatever it writes is put back."""
+    """Run the backward of a custom Function again; whatever it writes is restored."""
     name = type(node).__name__
     if name.startswith("Checkpoint"):
         raise CannotPullError("a checkpointed region would have to be recomputed, which has side effects")
@@ -280,7 +280,7 @@ def _call_python(node: Node, incoming: Incoming, reading: ReferenceReading) -> t
     try:
         with reading.memory(node) as held, undoing() as undo:
             result = apart_from(undo.keep(node.apply(*filled)), held)
-    except Exception as error:  # the user's own backward: anything may come
+    except Exception as error:  # user code: anything may be raised
         raise CannotPullError(
             f"the backward of {name.removesuffix('Backward')} could not be run once more: {error}"
         ) from None

@@ -1,4 +1,4 @@
-"""Torch operations of our own, which nobody is to see."""
+"""Runs our own torch operations unseen."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from jupyter_inplace.record.session import Session
 
 @contextlib.contextmanager
 def quiet(session: Session) -> Iterator[None]:
-    """Run our own torch operations: no dispatch mode and no tensor subclass sees them, and nothing records them.
+    """Inside the block, no dispatch mode and no tensor subclass sees torch operations, and nothing records them.
 
-    Python's garbage collector is off meanwhile: lists of all nodes would make it look through everything, and find nothing.
+    Python's garbage collector is off meanwhile: lists of all nodes would make it scan everything and find nothing.
     """
     before, session.muted = session.muted, True
     collecting = gc.isenabled()

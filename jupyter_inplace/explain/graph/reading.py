@@ -1,4 +1,4 @@
-"""Which value a saved tensor has in a walk of ours: the copy from before the write for the reference, the memory as it is for the run."""
+"""The value of a saved tensor in our walks: the copy from before the write for the reference, the current memory as run."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from jupyter_inplace.record.saved.saved import Saved
 
 
 class CannotPullError(Exception):
-    """A gradient cannot be had by the walk; the message says why, for `blind_spots`. `node` is where it stopped."""
+    """The walk cannot compute a gradient; the message says why, for `blind_spots`. `node` is where it stopped."""
 
     node: Node = None
 
 
 class ReferenceReading(Reading):
-    """Saved tensors as the forward wrote them; also notes which node read which."""
+    """Saved tensors as the forward wrote them; also remembers which node read which."""
 
     def __init__(self, kept: Mapping[Any, list[Any]] | None = None) -> None:
         self.node: Node = None
         self.kept = kept
-        self.again: dict[Node, list[Saved]] = {}  # what a node's checkpointed region reads again
+        self.again: dict[Node, list[Saved]] = {}  # what the checkpointed region of a node reads again
         self.reader: dict[Saved, Node] = {}
 
     def value(self, saved: Saved) -> torch.Tensor:
@@ -37,7 +37,7 @@ class ReferenceReading(Reading):
         return _present(saved.value)
 
     def memory(self, node: Node) -> contextlib.AbstractContextManager[set[int]]:
-        """While a node runs, let what Python can read there besides saved tensors hold what the forward read."""
+        """While a node runs, tensors that its Python code may read besides saved tensors hold what the forward read."""
         values = [(saved.tensor, _present(saved.value)) for saved in self._besides(node)]
         return holding((t, value) for t, value in values if value is not t)
 
@@ -55,18 +55,17 @@ class ReferenceReading(Reading):
 
 
 class BothReadings(ReferenceReading):
-    """Saved tensors as the forward wrote them; after a node it tells whether they are something else now, to be read `as_run` then.
+    """Saved tensors as the forward wrote them; after a node it tells whether they differ now, to be read again `as_run`.
 
-    What torch refuses to read has no value as run: there the reference stands for it.
+    What torch refuses to read has no as-run value: the reference is used instead.
     """
 
     def __init__(self, kept: Mapping[Any, list[Any]] | None = None) -> None:
         super().__init__(kept)
         self.as_run = False
-        self.changed: dict[Saved, bool | None] = {}  # None where it cannot be told
-        self._copied: list[
-            Saved
-        ] = []  # of what was read since `differed` was last asked, that of which there is a copy
+        self.changed: dict[Saved, bool | None] = {}  # None if it cannot be told
+        # What was read since the last call of `differed` and has a copy.
+        self._copied: list[Saved] = []
 
     def value(self, saved: Saved) -> torch.Tensor:
         if saved.clone is None:
@@ -85,12 +84,12 @@ class BothReadings(ReferenceReading):
         return super().memory(node)
 
     def differed(self) -> bool:
-        """Whether something that was read since the last time holds other values now. Asked when `memory` is over."""
+        """Whether something that was read since the last call holds other values now. Call when `memory` is over."""
         copied, self._copied = self._copied, []
         return any(self.is_changed(saved) is not False for saved in copied)
 
     def is_changed(self, saved: Saved) -> bool | None:
-        """Whether the memory holds other values than the forward wrote down; None where that cannot be told."""
+        """Whether the memory holds other values than the forward saved; None if that cannot be told."""
         if saved.clone is None:
             return False
         if saved not in self.changed:

@@ -1,9 +1,9 @@
-"""The graph as it would be had autograd recorded every write: stale reads led through the write's own derivative.
+"""The graph as it would be if autograd had recorded every write: stale reads pass through the derivative of the write.
 
-A cut leaves nodes that read the new value and still lead to the node of the old one. Here each of their edges is bent to a node
-of ours that stands for the write: called with a gradient of the new value it gives those of the old value and of the
-write's operands, worked out by replaying the write on copies with grad mode on. Views between the two are doubled where both
-readers of the old and of the new value pass through them.
+A cut leaves nodes that read the new value but still lead to the node of the old one. Each of their edges is redirected to our
+own node for the write: called with a gradient of the new value it returns those of the old value and of the operands of the
+write, computed by replaying the write on copies with grad mode on. Views in between are duplicated if readers of both the old
+and the new value pass through them.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from jupyter_inplace.record.saved.reading import set_reading
 
 
 class WriteNode:
-    """Stands in the graph for one unrecorded write. `changed` tells after a walk whether it made any difference."""
+    """A node for one unrecorded write. After a walk, `changed` tells whether it made any difference."""
 
     def __init__(self, cut: Cut, old: Edge, metadata: Any) -> None:
         self.cut = cut
-        self._input_metadata = (metadata,)  # what the written tensor is, to which the walk reduces incoming gradients
+        self._input_metadata = (metadata,)  # of the written tensor: the walk reduces incoming gradients to it
         self.operands = sorted(cut.edges, key=str)
         self.next_functions = (old, *(cut.edges[place] for place in self.operands))
         self.changed = False
@@ -54,7 +54,7 @@ class WriteNode:
 
 
 class ViewNode:
-    """A view node doubled for readers of another value."""
+    """A duplicate of a view node, for readers of another value."""
 
     def __init__(self, node: Node, edges: tuple[Edge, ...]) -> None:
         self.node = node
@@ -72,10 +72,10 @@ class ViewNode:
 
 
 class Repair:
-    """Finds the stale reads of a graph, and builds the graph in which they are none.
+    """Finds the stale reads of a graph, and builds the graph without them.
 
     :param roots: the nodes that a walk may start from.
-    :param now: the number of the next node: what is written before a root's backward counts for the root too.
+    :param now: the sequence number of the next node: what is written before the backward of a root counts for the root too.
     """
 
     def __init__(self, graph: Graph, cuts: list[Cut], roots: list[Node], now: int) -> None:
@@ -106,7 +106,7 @@ class Repair:
         return Graph(roots, self._rewired)
 
     def start(self, edge: Edge) -> Edge:
-        """Where a walk from `edge` starts in the repaired graph: at the write, where the root itself was written."""
+        """Where a walk from `edge` starts in the repaired graph: at the write, if the root itself was written."""
         return self._memo.get(("root", edge), edge)
 
     def _bend(self, producer: Node, nr: int, chain: list[Cut], roots: list[Node], now: int) -> None:
@@ -138,7 +138,7 @@ class Repair:
                         self._memo[("root", (root, n))] = edge
 
     def _aliases(self, producer: Node) -> set[Node]:
-        """The producer, and the view nodes through which it is read."""
+        """The producer and the view nodes through which it is read."""
         graph = self._graph
         found, stack = {producer}, [producer]
         while stack:
@@ -150,25 +150,43 @@ class Repair:
         return found
 
     def _aged(self, producer: Node, nr: int, chain: list[Cut], age: int, edge: Edge) -> Edge:
-        key = (producer, nr, age, edge)
-        if key in self._memo:
-            return self._memo[key]
+        """The edge as it leads when the first `age` writes of the chain are recorded, the views on the way made anew."""
+        todo = [(age, edge)]
+        while todo:
+            now, at = todo[-1]
+            key = (producer, nr, now, at)
+            if key not in self._memo:
+                needed = self._needs(producer, nr, now, at)
+                missing = [(n, e) for n, e in needed if (producer, nr, n, e) not in self._memo]
+                if missing:
+                    todo += missing
+                    continue
+                self._memo[key] = self._made(producer, nr, chain, now, at)
+            todo.pop()
+        return self._memo[producer, nr, age, edge]
+
+    @staticmethod
+    def _needs(producer: Node, nr: int, age: int, edge: Edge) -> list[tuple[int, Edge]]:
+        """What has to be there before an edge can be made: the write before, or what the view looks at."""
         node, output = edge
         if node is producer:
-            made: Edge = edge
-            if output == nr:
-                old = self._aged(producer, nr, chain, age - 1, edge) if age > 1 else edge
-                write = WriteNode(chain[age - 1], old, producer._input_metadata[nr])
-                self.writes.append(write)
-                made = (write, 0)
-        else:
+            return [(age - 1, edge)] if output == nr and age > 1 else []
+        return [(age, (child, n)) for child, n in node.next_functions if child is not None]
+
+    def _made(self, producer: Node, nr: int, chain: list[Cut], age: int, edge: Edge) -> Edge:
+        node, output = edge
+        if node is not producer:
             inner = tuple(
-                (child, n) if child is None else self._aged(producer, nr, chain, age, (child, n))
+                (child, n) if child is None else self._memo[producer, nr, age, (child, n)]
                 for child, n in node.next_functions
             )
-            made = (ViewNode(node, inner), output)
-        self._memo[key] = made
-        return made
+            return ViewNode(node, inner), output
+        if output != nr:
+            return edge
+        old = self._memo[producer, nr, age - 1, edge] if age > 1 else edge
+        write = WriteNode(chain[age - 1], old, producer._input_metadata[nr])
+        self.writes.append(write)
+        return write, 0
 
 
 def _replay(cut: Cut, grad: torch.Tensor, operands: list[Any]) -> tuple[torch.Tensor | None, ...]:
@@ -193,7 +211,7 @@ def _replay(cut: Cut, grad: torch.Tensor, operands: list[Any]) -> tuple[torch.Te
             unchanged = memory.clone()
 
             def replayed(value: Any) -> Any:
-                """What was worked out of the memory as it was, worked out once more."""
+                """An operand of the write, recomputed from the memory as it was before."""
                 if isinstance(value, AliasPart):
                     if value.step is not None:
                         step = value.step

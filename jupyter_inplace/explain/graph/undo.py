@@ -1,4 +1,4 @@
-"""Run Python code of the user's once more such that no write of it stays."""
+"""Runs user code again and undoes its writes."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class _Undo(TorchDispatchMode):
         if isinstance(plan, Plan):
             for t in plan.tensors(args, kwargs):
                 alias = t.detach()
-                # An alias made below autograd has a version counter of its own: the tensor itself is kept for that.
+                # An alias made below autograd has its own version counter, so the tensor itself is kept for that.
                 self.kept.append((t, alias, alias.clone(), None if t.is_inference() else t._version))
         return func(*args, **kwargs)
 
     def keep(self, result: Any) -> Any:
-        """`result` with copies in place of the tensors over memory that is about to be put back."""
+        """`result` with copies of its tensors over memory that is about to be restored."""
         return apart_from(result, {storage_id(alias) for _, alias, _, _ in self.kept})
 
     def restore(self) -> None:
@@ -51,9 +51,9 @@ class _Undo(TorchDispatchMode):
 
 @contextlib.contextmanager
 def undoing() -> Iterator[_Undo]:
-    """Every write through the dispatcher inside of the block is taken back at its end, versions and random numbers too.
+    """Undo at the end of the block every write through the dispatcher, with version counters and random number generators.
 
-    What the block gives away over written memory has to go through `keep` first.
+    What leaves the block and shares written memory must go through `keep` first.
     """
     cpu = torch.get_rng_state()
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None

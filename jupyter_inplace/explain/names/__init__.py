@@ -1,1 +1,1 @@
-"""What people call things: tensors, leaves, roots, places in the source."""
+"""What people call tensors, leaves and roots, and where they are in the source."""

@@ -1,10 +1,12 @@
-"""What gives the variables of a cell their values, read from its source."""
+"""The statements that give the variables of a cell their values, read from its source."""
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+
+from jupyter_inplace._syntax import unparse
 
 __all__ = ["Binding", "find_bindings", "parts_of", "path_key", "prefixes", "root_of", "statement_of"]
 
@@ -13,9 +15,9 @@ _ADDING_METHODS = frozenset({"append", "extend", "insert", "update", "setdefault
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """A statement that gives a variable (or something in it) a value; `value` is None where it is not one expression.
+    """A statement that gives a variable (or something in it) a value; `value` is None if it is not a single expression.
 
-    :param exact: the path itself is bound, not the container around it.
+    :param exact: the path itself is bound, not a container that it goes through.
     """
 
     statement: ast.AST
@@ -25,9 +27,9 @@ class Binding:
 
 
 def find_bindings(parents: Mapping[ast.AST, ast.AST]) -> Iterator[tuple[str, Binding]]:
-    """What the nodes of a syntax tree bind, by its path.
+    """What the nodes of a syntax tree bind, by path.
 
-    :param parents: each of the nodes with the node around it.
+    :param parents: the parent of each node.
     """
     for node in parents:
         if isinstance(node, ast.Assign):
@@ -61,8 +63,8 @@ def statement_of(node: ast.AST, parents: Mapping[ast.AST, ast.AST]) -> ast.stmt 
 
 
 def path_key(node: ast.expr) -> str:
-    """A variable's path in one spelling, whatever its quotes and spaces."""
-    return ast.unparse(node)
+    """The path of a variable in a normal form, whatever its quotes and spaces."""
+    return unparse(node)
 
 
 def _bound(target: ast.expr, value: ast.expr, statement: ast.AST) -> Iterator[tuple[str, Binding]]:
@@ -83,7 +85,7 @@ def _bound(target: ast.expr, value: ast.expr, statement: ast.AST) -> Iterator[tu
 
 
 def parts_of(target: ast.expr) -> Iterator[ast.expr]:
-    """The targets of an assignment, tuples taken apart."""
+    """The targets of an assignment, with tuples unpacked."""
     if isinstance(target, ast.Tuple | ast.List):
         for part in target.elts:
             yield from parts_of(part)
@@ -92,7 +94,7 @@ def parts_of(target: ast.expr) -> Iterator[ast.expr]:
 
 
 def prefixes(path: ast.expr) -> Iterator[str]:
-    """The containers and objects that a path goes through, the nearest first; `self` is none."""
+    """The containers and objects that a path goes through, nearest first, without `self`."""
     while isinstance(path, ast.Attribute | ast.Subscript):
         path = path.value
         if not (isinstance(path, ast.Name) and path.id == "self"):
@@ -100,7 +102,7 @@ def prefixes(path: ast.expr) -> Iterator[str]:
 
 
 def root_of(path: ast.expr) -> str | None:
-    """The variable that a path begins with, None if it begins with none."""
+    """The variable that a path begins with, if any."""
     while isinstance(path, ast.Attribute | ast.Subscript):
         path = path.value
     return path.id if isinstance(path, ast.Name) else None

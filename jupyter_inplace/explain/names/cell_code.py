@@ -1,4 +1,4 @@
-"""A cell's statements, functions and variables, read from its source: what stands where, who calls what."""
+"""The statements, functions, calls and variables of a cell, read from its source."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from jupyter_inplace.record.source.masking import masked, parsed
 
 __all__ = ["LOOPS", "CellCode", "Function"]
 
-#: A function or method; None stands for the cell's own statements.
+#: A function or method; None for the cell's top-level statements.
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 LOOPS = (ast.For, ast.AsyncFor, ast.While)
 
 
 class CellCode:
-    """The statements, functions and calls of a cell, or of a ``with`` block inside of a file.
+    """The statements, functions and calls of a cell, or of a ``with`` block in a file.
 
-    :param block: the first and last line of the ``with`` block's body; None where all of `source` is the cell.
+    :param block: the first and last line of the body of the ``with`` block; None if all of `source` is the cell.
     """
 
     def __init__(self, tree: ast.Module, source: str, block: tuple[int, int] | None = None) -> None:
@@ -44,14 +44,14 @@ class CellCode:
 
     @classmethod
     def read(cls, source: str, block: tuple[int, int] | None = None) -> CellCode | None:
-        """None where the source is no Python."""
+        """Parse a source; None if it is not Python."""
         tree = parsed(source)
         return None if tree is None else cls(tree, masked(source), block)
 
-    # Where things stand
+    # Places
 
     def scope_of(self, node: ast.AST) -> Function | None:
-        """The function whose body a node belongs to."""
+        """The function whose body contains a node."""
         child, parent = node, self._parents.get(node)
         while parent is not None:
             if isinstance(parent, Function) and child in parent.body:
@@ -65,7 +65,7 @@ class CellCode:
         return parent if isinstance(parent, ast.ClassDef) else None
 
     def parent(self, node: ast.AST) -> ast.AST | None:
-        """The node around a node."""
+        """The parent of a node."""
         return self._parents.get(node)
 
     def statement_of(self, node: ast.AST) -> ast.stmt | None:
@@ -83,7 +83,7 @@ class CellCode:
         return found
 
     def top_index(self, node: ast.AST) -> int | None:
-        """Which of the cell's own statements a node stands in; None for the body of a function."""
+        """The index of the top-level statement that contains a node; None in the body of a function."""
         if self.scope_of(node) is not self.top_scope:
             return None
         current: ast.AST | None = node
@@ -92,7 +92,7 @@ class CellCode:
         return None if current is None else self._top_index[id(current)]
 
     def top_indices(self, node: ast.AST) -> set[int]:
-        """The cell's own statements during which a node runs: its own, or those that call the functions around it."""
+        """The indices of the top-level statements during which a node runs: its own, or those that call the functions around it."""
         found: set[int] = set()
         seen: set[int] = set()
         waiting: list[ast.AST] = [node]
@@ -108,7 +108,7 @@ class CellCode:
         return found
 
     def in_loop(self, node: ast.AST) -> bool:
-        """Whether a loop of the same function goes round a node."""
+        """Whether a node is inside a loop of its function."""
         scope, current = self.scope_of(node), self._parents.get(node)
         while current is not None and current is not scope:
             if isinstance(current, LOOPS):
@@ -117,7 +117,7 @@ class CellCode:
         return False
 
     def calls(self, function: Function) -> list[ast.AST]:
-        """Where a function is called, or handed on to be called."""
+        """Where a function is called, or passed on to be called."""
         found = self._calls.get(id(function))
         if found is None:
             found = self._calls[id(function)] = list(self._find_calls(function))
@@ -126,7 +126,7 @@ class CellCode:
     # Variables
 
     def bindings(self, path: ast.expr, scope: Function | None) -> list[Binding]:
-        """What gives a variable its value, in program order; where only its container is bound, that."""
+        """What gives a variable its value, in program order; if only its container is bound, the bindings of that."""
         key = path_key(path)
         home = self.home_of(path, scope)
         owner = self.class_of(scope) if scope is not None and key.startswith("self.") else None
@@ -143,7 +143,7 @@ class CellCode:
         return [binding for prefix in prefixes(path) for binding in self._bindings.get(prefix, ()) if visible(binding)]
 
     def parameter(self, path: ast.expr, scope: Function | None) -> int | None:
-        """The position of the parameter that a path begins with, None where it is no parameter."""
+        """The position of the parameter that a path begins with, None if it is not a parameter."""
         name = root_of(path)
         if scope is None or name is None or self._binds(scope, name):
             return None
@@ -151,7 +151,7 @@ class CellCode:
         return names.index(name) if name in names else None
 
     def argument(self, call: ast.AST, function: Function, position: int) -> ast.expr | None:
-        """What a call hands to a parameter."""
+        """What a call passes for a parameter."""
         node = self._parents.get(call)
         if not isinstance(node, ast.Call) or node.func is not call:
             return None
@@ -167,7 +167,7 @@ class CellCode:
         return node.args[index]
 
     def home_of(self, path: ast.expr, scope: Function | None) -> Function | None:
-        """The function whose variable a path begins with; the cell's own scope where no function binds it."""
+        """The function that owns the variable that a path begins with; the cell's scope if no function binds it."""
         name = root_of(path)
         while scope is not None and scope is not self.top_scope and name is not None:
             if self._binds(scope, name) or self.parameter(path, scope) is not None:
@@ -176,14 +176,14 @@ class CellCode:
         return self.top_scope
 
     def _binds(self, scope: Function, name: str) -> bool:
-        """Whether a function makes a variable its own."""
+        """Whether a variable is local to a function."""
         own = (b for b in self._bindings.get(name, ()) if b.exact and self.scope_of(b.statement) is scope)
         if next(own, None) is None:
             return False
         outside = (node for node in ast.walk(scope) if isinstance(node, ast.Global | ast.Nonlocal))
         return not any(name in node.names and self.scope_of(node) is scope for node in outside)
 
-    # Gathering
+    # Collecting
 
     def _find_top(self, block: tuple[int, int] | None) -> tuple[list[ast.stmt], Function | None]:
         if block is None:
@@ -196,7 +196,7 @@ class CellCode:
         return [], None
 
     def _find_loads(self) -> dict[str, list[ast.expr]]:
-        """Every name and attribute that is read, by its last name; what is called, under ``()``."""
+        """Collect every name and attribute that is read, by its last part; calls are under ``()``."""
         found: dict[str, list[ast.expr]] = {}
         for node, parent in self._parents.items():
             if isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Load):
@@ -228,7 +228,7 @@ class CellCode:
                 yield node
 
     def _reachable(self, node: ast.AST) -> bool:
-        """Not among the statements of the file that stand outside of the watched block."""
+        """Whether a node is not one of the file's statements outside the watched block."""
         return self.scope_of(node) is not self.top_scope or self.top_index(node) is not None
 
     def _inside(self, node: ast.AST, function: Function) -> bool:
@@ -240,7 +240,7 @@ class CellCode:
     def _instances_of(self, owner: ast.ClassDef) -> set[str]:
         """Variables that hold an instance of a class, or something built around one (``nn.Sequential(Block())``)."""
         names, found = {owner.name}, set[str]()
-        for _ in range(3):  # a model in a model in a model
+        for _ in range(3):  # models may be nested
             before = len(names)
             for node in self._parents:
                 if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call | ast.Tuple | ast.List):

@@ -1,8 +1,8 @@
-"""What a person would type for a tensor: a search of the namespaces in view, made only when a name is wanted.
+"""What a person would type for a tensor: a search of the visible namespaces, made only when a name is needed.
 
-Preferred are names of the outermost namespace (the cell's or the script's), since those still hold when the run is over;
-there a parameter path through a module, then a variable, then an attribute or item path. No attribute is read through a
-property and no user code runs: modules by their registries, plain objects by `__dict__`, containers by their items.
+Names of the outermost namespace (the cell's or the script's) are preferred, since they are still valid after the run; among
+these first a parameter path through a module, then a variable, then an attribute or item path. No property is read and no user
+code runs: modules are searched by their registries, plain objects by `__dict__`, containers by their items.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _HIDDEN = {"In", "Out", "get_ipython", "exit", "quit", "open"}
 
 
 def user_frame() -> types.FrameType | None:
-    """The innermost frame of the user's on the stack."""
+    """The innermost user frame on the stack."""
     frame: types.FrameType | None = sys._getframe(1)
     while frame is not None and not sites.is_user_frame(frame):
         frame = frame.f_back
@@ -31,7 +31,7 @@ def user_frame() -> types.FrameType | None:
 
 
 def namespaces(frame: types.FrameType | None, extra: Mapping[str, Any] | None = None) -> list[Mapping[str, Any]]:
-    """The namespaces that a person at `frame` can see, outermost first: the session's, the module's, the functions' locals."""
+    """The namespaces visible at `frame`, outermost first: those of the session, of the module, the locals of the functions."""
     found: list[Mapping[str, Any]] = []
     locals_: list[Mapping[str, Any]] = []
     while frame is not None:
@@ -52,9 +52,9 @@ def namespaces(frame: types.FrameType | None, extra: Mapping[str, Any] | None = 
 
 
 class Names:
-    """Names for the tensors and modules reachable from some namespaces.
+    """The names of the tensors and modules reachable from some namespaces.
 
-    Holds the tensors while it lives: make it, ask it, drop it.
+    It keeps the tensors alive, so do not store it.
     """
 
     def __init__(self, spaces: Iterable[Mapping[str, Any]]) -> None:
@@ -72,13 +72,13 @@ class Names:
 
     @property
     def known(self) -> set[str]:
-        """Every name of a tensor in view."""
+        """Every name of a visible tensor."""
         if self._known is None:
             self._known = {name for name, _ in self.tensors}
         return self._known
 
     def of(self, t: torch.Tensor) -> str | None:
-        """The name of this very tensor."""
+        """The name of exactly this tensor."""
         return self._by_id.get(id(t))
 
     def module(self, module: Any) -> str | None:
@@ -86,7 +86,7 @@ class Names:
         return self._modules.get(id(module))
 
     def on_storage(self, t: torch.Tensor) -> str | None:
-        """The best name of a tensor over the same memory: same place and shape first, else any."""
+        """The best name of a tensor over the same memory: one with the same place and shape if there is one, else any."""
         storage = storage_id(t)
         if not storage:
             return self.of(t)
@@ -99,7 +99,7 @@ class Names:
         return None if best is None else best[1]
 
     def of_memory(self, t: torch.Tensor) -> str | None:
-        """The name of this very tensor, else the best one of a tensor over the same memory."""
+        """The name of exactly this tensor, else the best one of a tensor over the same memory."""
         return self.of(t) or self.on_storage(t)
 
     def bound_to(self, t: torch.Tensor) -> list[str]:
@@ -107,11 +107,11 @@ class Names:
         return [name for name, _ in self._storage_map().get(storage_id(t), ())]
 
     def storage_names(self) -> dict[int, str]:
-        """For every storage in view the name of its widest tensor."""
+        """For every visible storage the name of its largest tensor."""
         return {storage: name for storage in self._storage_map() if (name := self.by_storage_id(storage)) is not None}
 
     def fitting(self, storage: int, shape: tuple[int, ...]) -> str | None:
-        """The best name of a tensor on a storage that `shape` fits into (addresses are reused: another size is another tensor)."""
+        """The best name of a tensor on a storage that `shape` fits into (addresses are reused, so another size is another tensor)."""
         size = 1
         for n in shape:
             size *= n
@@ -125,14 +125,14 @@ class Names:
         )[0]
 
     def by_storage_id(self, storage: int) -> str | None:
-        """The best name of any tensor over a storage: the widest one."""
+        """The best name of a tensor over a storage: that of the largest one."""
         found = self._storage_map().get(storage)
         if not found:
             return None
         return min(found, key=lambda item: (-item[1].numel(), self._rank.get(id(item[1]), (9,)), len(item[0])))[0]
 
     def by_node(self) -> dict[tuple[Any, int], tuple[str, bool]]:
-        """`(node, output number) -> (name, whether it is an item of a container)` for the tensors that have a node."""
+        """`(node, output number) -> (name, whether it is an item of a container)` for the tensors with a grad_fn."""
         table: dict[tuple[Any, int], tuple[str, bool]] = {}
         for name, t in self.tensors:
             if self._by_id.get(id(t)) != name:
@@ -168,7 +168,7 @@ class Names:
 
     def _scan_namespace(self, space: Mapping[str, Any], depth: int) -> None:
         self._seen.clear()
-        keys: list[Any] = list(space)  # a namespace that somebody made by hand may have keys of any type
+        keys: list[Any] = list(space)  # a namespace made by hand may have keys of any type
         for name in keys:
             value = space.get(name)
             if isinstance(name, str) and name.isidentifier() and name not in _HIDDEN and not name.startswith("_"):
@@ -211,7 +211,7 @@ class Names:
         if isinstance(value, dict):
             for key, item in list(value.items())[:_MAX_ITEMS]:
                 if isinstance(key, (str, int)):
-                    # A person types heads["seg"], with the quotes that most people type.
+                    # heads["seg"], with the quotes that most people type
                     label = f'"{key}"' if isinstance(key, str) else repr(key)
                     self._scan(item, f"{name}[{label}]", depth, level + 1)
         elif isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""What of a cell runs at or after the statement that stopped it, read from its source."""
+"""Which statements of a cell run at or after the one that stopped it, read from its source."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["StoppedCell"]
 class StoppedCell:
     """A cell that an exception stopped.
 
-    :param lines: the lines of the cell on the stack when it stopped, outermost first; or only the innermost one.
+    :param lines: the cell's lines on the stack when it stopped, outermost first; or only the innermost one.
     """
 
     def __init__(self, code: CellCode, lines: Sequence[int]) -> None:
@@ -25,7 +25,7 @@ class StoppedCell:
         return bool(self._stack) and self._after(node, set())
 
     def _frames(self, lines: Sequence[int]) -> list[ast.stmt]:
-        """The statements under way when the cell stopped, from one of the cell's own inward."""
+        """The active statements when the cell stopped, from the top-level one inward."""
         statements = [statement for line in lines if (statement := self._code.statement_at(line)) is not None]
         while statements and self._code.top_index(statements[0]) is None:
             outer = statements.pop(0)
@@ -34,7 +34,7 @@ class StoppedCell:
         return statements
 
     def _chain(self, statement: ast.stmt) -> list[ast.stmt]:
-        """How the cell first came to a statement inside of a function: each calling statement, outermost first."""
+        """How the cell first reached a statement inside a function: each calling statement, outermost first."""
         chains: list[tuple[int, list[ast.stmt]]] = []
         waiting: list[list[ast.stmt]] = [[statement]]
         seen: set[int] = set()
@@ -52,34 +52,44 @@ class StoppedCell:
             waiting += [[caller, *chain] for caller in callers if caller is not None]
         if chains:
             return min(chains, key=lambda entry: entry[0])[1]
-        # Nobody seen to call it: anything after its definition may.
+        # No visible call: anything after its definition may call it.
         outer = self._code.scope_of(statement)
         while outer is not None and self._code.top_index(outer) is None:
             outer = self._code.scope_of(outer)
         return [] if outer is None else [outer, statement]
 
     def _after(self, node: ast.AST, seen: set[int]) -> bool:
+        todo = [node]
+        while todo:
+            after, callers = self._after_or_called(todo.pop(), seen)
+            if after:
+                return True
+            todo += callers
+        return False
+
+    def _after_or_called(self, node: ast.AST, seen: set[int]) -> tuple[bool, list[ast.AST]]:
+        """Whether a node comes after what stopped the cell; if not in its own function, the statements that call it."""
         frames = self._stack
         scope = self._code.scope_of(node)
         if scope is self._code.top_scope and self._code.top_index(node) is None:
-            return False
+            return False, []
         under_way = {id(self._code.scope_of(frame)) for frame in frames}
         for frame in frames:
             if self._code.scope_of(frame) is scope and self._follows(node, frame):
-                return True
+                return True, []
         if scope is None or scope is self._code.top_scope or id(scope) in seen:
-            return False
+            return False, []
         seen.add(id(scope))
+        callers: list[ast.AST] = []
         for call in self._code.calls(scope):
             statement = self._code.statement_of(call)
             if statement is None:
                 continue
             current = id(scope) in under_way and any(statement is frame for frame in frames)
             if current and not self._code.in_loop(statement):
-                continue  # the very call that was under way
-            if self._after(statement, seen):
-                return True
-        return False
+                continue  # this call itself was active
+            callers.append(statement)
+        return False, callers
 
     def _follows(self, node: ast.AST, stopped: ast.stmt) -> bool:
         """Whether, within one function, a statement comes at or after the stopped one."""
@@ -88,9 +98,9 @@ class StoppedCell:
         while depth < min(len(left), len(right)) and left[depth] is right[depth]:
             depth += 1
         if any(isinstance(shared, LOOPS) for shared in left[:depth]):
-            return True  # the loop comes round again
+            return True  # the next iteration of the loop
         if depth in (len(left), len(right)):
-            return True  # the statement itself, one around it, or one inside of it
+            return True  # the statement itself, one around it, or one inside it
         shared = left[depth - 1]
         if isinstance(shared, ast.If | ast.Match) and _branch(shared, left[depth]) != _branch(shared, right[depth]):
             return False
@@ -98,7 +108,7 @@ class StoppedCell:
         return (getattr(a, "lineno", 0), getattr(a, "col_offset", 0)) >= (b.lineno, b.col_offset)  # type: ignore[attr-defined]
 
     def _lineage(self, node: ast.AST) -> list[ast.AST]:
-        """A node's statement and those around it up to its function, outermost first."""
+        """The statement of a node and those around it up to its function, outermost first."""
         scope = self._code.scope_of(node)
         found: list[ast.AST] = []
         current: ast.AST | None = node
@@ -111,7 +121,7 @@ class StoppedCell:
 
 
 def _branch(node: ast.AST, child: ast.AST) -> int:
-    """Which of the alternatives of an ``if`` or ``match`` a child belongs to."""
+    """Which branch of an ``if`` or ``match`` a child belongs to."""
     if isinstance(node, ast.Match):
         return next((index for index, case in enumerate(node.cases) if case is child), -1)
     if isinstance(node, ast.If):

@@ -1,4 +1,4 @@
-"""What a root is called, where several names hold it: the one that a person would say."""
+"""Chooses the name of a root if several names hold it: the one that a person would use."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _NUMBERED = re.compile(r"\[\d+\]$")
 
 
 def root_name(root: torch.Tensor, names: Names, text: str, file: str | None) -> str | None:
-    """The name of a root. `text` is the call that started from it, `file` the source in which that stands.
+    """The name of a root. `text` is the call that started from it, `file` the source that contains the call.
 
-    An item of a container that holds several roots tells more than the loop variable does, and so does a variable that was
-    assigned; of two such the one that the call itself says. A variable for which the value was made, and which the call says,
-    tells more than a number in the list in which it was put afterwards: each round of a training loop may keep its loss.
+    An item of a container with several roots tells more than the loop variable, and so does an assigned variable; of two such
+    names the one in the call is used. A variable that the value was computed for, and that is in the call, tells more than an
+    index into a list to which it was appended afterwards: each iteration of a training loop may keep its loss.
     """
     own = names.of(root)
     if own is None or own.endswith("]"):
@@ -48,12 +48,12 @@ def _says(text: str, name: str) -> bool:
 
 
 def _loop_variables(file: str | None) -> frozenset[str]:
-    """The names that some `for` of a source binds."""
+    """The names that the `for` statements of a source bind."""
     return _variables_in(_source(file))[0]
 
 
 def _made_variables(file: str | None) -> frozenset[str]:
-    """The names to which a source assigns what it computes, and not what has a name already; no variables of loops."""
+    """The names to which a source assigns a computed value, not something that already has a name; without loop variables."""
     loop, made = _variables_in(_source(file))
     return made - loop
 

@@ -1,4 +1,4 @@
-"""The roots of backward calls in a cell's source, a summed root split into its addends."""
+"""The roots of backward calls in the source of a cell, with summed roots split into their addends."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from jupyter_inplace._syntax import is_deep, unparse
 from jupyter_inplace.explain.names.bindings import Binding, path_key
 from jupyter_inplace.explain.names.cell_code import CellCode, Function
 from jupyter_inplace.record.source.expressions import is_path
@@ -15,7 +16,7 @@ __all__ = ["Root", "Roots"]
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """What a backward call starts from: an expression in a function, and the nodes that compute it."""
+    """What a backward call starts from: an expression in a function, and the syntax nodes that compute it."""
 
     name: str
     computed: tuple[ast.AST, ...]
@@ -23,7 +24,7 @@ class Root:
 
 
 class Roots:
-    """Finds the roots of backward calls and splits sums."""
+    """Finds the roots of backward calls and splits summed ones."""
 
     _DEPTH = 6  # calls of functions, sums of sums
 
@@ -38,12 +39,12 @@ class Roots:
         }
 
     def of(self, call: ast.Call) -> Iterator[Root]:
-        """The tasks of a call; none where it is no backward call."""
+        """The tasks of a call; none if it is not a backward call."""
         scope = self._code.scope_of(call)
         for expression in self._expressions(call):
             yield from self._tasks_of(expression, scope, call, 0)
 
-    # Which expressions a call starts from
+    # Roots of a call
 
     def _expressions(self, call: ast.Call) -> list[ast.expr]:
         func = call.func
@@ -55,7 +56,7 @@ class Roots:
             return _several(_argument(call, "outputs")) if origin == "grad" or plausible else []
         if not isinstance(func, ast.Attribute):
             return []
-        owner = ast.unparse(func.value)
+        owner = unparse(func.value)
         of_autograd = owner == "autograd" or owner.endswith(".autograd")
         if func.attr == "grad":
             return _several(_argument(call, "outputs")) if of_autograd else []
@@ -70,7 +71,7 @@ class Roots:
         return [func.value]
 
     def _own(self, func: ast.Name) -> bool:
-        """A function or variable of the cell's own under a name that torch uses too."""
+        """Whether the cell defines its own function or variable under a name that torch uses too."""
         if any(function.name == func.id for function in self._code.functions):
             return True
         return bool(self._code.bindings(func, self._code.scope_of(func)))
@@ -93,7 +94,7 @@ class Roots:
         parts = self._named_parts(path, bindings, call, depth)
         if len(parts) >= 2:
             return parts
-        # `loss = 0` at the top is no computation where another statement gives it its value.
+        # `loss = 0` does not count if another statement gives it its value.
         real = [binding for binding in bindings if not _is_start_value(binding)] or bindings
         return [Root(self._text(path), tuple(binding.statement for binding in real), named=True)]
 
@@ -121,7 +122,7 @@ class Roots:
         return list(found.values())
 
     def _from_callers(self, path: ast.Name, scope: Function | None, depth: int) -> list[Root]:
-        """The root is a parameter: what the callers hand to it."""
+        """The roots if the root is a parameter: what the callers pass for it."""
         code = self._code
         position = code.parameter(path, scope)
         if scope is None or scope is code.top_scope or position is None or depth >= self._DEPTH:
@@ -137,39 +138,46 @@ class Roots:
         return list(found.values())
 
     def _addends(self, node: ast.expr, scope: Function | None) -> Iterator[ast.expr]:
-        """A (weighted) sum's addends without their weights; the expression itself where it is no sum."""
-        if isinstance(node, ast.NamedExpr):
-            node = node.target
-        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd):
-            yield from self._addends(node.operand, scope)
-        elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add | ast.Sub):
-            yield from self._addends(node.left, scope)
-            yield from self._addends(node.right, scope)
-        elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
-            yield from self._addends(node.left, scope)
-        elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
-            yield from self._addends(self._weighed(node, scope), scope)
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "scale":
-            yield from self._addends(node.args[0], scope) if len(node.args) == 1 else iter([node])
-        elif not isinstance(node, ast.Constant):
-            yield node
+        """The addends of a (weighted) sum without their weights; the expression itself if it is not a sum."""
+        todo = [node]
+        while todo:
+            node = todo.pop()
+            if isinstance(node, ast.NamedExpr):
+                node = node.target
+            if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd):
+                todo.append(node.operand)
+            elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add | ast.Sub):
+                todo += [node.right, node.left]
+            elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+                todo.append(node.left)
+            elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
+                todo.append(self._weighed(node, scope))
+            elif _is_scaled(node):
+                todo.append(node.args[0])  # type: ignore[attr-defined]
+            elif not isinstance(node, ast.Constant):
+                yield node
 
     def _weighed(self, node: ast.BinOp, scope: Function | None) -> ast.expr:
-        """Of the two factors of a product the loss; the other is its weight."""
+        """The factor of a product that is the loss; the other one is its weight."""
         left, right = self._is_weight(node.left, scope), self._is_weight(node.right, scope)
         if left != right:
             return node.right if left else node.left
-        say = ["loss" in ast.unparse(part).lower() for part in (node.left, node.right)]
+        say = ["loss" in unparse(part).lower() for part in (node.left, node.right)]
         return node.left if say == [True, False] else node.right  # weights are mostly written first
 
     def _is_weight(self, node: ast.expr, scope: Function | None) -> bool:
-        if isinstance(node, ast.Constant):
-            return True
-        if isinstance(node, ast.UnaryOp):
-            return self._is_weight(node.operand, scope)
-        if isinstance(node, ast.BinOp):
-            parts = node.left, node.right
-            return not isinstance(node.op, ast.Add | ast.Sub) and all(self._is_weight(part, scope) for part in parts)
+        todo = [node]
+        while todo:
+            part = todo.pop()
+            if isinstance(part, ast.UnaryOp):
+                todo.append(part.operand)
+            elif isinstance(part, ast.BinOp) and not isinstance(part.op, ast.Add | ast.Sub):
+                todo += [part.left, part.right]
+            elif not isinstance(part, ast.Constant) and not self._holds_number(part, scope):
+                return False
+        return True
+
+    def _holds_number(self, node: ast.expr, scope: Function | None) -> bool:
         if not is_path(node):
             return False
         bindings = self._code.bindings(node, scope)
@@ -183,7 +191,7 @@ class Roots:
         )
 
     def _container(self, node: ast.expr, scope: Function | None, call: ast.AST, depth: int) -> list[Root]:
-        """``sum(losses)``, ``torch.stack(losses).mean()``: the items where the source has them, else the container."""
+        """The items of ``sum(losses)`` or ``torch.stack(losses).mean()`` if the source shows them, else the container."""
         holder = _summed(node)
         if holder is None or depth >= self._DEPTH:
             return []
@@ -215,9 +223,9 @@ class Roots:
 
     def _text(self, node: ast.expr) -> str:
         if getattr(node, "lineno", None) is None:
-            return ast.unparse(node)
+            return unparse(node)
         text = ast.get_source_segment(self._code.source, node)
-        return text if text is not None and "\n" not in text and not text.startswith("%") else ast.unparse(node)
+        return text if text is not None and "\n" not in text and not text.startswith("%") else unparse(node)
 
 
 #: Objects whose ``backward`` takes the loss: accelerate, Lightning Fabric, DeepSpeed, ...
@@ -227,15 +235,27 @@ _TAKERS = frozenset(
 
 
 def _hands_on(owner: ast.expr, argument: ast.expr) -> bool:
-    """Whether ``owner.backward(argument)`` starts from the argument, not with it as the incoming gradient."""
+    """Whether ``owner.backward(argument)`` starts from the argument instead of taking it as the incoming gradient."""
     last = owner.attr if isinstance(owner, ast.Attribute) else owner.id if isinstance(owner, ast.Name) else ""
     if last in _TAKERS:
         return True
-    return is_path(argument) and "loss" in ast.unparse(argument).lower() and "loss" not in last.lower()
+    return is_path(argument) and "loss" in unparse(argument).lower() and "loss" not in last.lower()
+
+
+def _is_scaled(node: ast.expr) -> bool:
+    """`scaler.scale(loss)`."""
+    return (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == "scale"
+        and len(node.args) == 1
+    )
 
 
 def _summed(node: ast.expr) -> ast.expr | None:
-    """The container that an expression sums up."""
+    """The container that an expression sums over."""
+    if is_deep(node):
+        return None
     if not isinstance(node, ast.Call):
         return None
     func = node.func
@@ -251,7 +271,7 @@ def _summed(node: ast.expr) -> ast.expr | None:
 
 
 def _is_method(func: ast.Attribute) -> bool:
-    """A method of a variable (``losses.sum(0)``), not a function of a module (``torch.sum(losses)``)."""
+    """Whether it is a method of a variable (``losses.sum(0)``), not a function of a module (``torch.sum(losses)``)."""
     return not (isinstance(func.value, ast.Name) and func.value.id in {"torch", "math", "np", "builtins"})
 
 

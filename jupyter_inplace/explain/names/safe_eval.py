@@ -1,4 +1,4 @@
-"""Looks up an expression's tensors in a frame's variables without running any code of the user's."""
+"""Looks up the tensors of an expression in the variables of a frame without running any user code."""
 
 from __future__ import annotations
 
@@ -11,27 +11,32 @@ from typing import Any, Final
 
 import torch
 
+from jupyter_inplace._syntax import is_deep
 from jupyter_inplace.record.source.expressions import VIEW_ATTRIBUTES, VIEW_METHODS, receiver
 
 __all__ = ["MISSING", "look_up", "tensors_in"]
 
-#: What `look_up` answers where the value cannot be had without running code.
+#: Returned by `look_up` if the value cannot be found without running code.
 MISSING: Final = object()
 _REGISTRIES = ("_parameters", "_buffers", "_modules")
 
 
 def look_up(node: ast.expr, variables: tuple[Mapping[str, Any], ...]) -> tuple[Any, bool]:
-    """The object that an expression stands for, and whether views of it were left out on the way.
+    """The object that an expression stands for, and whether the expression is a view of it.
 
-    Names, attributes kept in instances and modules, and items of plain containers are followed. Of a view or an
-    in-place method's result the tensor behind it is given: ``w`` for ``w.view(-1)[0:2]``.
+    Follows names, attributes stored in instances and modules, and items of plain containers. For a view or the result of an
+    in-place method it returns the tensor behind it: ``w`` for ``w.view(-1)[0:2]``.
     """
+    return (MISSING, False) if is_deep(node) else _look_up(node, variables)
+
+
+def _look_up(node: ast.expr, variables: tuple[Mapping[str, Any], ...]) -> tuple[Any, bool]:
     if isinstance(node, ast.NamedExpr):
         node = node.target
     if isinstance(node, ast.Name):
         return next((space[node.id] for space in variables if node.id in space), MISSING), False
     if isinstance(node, ast.Attribute):
-        owner, viewed = look_up(node.value, variables)
+        owner, viewed = _look_up(node.value, variables)
         if isinstance(owner, torch.Tensor):
             if node.attr in VIEW_ATTRIBUTES:
                 return owner, True
@@ -39,7 +44,7 @@ def look_up(node: ast.expr, variables: tuple[Mapping[str, Any], ...]) -> tuple[A
                 return _gradient(owner), viewed
         return _attribute(owner, node.attr), viewed
     if isinstance(node, ast.Subscript):
-        owner, viewed = look_up(node.value, variables)
+        owner, viewed = _look_up(node.value, variables)
         if isinstance(owner, torch.Tensor):
             return owner, True
         return _item(owner, _index(node.slice, variables)), viewed
@@ -70,7 +75,7 @@ def _behind_call(node: ast.Call, variables: tuple[Mapping[str, Any], ...]) -> tu
     behind = receiver(node) or (node.args[0] if node.args else None)
     if behind is None:
         return MISSING, False
-    value, viewed = look_up(behind, variables)
+    value, viewed = _look_up(behind, variables)
     if not isinstance(value, torch.Tensor):
         return MISSING, False
     return value, viewed or not inplace
@@ -78,13 +83,13 @@ def _behind_call(node: ast.Call, variables: tuple[Mapping[str, Any], ...]) -> tu
 
 def _gradient(tensor: torch.Tensor) -> Any:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch warns where `.grad` of a non-leaf is read
-        grad = vars(torch._C.TensorBase)["grad"].__get__(tensor)  # not a subclass's own property
+        warnings.simplefilter("ignore")  # torch warns if the `.grad` of a non-leaf is read
+        grad = vars(torch._C.TensorBase)["grad"].__get__(tensor)  # not a property that a subclass defines
     return MISSING if grad is None else grad
 
 
 def _attribute(owner: Any, name: str) -> Any:
-    """An attribute as it is kept, no descriptor or ``__getattr__`` being asked."""
+    """A stored attribute, without calling a descriptor or ``__getattr__``."""
     if owner is MISSING:
         return MISSING
     if isinstance(owner, types.ModuleType):
@@ -125,7 +130,7 @@ def _index(node: ast.expr, variables: tuple[Mapping[str, Any], ...]) -> Any:
         if type(left) is int and type(right) is int:
             return left + right if isinstance(node.op, ast.Add) else left - right
         return MISSING
-    value, _ = look_up(node, variables)
+    value, _ = _look_up(node, variables)
     return value if type(value) in (int, str) else MISSING
 
 

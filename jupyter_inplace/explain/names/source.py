@@ -1,7 +1,7 @@
-"""A cell's tasks as its source shows them, for cells that stopped before they could be seen at work.
+"""The tasks of a cell according to its source, for cells that stopped before their backward calls could be observed.
 
-A task is a root of ``backward()`` or ``autograd.grad()``. A root that is a sum is split as the graph would be: an
-unnamed sum into its addends, a named one where two or more of its addends are variables of the cell too.
+A task is a root of ``backward()`` or ``autograd.grad()``. A root that is a sum is split as its graph would be: an unnamed
+sum into its addends, a named one only if two or more of its addends are variables of the cell too.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ __all__ = ["BlockSource", "StaticTask", "static_tasks", "tasks_after", "with_blo
 class StaticTask:
     """A task found in the source.
 
-    :param name: the variable as typed, or the expression where no variable holds it.
-    :param lines: the lines of the cell's own statements during which its value is computed.
-    :param statements: the numbers of these statements, from 0.
-    :param assigned_lines: the lines that assign it, also inside of functions.
-    :param backward_lines: the lines of the calls it is a root of.
+    :param name: the variable as typed, or the expression if no variable holds it.
+    :param lines: the lines of the top-level statements during which its value is computed.
+    :param statements: the indices of these statements.
+    :param assigned_lines: the lines that assign it, also inside functions.
+    :param backward_lines: the lines of the calls of which it is a root.
     """
 
     name: str
@@ -48,17 +48,17 @@ class BlockSource:
 
 
 def static_tasks(source: str | BlockSource) -> tuple[StaticTask, ...]:
-    """The tasks of a cell (or ``with`` block) in the order of their backward calls; none where it is no Python."""
+    """The tasks of a cell (or ``with`` block) in the order of their backward calls; none if it is not Python."""
     return tuple(task.public for task in _read(*_split(source))[1])
 
 
 def tasks_after(source: str | BlockSource, tasks: Sequence[StaticTask], line: int | Sequence[int]) -> tuple[str, ...]:
     """The names of the tasks that the cell computes at or after the statement where it stopped.
 
-    In a loop what stands above comes again, and counts; in straight-line code, a function's too, it does not.
+    In a loop, the lines above run again and count; in straight-line code, also of a function, they do not.
 
     :param line: the line where the cell stopped; or the lines of all its frames on the stack, outermost first, which
-        tells apart two calls of one function.
+        distinguishes two calls of one function.
     """
     code, found = _read(*_split(source))
     if code is None:
@@ -70,7 +70,7 @@ def tasks_after(source: str | BlockSource, tasks: Sequence[StaticTask], line: in
 
 
 def with_block_source(file: str, line: int) -> BlockSource | None:
-    """The ``with`` block that the statement at a line opens, None where its source cannot be read."""
+    """The ``with`` block that the statement at a line opens, None if its source cannot be read."""
     source = "".join(linecache.getlines(file))
     tree = parsed(source)
     if tree is None:
@@ -138,7 +138,7 @@ def _tasks(code: CellCode) -> Iterator[_Task]:
 
 
 def _runs(code: CellCode, call: ast.Call) -> bool:
-    """Whether the cell may come to a call: its own statements, methods, and functions that something refers to."""
+    """Whether the cell may reach a call: in its top-level statements, methods, or functions that something refers to."""
     scope = code.scope_of(call)
     if scope is code.top_scope:
         return code.top_index(call) is not None
@@ -148,7 +148,7 @@ def _runs(code: CellCode, call: ast.Call) -> bool:
 
 
 def _asked_for(code: CellCode, method: str, seen: frozenset[str] = frozenset()) -> bool:
-    """Whether the cell (or the block) comes to name a method, or Python and torch call it by themselves."""
+    """Whether the cell (or the block) names a method, or Python and torch call it by themselves."""
     if method == "forward" or (method.startswith("__") and method.endswith("__")):
         return True
     for node in ast.walk(code.tree):

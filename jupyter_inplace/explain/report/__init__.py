@@ -1,1 +1,1 @@
-"""From what was found to the rows of a report."""
+"""Makes the rows of a report from the facts that were found."""

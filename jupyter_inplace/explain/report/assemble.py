@@ -1,8 +1,9 @@
-"""From the record and its facts to a Report, when the watch is over."""
+"""Makes a Report from the record and its facts, when the watch is over."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -74,7 +75,7 @@ class Assembly:
             gradients=table.rows,
             task_cosines=table.cosines(),
             timeline=timeline,
-            blind_spots=self._blind_spots(facts, tasks),
+            blind_spots=self._blind_spots(facts),
             nothing_ran=not used,
         )
 
@@ -137,7 +138,7 @@ class Assembly:
         source = self._source() if self._error is not None else None
         if source is not None:
             for static in static_tasks(source):
-                # What was computed before a refused write is whole, and only waits for its backward.
+                # What was computed before a refused write is intact and only lacks its backward.
                 status.setdefault(static.name, "not_run" if refusal is None else "ok")
         if self._wanted:
             status = {
@@ -154,15 +155,10 @@ class Assembly:
             for name, s in status.items()
         )
 
-    def _blind_spots(self, facts: list[BackwardFacts], tasks: tuple[Task, ...]) -> tuple[str, ...]:
+    def _blind_spots(self, facts: list[BackwardFacts]) -> tuple[str, ...]:
         notes: dict[str, None] = dict(self._session.blind_spots)
         for fact in facts:
             notes.update(dict.fromkeys(fact.notes))
-        known = {task.name for task in tasks}
-        for name in self._wanted:
-            if name not in known:
-                others = ", ".join(sorted(known)) or "none"
-                notes[f"task {name!r} was not found; the tasks there are: {others}"] = None
         return tuple(notes)
 
     def _error_entry(self) -> Error | None:
@@ -174,3 +170,11 @@ class Assembly:
             message=str(self._error),
             site=self._resolver.resolve(key) if key is not None else None,
         )
+
+
+def with_missing_tasks(report: Report, wanted: Sequence[str]) -> Report:
+    """The report with a note for each task that the user named and no framework computed."""
+    known = {task.name for task in report.tasks}
+    others = ", ".join(sorted(known)) or "none"
+    notes = (f"task {name!r} was not found; the tasks there are: {others}" for name in wanted if name not in known)
+    return dataclasses.replace(report, blind_spots=tuple(dict.fromkeys((*report.blind_spots, *notes))))

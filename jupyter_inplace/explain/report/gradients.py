@@ -1,4 +1,4 @@
-"""The gradient table: rows of all backward calls folded to one per task and leaf, and the angles between tasks."""
+"""The gradient table: the rows of all backward calls folded to one per task and leaf, and the cosines between tasks."""
 
 from __future__ import annotations
 
@@ -11,24 +11,26 @@ from jupyter_inplace.explain.backward.facts import BackwardFacts, GradientFact, 
 from jupyter_inplace.explain.errors.refused import Refusal
 from jupyter_inplace.explain.graph import numbers
 from jupyter_inplace.report.data import Gradient, GradientStatus, TaskCosine, VersionNorm
+from jupyter_inplace.report.order import GRADIENT_STATUSES
 
+#: Of several occurrences the worst is shown. A wrong and a lost gradient weigh the same: the larger difference decides.
 _SEVERITY = {"raises": 3, "wrong": 2, "lost": 2, "ok": 0}
 _MAX_COSINES = 4000
 
 
 class GradientTable:
-    """Folds the rows of a window. Where a task ran several times a row keeps its worst occurrence."""
+    """Folds the rows of a window. If a task ran several times, its row shows the worst occurrence."""
 
     def __init__(self, facts: Sequence[BackwardFacts]) -> None:
-        best: dict[TaskLeaf, tuple[GradientFact, int]] = {}  # each with its occurrence
+        best: dict[TaskLeaf, tuple[GradientFact, int]] = {}  # each with the number of its occurrence
         badness: dict[TaskLeaf, tuple[int, int, float]] = {}
-        seen: dict[str, int] = {}  # by task, the occurrence at hand
+        seen: dict[str, int] = {}  # by task, the number of the current occurrence
         self._reference: dict[TaskLeaf, torch.Tensor] = {}
         self._as_run: dict[TaskLeaf, torch.Tensor | None] = {}
         for fact in facts:
             for task in fact.tasks:
                 seen[task] = seen.get(task, -1) + 1
-            harm: dict[str, int] = {}  # by task, of the worst of its rows
+            harm: dict[str, int] = {}  # by task, the severity of its worst row
             for row in fact.gradients:
                 harm[row.task] = max(harm.get(row.task, 0), _SEVERITY.get(row.status, 0))
             for row in fact.gradients:
@@ -47,20 +49,16 @@ class GradientTable:
 
     def status(self, task: str) -> str:
         """The worst status of a task's rows."""
-        rows = [row.status for row in self.rows if row.task == task]
-        for status in ("raises", "wrong", "lost"):
-            if status in rows:
-                return status
-        return "ok"
+        return min((row.status for row in self.rows if row.task == task), key=GRADIENT_STATUSES.index, default="ok")
 
     def refused(self, refusal: Refusal) -> None:
-        """Rows of the tasks that a refused write keeps from being computed: they raise for the leaves behind the tensor."""
+        """Add rows for the tasks that a refused write prevents: they raise for the leaves behind the tensor."""
         keep = [row for row in self.rows if row.task not in refusal.tasks or row.leaf not in refusal.leaves]
         new = [Gradient(task=task, leaf=leaf, status="raises") for task in refusal.tasks for leaf in refusal.leaves]
         self.rows = (*keep, *new)
 
     def cosines(self) -> tuple[TaskCosine, ...]:
-        """For each leaf that several tasks share, the cosine between their gradients, as run and as meant."""
+        """For each leaf that several tasks share, the cosine between their gradients, as run and of the references."""
         leaves: dict[str, list[str]] = {}
         for task, leaf in self._reference:
             leaves.setdefault(leaf, []).append(task)
@@ -100,6 +98,6 @@ def _gradient(row: GradientFact, occurrence: int | None) -> Gradient:
 
 def _badness(row: GradientFact, task: int) -> tuple[int, int, float]:
     severity = _SEVERITY.get(row.status, 0)
-    # Right ones differ by rounding only, and which iterations were looked at is chance: of them the one is shown in which the task
-    # came to harm, else the first.
+    # Correct rows differ only by rounding, and which iterations were analysed is arbitrary: show the one in which the task was
+    # harmed elsewhere, else the first.
     return (severity, task, (row.relative_difference or 0.0) if severity else 0.0)

@@ -1,4 +1,4 @@
-"""Rows of writes and their conflicts, named and judged."""
+"""The rows of writes and their conflicts, with names and verdicts."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class _Row:
 
 
 class Rows:
-    """The mutations of a window: its own writes, and earlier ones that a backward of this window met."""
+    """The mutations of a window: its own writes, and earlier ones that affected a backward of this window."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class Rows:
         for fact in facts:
             for cut in fact.cuts:
                 self._cut(self._row_of(cut.write), cut)
-        for fact in facts:  # after all harm is known
+        for fact in facts:  # after all harmful writes are known
             for mix in fact.mixes:
                 for write in mix.writes:
                     if write in self._rows:
@@ -94,7 +94,7 @@ class Rows:
         return self._rows[write]
 
     def conflict_numbers(self) -> dict[int, int]:
-        """For each saved tensor that was hit, by its place in program order, the index of its conflict in the report."""
+        """For each saved tensor that was overwritten, by its place in program order, the index of its conflict in the report."""
         return self._conflict_index
 
     def add_refusal(self, refusal: Refusal, time: float) -> None:
@@ -103,7 +103,7 @@ class Rows:
     # --- the lists of the report ---------------------------------------------------------------------------------------------
 
     def mutations(self) -> tuple[Mutation, ...]:
-        """All rows in program order, alike harmless ones in one. Fills `ids` and `conflicts` too."""
+        """All rows in program order, with similar harmless ones merged. Also fills `ids` and `conflicts`."""
         merged: dict[Any, list[_Row]] = {}
         for row in sorted(self._rows.values(), key=lambda row: row.write.first):
             quiet = row.verdict == "harmless"
@@ -154,7 +154,7 @@ class Rows:
         )
 
     def _storage_number(self, storage: int) -> int | None:
-        """A small number for a storage, by first appearance: addresses differ from run to run."""
+        """A small number for a storage, in order of appearance: addresses differ from run to run."""
         return self._storage_numbers.setdefault(storage, len(self._storage_numbers)) if storage > 0 else None
 
     def _build_conflicts(self) -> tuple[Conflict, ...]:
@@ -163,7 +163,7 @@ class Rows:
         for fact in self._conflict_facts:
             saved_site = self.site(fact.saved_site)
             for write, overlap in fact.writes:
-                # A loop saves at one place many times: one conflict stands for all of them.
+                # A loop saves at one place many times: one conflict represents all of them.
                 key = (self.ids[write], fact.node, fact.saved_as, fact.saved_site, fact.module)
                 if key not in places:
                     places[key] = len(out)
@@ -222,7 +222,7 @@ class Rows:
     @staticmethod
     def _mix(row: _Row, mix: MixFact) -> None:
         if row.verdict in HARMFUL:
-            return  # the tasks and leaves of a harmful write are those that it harms
+            return  # a harmful write lists only the tasks and leaves that it harms
         row.verdict = "mixes"
         row.pending = False
         row.tasks.update(dict.fromkeys(mix.tasks))
@@ -251,7 +251,7 @@ class Rows:
         if write.name is not None:
             return _Row(write, site, write.name)
         readings = written_names(site) if site is not None else ()
-        # `rows[0] += 1` writes to `rows` or, where that is a list, to its first item: what is in view decides.
+        # `rows[0] += 1` writes to `rows` or, if that is a list, to its first item: the visible objects decide.
         typed = next((name for name in readings if name in self._names.known), readings[0] if readings else None)
         known = self._storage_names.get(write.storage) or self._names.fitting(write.storage, write.shape)
         if typed is not None and known is not None and known.startswith(f"{typed}["):
@@ -285,7 +285,7 @@ class Rows:
         return row
 
     def _share_statements(self) -> None:
-        """A loop writes to other memory in each round, and its array has a name in the last round only: that one tells where."""
+        """Give all rows of a loop the statement of the last iteration: only its array still has a name."""
         for write, row in self._rows.items():
             known = self._statements.get(write.site) if write.bracket is not None else None
             if known is not None:

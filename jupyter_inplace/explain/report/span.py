@@ -1,4 +1,4 @@
-"""What one watch covered."""
+"""The part of the record that one watch covers."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from jupyter_inplace.report.data import Cell
 
 @dataclasses.dataclass(frozen=True)
 class WatchSpan:
-    """A range of program order in the record, and the source that ran meanwhile.
+    """A range of program order in the record, and the source that ran in it.
 
     :param started: seconds on the record's clock when the watch began.
     :param cell: the watched cell, None outside of a notebook; `cell_file` is the file name of its code.
-    :param block: outside of a cell, the file and the line of the statement that opened the watch.
+    :param block: outside of a cell, the file and line of the statement that opened the watch.
     """
 
     start: int

@@ -1,4 +1,4 @@
-"""Saves, writes, backward passes and reads in program order."""
+"""The timeline of saves, writes, backward passes and reads in program order."""
 
 from __future__ import annotations
 
@@ -96,6 +96,6 @@ def _folded(events: list[tuple[int, dict[str, Any]]]) -> list[tuple[int, dict[st
 
 
 def _time(clock: list[tuple[int, float]], order: int, started: float) -> float:
-    """Seconds since the watch began; where only the order is known, those of the last event before."""
+    """Seconds since the watch began; if only the order is known, those of the last event before."""
     at = bisect.bisect_right(clock, (order, float("inf"))) - 1
     return max(0.0, clock[max(at, 0)][1] - started)

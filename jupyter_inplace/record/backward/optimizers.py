@@ -99,7 +99,7 @@ class OptimizerHooks:
                 self._trace.leaf_storages.add(private.storage_id(p))
                 if p.grad is None or row.dtype:
                     continue
-                row.describe(p, tuple(shape_of(p)), private.version(p))
+                row.describe(p, shape_of(p), private.version(p))
 
     def _overwrite(self, row: WriteRow, p: torch.Tensor) -> None:
         trace = self._trace

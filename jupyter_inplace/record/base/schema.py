@@ -84,6 +84,11 @@ def _flat(values: Any) -> list[torch.Tensor]:
     return found
 
 
+def is_custom(namespace: str) -> bool:
+    """Whether operators of a namespace may have a body in Python. Of torch's own many do not, which is as well."""
+    return namespace not in ("aten", "prims", "prim", "profiler")
+
+
 ALIAS: Any = object()  # the plan of an operator that writes nothing itself
 
 

@@ -74,6 +74,19 @@ schema_of: Any = getattr(_C, "_get_schema", None)
 takes_numbers: Any = getattr(_C, "_should_allow_numbers_as_tensors", None)
 
 
+def defined_in_python() -> set[str] | None:
+    """The names of the operators that `torch.library` defined; None where torch keeps none: there are no tripwires then."""
+    names = getattr(torch.library, "_defs", None)
+    return (
+        None if names is None else {"".join(name.split()) for name in list(names)}
+    )  # some schemas begin with a line break
+
+
+def count_defined_in_python() -> int:
+    """How many they are."""
+    return len(getattr(torch.library, "_defs", ()))
+
+
 def operation(base: str, overload: str) -> Any:
     """The operator by its names, as something to call."""
     return _C._get_operation_overload(base, overload)[0]
@@ -104,6 +117,15 @@ def without_grad() -> Iterator[None]:
         _C._set_grad_enabled(before)
 
 
+# Not the property of `torch.Tensor`, which is replaced during a watch.
+_data: Callable[[torch.Tensor], torch.Tensor] = vars(_C.TensorBase)["data"].__get__
+
+
+def alias_apart(t: torch.Tensor) -> torch.Tensor | None:
+    """An alias of `t` with a version counter of its own, a leaf; None if its class alone could make one."""
+    return None if is_python_tensor(t) else _data(t)
+
+
 #: A context in which no tensor class and no function mode of the program's is asked: what we read of a tensor is no part of it.
 Unfollowed: Any = _C.DisableTorchFunction
 #: How many function modes are in force.
@@ -126,16 +148,44 @@ def dispatch_as_now() -> Callable[[], contextlib.AbstractContextManager[Any]]:
 # Taken out of force on a thread (`key_excluded`) while a kernel is at work that runs below autograd: what is called then is part of it.
 BELOW_AUTOGRAD = getattr(getattr(_C, "DispatchKey", None), "ADInplaceOrView", None)
 
+
+def apply_of(stored: Any) -> Callable[..., Any]:
+    """`Function.apply` as it is kept in the class, as a function of the class and the arguments: it is Python's or C's."""
+    if isinstance(stored, classmethod):
+        return stored.__func__
+    bind = stored.__get__
+
+    def apply(cls: Any, /, *args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        return bind(None, cls)(*args, **kwargs)
+
+    return apply
+
+
+# What a custom Function saves is packed from within a frame of this code, while `Function.apply` is replaced. Required.
+APPLY_CODE: Any = apply_of(vars(torch.autograd.Function)["apply"]).__code__
+
+
+def name_node(function: type, name: str) -> None:
+    """Have the nodes of a custom Function bear a name. Where that cannot be, they keep their own."""
+    kind = getattr(function, "_backward_cls", None)
+    if kind is not None:
+        kind.__name__ = name
+
+
 # The stack of default saved-tensor hooks of this thread. The public context manager pushes the same pair, but cannot say
 # whether somebody else's pair is on top. Required.
 push_saved_tensors_hooks = _autograd._push_saved_tensors_default_hooks
 pop_saved_tensors_hooks = _autograd._pop_saved_tensors_default_hooks
 
 
+# Tells which pair is on top. Replaced during a watch (`hooks`), so it is kept here. Where missing, nobody else's pair is found.
+_top_hooks = getattr(_autograd, "_top_saved_tensors_default_hooks", None)
+
+
 def top_saved_tensors_hooks() -> Any:
     """The pair of default hooks in force on this thread, or None."""
-    top = getattr(_autograd, "_top_saved_tensors_default_hooks", None)
-    return top(True) if top is not None else None
+    return _top_hooks(True) if _top_hooks is not None else None
 
 
 # Bumps a version counter as an in-place operation does; public as torch.autograd.graph.increment_version.
@@ -171,6 +221,12 @@ def gradient_edge(t: torch.Tensor) -> tuple[Any, int] | None:
 
 # The node that the engine (or a direct call of a node) executes on this thread. Names the reader in an error.
 current_autograd_node = getattr(_C, "_current_autograd_node", lambda: None)
+
+
+def node_inside(node: Any) -> Any:
+    """The node of an operation on a view that wrote to its base, given the node around it (CopySlices); None if torch does not say."""
+    return getattr(node, "_wrapped_node", None)
+
 
 # The stack of dispatch modes of this thread: the watch lifts its mode only while it is on top, and puts it back there.
 # The mode goes on and off by these and not by `with`, which sets flags of the whole process that make torch.compile look

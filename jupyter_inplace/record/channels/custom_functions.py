@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from jupyter_inplace.record.backward.call import Backward
+from jupyter_inplace.record.base import torch_private as private
 from jupyter_inplace.record.base.deep_graphs import hold_some
 from jupyter_inplace.record.base.memory import aliases_of
 from jupyter_inplace.record.base.nodes import is_python_node
@@ -120,7 +121,7 @@ def _node_of(out: Any) -> Any:
 
 
 def _noting_applications(original: Any) -> Any:
-    inner = original.__func__
+    inner = private.apply_of(original)
 
     @functools.wraps(inner)
     def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:

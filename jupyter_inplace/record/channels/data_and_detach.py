@@ -50,7 +50,7 @@ class DataAndDetach(Channel):
             return None
         trace = self._trace
         try:
-            shape, version = tuple(shape_of(tensor)), private.version(tensor)
+            shape, version = shape_of(tensor), private.version(tensor)
             storage = private.storage_id(tensor)
             bucket = trace.index.bucket(storage) if storage else None
             held = [saved for saved in bucket.live() if saved.tensor is tensor] if bucket is not None else []
@@ -101,7 +101,7 @@ class DataAndDetach(Channel):
         if self._quiet() or not tensor.requires_grad:
             return None
         try:
-            return tuple(shape_of(tensor)), private.version(tensor), identity_of(tensor)
+            return shape_of(tensor), private.version(tensor), identity_of(tensor)
         except Exception as fault:
             self._trace.fault(fault)
             return None
@@ -137,7 +137,7 @@ class DataAndDetach(Channel):
             storage = private.storage_id(tensor)
             row = WriteRow(op, site, None, storage, trace.seconds(), trace.order)
             version = private.version(tensor)
-            row.describe(tensor, tuple(shape_of(tensor)), version)
+            row.describe(tensor, shape_of(tensor), version)
             row.happened(trace.order, version, bumps=False)
             self._detached.cut(tensor, None, row)
         except Exception as fault:

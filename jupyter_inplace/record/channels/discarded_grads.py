@@ -351,7 +351,7 @@ class DiscardedGrads(Channel):
 
 
 def _described(grad: torch.Tensor) -> tuple[tuple[int, ...], str, str, int | None]:
-    return tuple(shape_of(grad)), str(grad.dtype).removeprefix("torch."), str(grad.device), private.version(grad)
+    return shape_of(grad), str(grad.dtype).removeprefix("torch."), str(grad.device), private.version(grad)
 
 
 def _retaining(original: Any) -> Any:

@@ -219,7 +219,7 @@ class ExportedMemory(Channel):
         version = private.version(t)
         if not row.count:
             row.bracket = bracket
-            row.describe(t, tuple(shape_of(t)), version)
+            row.describe(t, shape_of(t), version)
         row.happened(trace.order, version, bumps=False)
         return row
 

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from jupyter_inplace.record.base import torch_private as private
 from jupyter_inplace.record.base.arguments import tensors_in
 from jupyter_inplace.record.base.own_mode import OwnMode
-from jupyter_inplace.record.base.schema import ALIAS, Plan, make_plan
+from jupyter_inplace.record.base.schema import ALIAS, Plan, is_custom, make_plan
 from jupyter_inplace.record.channels.channel import Operation
 from jupyter_inplace.record.channels.untracked_writes import UntrackedWrites
 from jupyter_inplace.record.trace import Trace
@@ -157,4 +157,4 @@ def plan_of(func: Any) -> Any:
 
 def _is_custom(func: Any) -> bool:
     """Whether an operator is not torch's own: its body may be Python, and write to what it makes."""
-    return isinstance(func, torch._ops.OpOverload) and func.namespace not in ("aten", "prims", "prim", "profiler")
+    return isinstance(func, torch._ops.OpOverload) and is_custom(func.namespace)

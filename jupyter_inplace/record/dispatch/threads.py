@@ -135,7 +135,7 @@ class _Foreign:
 
     def __init__(self, t: torch.Tensor, keys: list[int], span: tuple[int, int]) -> None:
         self.tensor, self.keys, self.span = t, keys, span
-        self.version, self.view, self.shape = private.version(t), view_of(t), tuple(shape_of(t))
+        self.version, self.view, self.shape = private.version(t), view_of(t), shape_of(t)
 
 
 def _wrap_start(original: Any) -> Any:

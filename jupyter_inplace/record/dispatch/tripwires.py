@@ -1,29 +1,37 @@
 """Tripwires: what stands in for the dispatch mode where plain operations have nothing to tell.
 
 A dispatch mode is Python code for each operation of the program, most of which write to nothing. Of the keys by which
-torch dispatches, one belongs to nobody but tests of the dispatcher. Operators that write, and those that make an alias
-which autograd does not connect (but `detach`), get a kernel at that key; all others fall through it without a cost. While the key is
+torch dispatches, one belongs to nobody but tests of the dispatcher. Operators that write, those that make an alias
+which autograd does not connect (but `detach`), and those that are defined in Python, whose bodies run in a state of the dispatcher that
+the mode takes care of, get a kernel at that key; all others fall through it without a cost. While the key is
 switched on for a thread, those kernels put the mode on for the one operation that they are called for, so that what the
 mode sees of it is what it sees without them. A write like the one before it needs no mode, see `repeated`.
 
-Kernels are registered once for the process, and stay: without the key nobody calls them.
+Kernels are registered once for the process, and stay: without the key nobody calls them. Those of operators that are defined in Python
+go with the last watch and when an operator is defined: a notebook may define its own anew, and one that still had a kernel of ours
+would keep what torch knew of the old one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
 
 from jupyter_inplace.record.base import torch_private as private
-from jupyter_inplace.record.base.schema import Plan, make_plan, may_need_a_plan
+from jupyter_inplace.record.base.schema import Plan, is_custom, make_plan, may_need_a_plan
 from jupyter_inplace.record.here import trace_here
 from jupyter_inplace.record.writes.fast_path import enter, repeated
 
 _libraries: dict[str, Any] = {}  # by namespace: a registration lasts as long as its library
+_for_python: dict[str, Any] = {}  # likewise, of operators that are defined in Python
 _seen: set[str] = set()  # the operators that were asked for
 _packets: set[str] = set()  # and their names without the overload
+_users = 0  # how many watches may have tripwires
+_lock = threading.RLock()
 
 
 def ready() -> bool:
@@ -31,16 +39,56 @@ def ready() -> bool:
 
     The first call takes about 30 ms, each later one 3 ms.
     """
-    if private.TRIPWIRE is None:
+    defined = defined_in_python()
+    if private.TRIPWIRE is None or defined is None:
         return False
-    if not _libraries:
-        _library("_").fallback(private.tripwire_name, torch.library.fallthrough_kernel, False)
-    new = set(private.operator_names()) - _seen
-    _seen.update(new)
-    _packets.update(full.partition(".")[0] for full in new)
-    for full in new:
-        _register(full)
+    with _lock:
+        if not _libraries:
+            _library("_").fallback(private.tripwire_name, torch.library.fallthrough_kernel, False)
+        new = set(private.operator_names()) - _seen
+        _seen.update(new)
+        _packets.update(full.partition(".")[0] for full in new)
+        for full in new - defined:
+            _register(full)
+        _wire_python(defined)
     return True
+
+
+def defined_in_python() -> set[str] | None:
+    """The operators whose bodies are Python and run in a state of their own; None where that cannot be found out."""
+    names = private.defined_in_python()
+    return None if names is None else {full for full in names if is_custom(full.partition("::")[0])}
+
+
+def acquire() -> None:
+    """A watch begins that may have tripwires."""
+    global _users
+    with _lock:
+        _users += 1
+        if _users == 1 and _libraries:
+            _wire_python(defined_in_python() or ())
+
+
+def release() -> None:
+    """It ends."""
+    global _users
+    with _lock:
+        _users -= 1
+        if _users == 0:
+            _unwire_python()
+
+
+@contextlib.contextmanager
+def defining() -> Iterator[None]:
+    """While an operator is being defined, none that is defined in Python has a tripwire: it may be one of them."""
+    with _lock:
+        had = bool(_for_python)
+        _unwire_python()
+        try:
+            yield
+        finally:
+            if had:
+                _wire_python(defined_in_python() or ())
 
 
 def made() -> bool:
@@ -73,9 +121,51 @@ def _register(full: str) -> None:
     base, _, overload = full.partition(".")
     # What `detach` makes would get a Python object on its way through Python, and C++ code that asks for an alias to
     # turn it into a parameter refuses one that has: see `aliases`.
-    if base == "aten::detach" or not may_need_a_plan(private.schema_of(base, overload)):
+    if base == "aten::detach":
         return
-    _library(namespace).impl(name, private.tripwire_name, _kernel(base, overload), False)
+    if may_need_a_plan(private.schema_of(base, overload)):
+        _library(namespace).impl(name, private.tripwire_name, _kernel(base, overload), False)
+
+
+def _wire_python(defined: Iterable[str]) -> None:
+    _unwire_python()
+    for full in defined:
+        namespace, _, name = full.partition("::")
+        if not private.has_kernel(full, "CompositeImplicitAutograd"):
+            library = _for_python.get(namespace)
+            if library is None:
+                library = _for_python[namespace] = private.dispatch_library("IMPL", namespace, "", __file__, 0)
+            library.impl(
+                name, private.tripwire_name, _kernel_for_python(full.partition(".")[0], full.partition(".")[2]), False
+            )
+
+
+def _unwire_python() -> None:
+    for library in _for_python.values():
+        library.reset()
+    _for_python.clear()
+
+
+def _kernel_for_python(base: str, overload: str) -> Callable[..., Any]:
+    """For an operator that is defined in Python."""
+    include, key = private.include_key, private.TRIPWIRE
+
+    def tripwire(*args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        trace = trace_here()
+        wired = trace is not None and trace.stack.wired
+        try:
+            include(key, False)
+            call = private.operation(base, overload)
+            if not wired or private.key_excluded(private.BELOW_AUTOGRAD) or trace.muted or private.dispatch_is_off():  # type: ignore[union-attr]
+                return call(*args, **kwargs)
+            trace.drop_fresh()  # type: ignore[union-attr]
+            return trace.stack.with_mode(call, args, kwargs)  # type: ignore[union-attr]
+        finally:
+            if wired and trace.stack.wired:  # type: ignore[union-attr]
+                include(key, True)
+
+    return tripwire
 
 
 def _kernel(base: str, overload: str) -> Callable[..., Any]:

@@ -22,14 +22,6 @@ from jupyter_inplace.record.here import part_here, trace_here
 from jupyter_inplace.record.saved.hooks import SavedTensorHooks
 from jupyter_inplace.record.trace import Trace
 
-# Whose operators `torch.library` may hold without any of the program's own among them.
-_TORCH_NAMESPACES = """
-aten prims prim profiler rngprims debugprims _native export debug_mode_ops inductor inductor_prims quantized _quantized
-quantized_decomposed quantization static_runtime c10d c10d_functional _c10d_functional _c10d_functional_autograd _dtensor
-mkldnn mkl mkldnn_prepacked onednn sparse symm_mem fsdp streams onnx onnx_symbolic flex_lib _inductor_test _test
-"""
-_TORCH = frozenset(_TORCH_NAMESPACES.split())
-
 
 class Wiring:
     """Decides for one trace; replaces the few functions of torch's that tripwires cannot live with by ones that say so first."""
@@ -50,11 +42,14 @@ class Wiring:
         """Begin to see what would end the tripwires. A watch that begins in inference mode has none."""
         if private.TRIPWIRE is not None and not torch.is_inference_mode_enabled():
             self._complete = self._replaced.acquire(_REPLACEMENTS)
+            tripwires.acquire()
         self._calls = self._guards = 0
 
     def remove(self) -> None:
         """See it no more."""
-        self._replaced.release()
+        if self._replaced:
+            self._replaced.release()
+            tripwires.release()
         self._complete = False
 
     @property
@@ -94,17 +89,11 @@ class Wiring:
         )
 
     def _knows_operators(self) -> bool:
-        """Whether each operator that writes has its tripwire, and none is the program's own.
-
-        Bodies of operators that are defined in Python run in a state of the dispatcher that the mode takes care of.
-        """
-        defined = getattr(torch.library, "_defs", None)
-        if defined is None:
-            return False
-        loaded = (len(defined), len(sys.modules), len(torch.ops.loaded_libraries))
+        """Whether each operator that writes, or that is defined in Python, has its tripwire."""
+        loaded = (private.count_defined_in_python(), len(sys.modules), len(torch.ops.loaded_libraries))
         if loaded != self._loaded:
             self._loaded = loaded
-            self._known = tripwires.ready() and all(name.partition("::")[0] in _TORCH for name in defined)
+            self._known = tripwires.ready()
         return self._known
 
 
@@ -125,6 +114,19 @@ def _announcing(original: Any) -> Any:
         return original(*args, **kwargs)
 
     return announced
+
+
+def _defining(original: Any) -> Any:
+    @functools.wraps(original)
+    def define(*args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        trace = trace_here()
+        if trace is not None:
+            trace.stack.attend()
+        with tripwires.defining():
+            return original(*args, **kwargs)
+
+    return define
 
 
 def _opening(original: Any) -> Any:
@@ -169,7 +171,7 @@ _REPLACEMENTS = (
     Replacement(torch.inference_mode, "__enter__", _opening),
     Replacement(torch.inference_mode, "__exit__", _closing),
     Replacement(torch, "compile", _announcing),
-    Replacement(torch.library.Library, "define", _announcing),
+    Replacement(torch.library.Library, "define", _defining),
     Replacement(torch._ops.HigherOrderOperator, "__call__", _announcing),
     Replacement(torch._ops._OpNamespace, "__getattr__", _looking_up),
 )

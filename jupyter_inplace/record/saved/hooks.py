@@ -15,7 +15,7 @@ from jupyter_inplace.record.base import deep_graphs
 from jupyter_inplace.record.base import torch_private as private
 from jupyter_inplace.record.base.memory import is_own_memory
 from jupyter_inplace.record.base.nodes import may_save
-from jupyter_inplace.record.base.patching import Replacement
+from jupyter_inplace.record.base.patching import Held, Replacement
 from jupyter_inplace.record.channels.exported_memory import ExportedMemory
 from jupyter_inplace.record.here import trace_here
 from jupyter_inplace.record.saved.message import detached_error, version_error
@@ -24,8 +24,7 @@ from jupyter_inplace.record.saved.saved import Saved
 from jupyter_inplace.record.saved.saved_objects import Hold
 from jupyter_inplace.record.trace import Trace
 
-# A custom Function saves from within a frame of this code.
-_APPLY = torch.autograd.Function.__dict__["apply"].__func__.__code__
+_APPLY = private.APPLY_CODE
 _weak = weakref.ref
 _peek = private.peek_sequence_nr
 _DisableTorchDispatch = private.DisableTorchDispatch
@@ -55,7 +54,7 @@ class SavedTensorHooks:
     def __init__(self, trace: Trace, exported: ExportedMemory) -> None:
         self.trace, self.exported = trace, exported
         self._on = False
-        self._announced = False
+        self._replaced = Held()
         self._off: set[str] = set()  # why the pair is out of force for a while
         self._depth = 0  # how many pairs lie under ours
         self._hold: Any = None
@@ -78,7 +77,7 @@ class SavedTensorHooks:
             )
             return
         self._on = True
-        self._announced = _REPLACEMENT.acquire()
+        self._replaced.acquire(_REPLACEMENTS)
         self.trace.other_hooks = False
 
     def remove(self) -> None:
@@ -87,8 +86,7 @@ class SavedTensorHooks:
             return
         self._on = False
         self._hold = None
-        if self._announced:
-            _REPLACEMENT.release()
+        self._replaced.release()
         if not self._off:
             self._take_off()
         self._off.clear()
@@ -165,7 +163,19 @@ def _announcing(original: Any) -> Any:
     return _push_saved_tensors_default_hooks
 
 
-_REPLACEMENT = Replacement(private.autograd_bindings, "_push_saved_tensors_default_hooks", _announcing)
+def _hiding(original: Any) -> Any:
+    # Checkpoints ask whether hooks of the program are in force, and warn or pack what they keep if so. Ours are not, and none lie under.
+    def _top_saved_tensors_default_hooks(*args: Any, **kwargs: Any) -> Any:
+        pair = original(*args, **kwargs)
+        return None if pair is not None and pair[1] is unpack else pair
+
+    return _top_saved_tensors_default_hooks
+
+
+_REPLACEMENTS = (
+    Replacement(private.autograd_bindings, "_push_saved_tensors_default_hooks", _announcing),
+    Replacement(private.autograd_bindings, "_top_saved_tensors_default_hooks", _hiding),
+)
 
 
 def _alias(trace: Trace, t: torch.Tensor) -> torch.Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from jupyter_inplace._syntax import parse
+from jupyter_inplace._syntax import is_deep, parse, unparse
 from jupyter_inplace.report.data import Site
 
 __all__ = [
@@ -154,7 +154,7 @@ def is_path(node: ast.AST) -> bool:
 def path_text(node: ast.AST, text: str) -> str:
     """A node as it was typed."""
     segment = ast.get_source_segment(text, node)
-    return segment if segment is not None and "\n" not in segment else ast.unparse(node)
+    return segment if segment is not None and "\n" not in segment else unparse(node)
 
 
 def receiver(call: ast.Call) -> ast.expr | None:
@@ -293,7 +293,9 @@ def _plain_index(index: ast.expr) -> bool:
     if isinstance(index, ast.Constant):
         return isinstance(index.value, int | str) and not isinstance(index.value, bool)
     if isinstance(index, ast.UnaryOp | ast.BinOp):
-        return all(_plain_index(part) for part in ast.iter_child_nodes(index) if isinstance(part, ast.expr))
+        return not is_deep(index) and all(
+            _plain_index(part) for part in ast.iter_child_nodes(index) if isinstance(part, ast.expr)
+        )
     return is_path(index)
 
 
@@ -339,7 +341,7 @@ def _targets(statement: ast.AST) -> list[ast.expr]:
 def _target_names(target: ast.expr) -> tuple[str, ...]:
     if isinstance(target, ast.Tuple | ast.List):
         return tuple(name for part in target.elts for name in _target_names(part))
-    return (ast.unparse(target),) if is_path(target) else ()
+    return (unparse(target),) if is_path(target) else ()
 
 
 def _assigned(statement: ast.stmt, expression: ast.AST) -> tuple[str, ...]:

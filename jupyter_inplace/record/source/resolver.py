@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from itertools import islice
 from types import CodeType
 
+from jupyter_inplace._syntax import source_lines
 from jupyter_inplace.record.source.expressions import assigned_names
 from jupyter_inplace.record.source.sites import SiteKey
 from jupyter_inplace.record.source.source_text import SourceText, Span
@@ -26,7 +27,8 @@ class SiteResolver:
     def __init__(self, labels: Mapping[str, str], cell_file: str | None, cell_source: str | None) -> None:
         self._labels = labels
         self._cell_file = cell_file
-        self._cell_lines = (cell_source or "").splitlines()
+        self._cell_lines = source_lines(cell_source or "")
+        self._cut_wrongly = len(self._cell_lines) != len((cell_source or "").splitlines())
         self._texts: dict[str, SourceText] = {}
         self._sites: dict[SiteKey, Site] = {}
 
@@ -102,7 +104,8 @@ class SiteResolver:
             lines = linecache.getlines(filename)
         except Exception:
             lines = []
-        if not lines and filename == self._cell_file:
+        # IPython cuts a cell's lines where Python does not: then the numbers mean those of the cell as it was typed.
+        if filename == self._cell_file and (not lines or self._cut_wrongly):
             lines = [line + "\n" for line in self._cell_lines]
         return lines
 

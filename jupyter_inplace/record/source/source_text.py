@@ -8,6 +8,7 @@ import tokenize
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from jupyter_inplace._syntax import source_lines
 from jupyter_inplace.record.source.masking import parsed
 
 __all__ = ["SourceText", "Span", "joined"]
@@ -155,7 +156,7 @@ def joined(text: str) -> str:
     try:
         tokens = list(tokenize.generate_tokens(io.StringIO(f"({text}\n)").readline))[1:]
     except (tokenize.TokenError, SyntaxError, IndentationError):
-        return " ".join(part.strip() for part in text.splitlines())
+        return " ".join(part.strip() for part in source_lines(text))
     out: list[str] = []
     previous: tokenize.TokenInfo | None = None
     for token in tokens:

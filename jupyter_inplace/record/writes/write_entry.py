@@ -64,7 +64,7 @@ class WriteEntry:
     def _before_outside(self, t: torch.Tensor) -> tuple[tuple[int, ...], int | None]:
         for key in storages_of(t):
             self._copies.on_write(key, byte_range(t), None)
-        return tuple(shape_of(t)), private.version(t)
+        return shape_of(t), private.version(t)
 
     def _after_outside(self, op: str, t: torch.Tensor, shape: tuple[int, ...], version: int | None) -> None:
         trace = self._trace
@@ -122,7 +122,7 @@ class WriteEntry:
         if row is None:
             row = trace.row(plan.name, site, module, storage)
         if not row.count:
-            row.describe(t, tuple(write.shape), write.version)
+            row.describe(t, write.shape, write.version)
             row.itemsize = t.element_size() if t.layout is torch.strided else 0
             row.grad_mode = torch.is_grad_enabled()
             row.requires_grad = t.requires_grad

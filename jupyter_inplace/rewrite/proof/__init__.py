@@ -1,1 +1,1 @@
-"""Proofs: each rewrite of a cell is run on a copy of the state from before the cell, and held against a reference."""
+"""Proofs: runs each rewrite of a cell on a copy of the state from before the cell, and compares it with a reference."""

@@ -1,4 +1,4 @@
-"""Whether two runs of a cell computed the same, event by event in program order."""
+"""Compares two runs of a cell, event by event in program order."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class Mismatch:
 def losses(
     calls: Sequence[Event], reference: Sequence[Event], complete: bool, skip: Container[int] = ()
 ) -> Mismatch | None:
-    """Compare what the engine started from, call by call.
+    """Compare the roots that the engine started from, call by call.
 
-    :param complete: both runs came to their end, so that the number of calls counts too.
-    :param skip: places of calls, from 0, that started from what the damage made.
+    :param complete: both runs reached their end, so that the number of calls must be equal too.
+    :param skip: indices of calls whose roots were themselves damaged.
     """
     for place, (call, other) in enumerate(zip(calls, reference, strict=False), 1):
         if place - 1 in skip:
@@ -54,7 +54,7 @@ def gradients(calls: Sequence[Event], reference: Sequence[Event], complete: bool
 
 
 def steps(taken: Sequence[Event], reference: Sequence[Event], complete: bool) -> Mismatch | None:
-    """Compare the gradients that each optimizer met, step by step of its own."""
+    """Compare the gradients that each optimizer used, step by step."""
     for name in dict.fromkeys(event.name for event in reference):
         ours = [event for event in taken if event.name == name]
         theirs = [event for event in reference if event.name == name]
@@ -77,17 +77,17 @@ def slopes(calls: Sequence[Event], reference: Sequence[Event], complete: bool) -
 
 
 def agrees(call: Event, leaf: str, slope: float) -> bool:
-    """Whether the gradient that a call gave to a leaf has this component along the leaf's direction."""
+    """Whether the gradient that a call gave a leaf has this component along the leaf's direction."""
     value = call.gradients.get(leaf)
     norm = value.norm if value is not None else 0.0
     tolerance = _SLOPE.get(value.dtype, 2e-3) if value is not None else 2e-3
     if value is None and call.kind == "grad":
-        return True  # it was not asked for
+        return True  # not requested
     return abs(call.along.get(leaf, 0.0) - slope) <= tolerance * max(norm, abs(slope)) + 1e-7
 
 
 def endings(kept: Mapping[str, Kept], reference: Mapping[str, Kept]) -> tuple[str, ...]:
-    """The names of what outlives the cell and ends otherwise than in the reference."""
+    """The names of what outlives the cell with other values than in the reference."""
     differing = []
     for name, wanted in reference.items():
         found = kept.get(name)
@@ -98,7 +98,7 @@ def endings(kept: Mapping[str, Kept], reference: Mapping[str, Kept]) -> tuple[st
 
 
 def last_gradients(kept: Mapping[str, Kept], reference: Mapping[str, Kept]) -> Mismatch | None:
-    """Compare what stands in `.grad` when the cell is over."""
+    """Compare the `.grad` of each leaf at the end of the cell."""
     wanted = {name: entry.gradient for name, entry in reference.items() if entry.leaf is not None}
     found = _gradients({name: entry.gradient for name, entry in kept.items()}, wanted)
     return Mismatch(f"{found} when the cell is over") if found else None

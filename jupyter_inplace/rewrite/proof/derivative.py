@@ -1,15 +1,15 @@
 """Derivatives of the losses by finite differences, operation by operation, while a program runs.
 
 Each leaf gets a random direction. A tensor's *tangent* is how fast it moves when the leaf moves along that direction.
-Tangents are kept beside the memory of the tensors, in float64, so that a write through any alias is seen by every later
-read; each operation's output tangents are central differences of that one operation in float64. At a call of the
-autograd engine the roots' tangents are the derivatives that the leaves' gradients must reproduce.
+Tangents are kept per storage, in float64, so that a write through any alias is seen by every later read; the output
+tangents of each operation are central differences of that one operation in float64. At a call of the autograd engine the
+tangents of the roots are the derivatives that the gradients of the leaves must reproduce.
 
-What the program itself holds constant stays constant: what it computes without grad mode, reads through a detached
-alias, or writes to a leaf (a new value of the leaf, which moves along the same direction). Only under `live` (a write
-that autograd should have recorded, the forward of a custom Function) nothing is held constant.
+What the program itself treats as constant stays constant: what it computes without grad mode, reads through a detached
+alias, or writes to a leaf (a new value of the leaf, which moves along the same direction). Only in `live` mode (a write
+that autograd should have recorded, the forward of a custom Function) nothing is constant.
 
-Independent of autograd's formulas and records: it leans on dispatch, on memory, and on the operations' values alone.
+It is independent of autograd's formulas and records: it uses only dispatch, memory, and the values of operations.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ from jupyter_inplace.rewrite.proof.difference import (
 )
 from jupyter_inplace.rewrite.proof.naming import LeafNames
 
-_LEAVES = 64  # directions; more leaves share them
+_LEAVES = 64  # the number of directions; beyond it leaves share them
 _UNKNOWN: Any = object()
 
 
 def direction(number: int, shape: Sequence[int]) -> torch.Tensor:
-    """The random direction of the leaf that was met as the `number`-th, the same in every process."""
+    """The random direction of the `number`-th leaf encountered, the same in every process."""
     generator = torch.Generator().manual_seed(1_000_003 * (number + 1))
     return torch.randn(tuple(shape), generator=generator, dtype=torch.float64)
 
@@ -66,11 +66,11 @@ class _Memory:
 
 
 class DerivativeMode(OwnMode):
-    """Carries tangents along with a program on the CPU.
+    """Propagates tangents along with a program on the CPU.
 
-    :param names: for the leaves in what `slopes` gives.
-    :param leaves_follow: under `live` a write to a leaf counts like one to any other tensor, as if what is read from
-        then on were a new tensor, made from the leaf.
+    :param names: names the leaves in the result of `slopes`.
+    :param leaves_follow: in `live` mode, treat a write to a leaf like one to any other tensor, as if later reads saw a new
+        tensor made from the leaf.
     """
 
     def __init__(self, names: LeafNames, *, leaves_follow: bool = False) -> None:
@@ -82,15 +82,15 @@ class DerivativeMode(OwnMode):
         self._numbers: dict[Any, int] = {}
         self._plans: dict[Any, Plan | None] = {}
         self._live = 0
-        #: Why nothing can be said from some point on.
+        #: Why nothing is known from some point on.
         self.problem: str | None = None
 
     def enter_live(self) -> None:
-        """Begin to hold nothing constant."""
+        """Treat nothing as constant from here on."""
         self._live += 1
 
     def leave_live(self) -> None:
-        """The end of what `enter_live` began."""
+        """Undo `enter_live`."""
         self._live -= 1
 
     @contextlib.contextmanager
@@ -98,11 +98,12 @@ class DerivativeMode(OwnMode):
         """Follow the forwards of custom autograd Functions, which run without grad mode."""
         mode: DerivativeMode = self
         original: Any = vars(torch.autograd.Function)["apply"]  # the class method, not bound to the base class
+        inner = private.apply_of(original)
 
         def apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
             mode.enter_live()
             try:
-                return original.__func__(cls, *args, **kwargs)
+                return inner(cls, *args, **kwargs)
             finally:
                 mode.leave_live()
 
@@ -115,9 +116,9 @@ class DerivativeMode(OwnMode):
     def slopes(
         self, roots: Sequence[Any], weights: Sequence[torch.Tensor | None] | None, frame: types.FrameType | None = None
     ) -> dict[str, tuple[int, float]]:
-        """By leaf, its number and the derivative of the weighted sum of `roots` along its direction.
+        """For each leaf, its number and the derivative of the weighted sum of `roots` along its direction.
 
-        :param weights: the gradients that the engine starts from; None stands for ones.
+        :param weights: the incoming gradients of the engine call; None means ones.
         """
         totals: dict[int, float] = {}
         with private.DisableTorchDispatch(), torch.no_grad():
@@ -159,7 +160,7 @@ class DerivativeMode(OwnMode):
         self.problem = f"{func} could not be differentiated by finite differences ({text})"
 
     def _before(self, func: Any, plan: Plan | None, args: Any, kwargs: Any) -> Operation:
-        """What the operation reads and moves, if anything."""
+        """The operation with the tangents of its inputs, if any of them has some."""
         live = self._live > 0
         follows = live or torch.is_grad_enabled()
         moving: list[Moving] = []
@@ -183,7 +184,7 @@ class DerivativeMode(OwnMode):
             targets = plan.tensors(args, kwargs) if plan is not None and not plan.metadata_only else []
             moved = operation.differences(len(targets)) if operation.moving else {}
             for place, tensor in enumerate([*targets, *fresh(out, (args, kwargs))]):
-                # A write without grad mode to what has a history: autograd goes on as if there were none, and so do we.
+                # A write without grad mode to a tensor with a history: autograd ignores the write, and so do we.
                 ignored = not operation.follows and place < len(targets) and tensor.requires_grad
                 if tensor.is_floating_point() and not ignored:
                     self._set(tensor, {number: parts[place] for number, parts in moved.items()})
@@ -191,7 +192,7 @@ class DerivativeMode(OwnMode):
     # --- tangents beside memory -----------------------------------------------------------------------------------
 
     def _meet(self, tensor: torch.Tensor) -> None:
-        """Give a leaf that comes for the first time its direction."""
+        """Give a new leaf its direction."""
         if not (tensor.requires_grad and tensor.is_floating_point() and _is_leaf(tensor) and tensor.grad_fn is None):
             return
         key = (storage_id(tensor), tensor.storage_offset(), tuple(tensor.shape))
@@ -228,7 +229,7 @@ class DerivativeMode(OwnMode):
             if memory is None:
                 raise NotDifferentiableError("a result without memory of its own")
         if memory.leaf and not (self._leaves_follow and self._live):
-            return  # a leaf's new value moves along the leaf's own direction
+            return  # the new value of a leaf moves along the leaf's own direction
         for number in set(memory.by_direction) | set(tangents):
             memory.view(number, tensor).copy_(tangents.get(number, torch.zeros((), dtype=torch.float64)))
 
@@ -251,11 +252,11 @@ def _is_leaf(tensor: torch.Tensor) -> bool:
 
 
 def _only_memory(func: Any) -> bool:
-    """Whether what the operation returns holds nothing yet: its values are what the memory held before, and say nothing."""
+    """Whether the operation returns uninitialised memory, whose values mean nothing."""
     return str(func._schema.name).startswith(("aten::empty", "aten::new_empty"))
 
 
 def _only_views(func: Any) -> bool:
-    """Whether all that the operation returns is over the memory of its arguments: tangents need no care then."""
+    """Whether the operation returns only views of its arguments, which need no new tangents."""
     returns = func._schema.returns
     return bool(returns) and all(r.alias_info is not None and not r.alias_info.is_write for r in returns)

@@ -1,4 +1,4 @@
-"""Central differences of one operation, in float64, at the values and on the random numbers that it ran with."""
+"""Central differences of one operation, in float64, at the values and with the random numbers of its run."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Tangents = dict[int, torch.Tensor]  # by direction
 
 
 class NotDifferentiableError(Exception):
-    """The program does something here that cannot be followed."""
+    """The derivative cannot be followed through this operation."""
 
 
 @dataclass(frozen=True, slots=True)
 class Moving:
-    """An argument that moves: its value before the operation, and its tangents."""
+    """An argument with tangents: its value before the operation, and the tangents."""
 
     tensor: torch.Tensor
     value: torch.Tensor
@@ -34,8 +34,8 @@ class Moving:
 class Operation:
     """One call of an operator.
 
-    :param follows: whether derivatives go through it: it runs in grad mode, or live.
-    :param random: the state of the generator before it, where it draws random numbers.
+    :param follows: whether derivatives pass through it: it runs in grad mode, or in `live` mode.
+    :param random: the state of the generator before it, if it draws random numbers.
     """
 
     func: Any
@@ -47,7 +47,7 @@ class Operation:
     follows: bool
 
     def differences(self, targets: int) -> dict[int, list[torch.Tensor]]:
-        """By direction, the tangents of what the operation wrote to and then of its new outputs.
+        """For each direction, the tangents of what the operation wrote to and then of its new outputs.
 
         :param targets: how many tensors it wrote to.
         :raises NotDifferentiableError: a derivative is infinite or undefined.
@@ -69,7 +69,7 @@ class Operation:
         step = _STEP * max(1.0, *values) / size
         ahead = self._evaluate(tangents, step, targets)
         behind = self._evaluate(tangents, -step, targets)
-        # Infinities that do not move (a mask of -inf) have no difference.
+        # Constant infinities (a mask of -inf) have no difference.
         slopes = [torch.where(a == b, 0.0, (a - b) / (2 * step)) for a, b in zip(ahead, behind, strict=True)]
         if not all(math.isfinite(float(slope.sum())) for slope in slopes):
             raise NotDifferentiableError("infinite or undefined values")
@@ -115,7 +115,7 @@ def tensors_in(value: Any) -> list[torch.Tensor]:
 
 
 def fresh(out: Any, arguments: Any) -> list[torch.Tensor]:
-    """The results that are not over the memory of an argument."""
+    """The results that do not share memory with an argument."""
     inputs = {storage_id(tensor) for tensor in tensors_in(arguments)}
     return [tensor for tensor in tensors_in(out) if storage_id(tensor) not in inputs]
 

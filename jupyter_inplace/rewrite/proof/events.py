@@ -12,16 +12,16 @@ from jupyter_inplace.rewrite.proof.values import Value
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """A call of the autograd engine, or an optimizer's step.
+    """A call of the autograd engine, or a step of an optimizer.
 
-    :param kind: ``backward`` accumulates into `.grad`, ``grad`` is `torch.autograd.grad`, ``step`` an optimizer's.
-    :param name: of the optimizer: its class and the first leaf that it updates; "" for engine calls.
-    :param roots: what the engine started from, before the call; for steps nothing.
-    :param gradients: by leaf, None where there is none: as accumulated after a ``backward``, as returned by a ``grad``,
-        as met by a ``step``.
+    :param kind: ``backward`` accumulates into `.grad`, ``grad`` is `torch.autograd.grad`, ``step`` a step of an optimizer.
+    :param name: for an optimizer, its class and the first leaf that it updates; "" for engine calls.
+    :param roots: the roots of an engine call, before the call; empty for steps.
+    :param gradients: by leaf, None if there is none: as accumulated after a ``backward``, as returned by a ``grad``,
+        as used by a ``step``.
     :param derivatives: by leaf, the number of its direction and the derivative of the roots along it, by finite
         differences; see `derivative`.
-    :param along: by leaf, the component of the gradient that this one call added, along the same direction.
+    :param along: by leaf, the component along the same direction of the gradient that this call added.
     :param time: seconds since the run began.
     """
 
@@ -36,10 +36,10 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """Something that outlives the cell, under its name.
+    """A named object that outlives the cell.
 
-    :param leaf: whether it is a leaf that requires a gradient; None where it is no tensor.
-    :param gradient: what stands in its `.grad`.
+    :param leaf: whether it is a leaf that requires grad; None if it is not a tensor.
+    :param gradient: its `.grad`.
     """
 
     value: Value | None
@@ -51,20 +51,20 @@ class Kept:
 class Ending:
     """How a run ended, and what it left.
 
-    :param error: the type and the text of the exception that ended the cell; None without one.
-    :param line: of the cell, where that exception came through; None where the cell did not raise.
-    :param stopped: where the run was stopped on purpose, the rounds (backward to step) that it came through.
-    :param marked: the number of events before the marked line was first reached; None where it was not.
-    :param raised: the number of engine calls that raised, and are no events.
-    :param kept: by name, what outlives the cell; empty where the run was stopped or raised.
-    :param leaves: the names of leaves that require a gradient, in view at the end, whatever the end was.
-    :param report: the full watch's; None where the run was not watched.
-    :param gradients: the watch's own gradients by task, leaf and backward call: as run, and the reference.
+    :param error: the type and message of the exception that ended the cell; None without one.
+    :param line: the line of the cell that this exception passed through; None if the cell did not raise.
+    :param stopped: if the run was stopped on purpose, the rounds (backward to step) that it completed.
+    :param marked: the number of events before the marked line was first reached; None if it was not.
+    :param raised: the number of engine calls that raised; these are not events.
+    :param kept: by name, what outlives the cell; empty if the run was stopped or raised.
+    :param leaves: the names of the visible leaves that require grad at the end, however it ended.
+    :param report: of the full watch; None if the run was not watched.
+    :param gradients: the gradients that the watch computed by task, leaf and backward call: as run, and the reference.
     :param random: a digest of the state of the random number generators.
-    :param peaks: the most bytes of tensors alive at once, up to each engine call that was begun.
-    :param problem: why derivatives by finite differences could not be had, where they were asked for.
-    :param modules: parts of torch that the run imported: worth importing once, before the next run.
-    :param denied: the operating system refused the program something.
+    :param peaks: the peak bytes of live tensors up to each engine call that was started.
+    :param problem: why derivatives by finite differences could not be computed, if they were requested.
+    :param modules: parts of torch that the run imported, worth importing once before the next run.
+    :param denied: whether the operating system denied the program something.
     """
 
     error: tuple[str, str] | None = None

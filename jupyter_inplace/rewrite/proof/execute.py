@@ -1,4 +1,4 @@
-"""Runs the source of a cell as the cell would run, without its output, history and magic line."""
+"""Runs the source of a cell as IPython would, but without output, history and the magic line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 _MAGIC_LINE = re.compile(r"[ \t]*%%autograd_watch\b.*")
-_CAPTURE = re.compile(r"[ \t]*%%capture\b.*")  # it swallows errors, and here nothing is shown anyway
+_CAPTURE = re.compile(r"[ \t]*%%capture\b.*")  # it swallows errors, and nothing is displayed here anyway
 _PLAIN_FILE = "<cell>"
 
 OnMark = Callable[[], None]
@@ -19,7 +19,7 @@ def _nothing(*_arguments: Any, **_options: Any) -> None:
 
 
 def without_magic(source: str) -> str:
-    """The cell with its `%%autograd_watch` line made a comment, so that lines keep their numbers."""
+    """The cell with its `%%autograd_watch` line turned into a comment, so that line numbers stay the same."""
     lines = source.split("\n")
     for place, line in enumerate(lines):
         if _CAPTURE.fullmatch(line):
@@ -45,7 +45,7 @@ class RunnableCell:
     """A cell that can be run once.
 
     :param state: the shell that runs it, or the dictionary of its names.
-    :param marks: lines; `on_mark` is called each time before a statement that stands on one of them, `on_leave` after.
+    :param marks: line numbers; `on_mark` is called before each execution of a statement on one of them, `on_leave` after it.
     """
 
     def __init__(
@@ -64,10 +64,7 @@ class RunnableCell:
         self.file = _PLAIN_FILE if self._shell is None else _file_of(self._shell, self.source)
 
     def run(self) -> BaseException | None:
-        """Run it.
-
-        :return: what it raised.
-        """
+        """Run it and return what it raised, if anything."""
         return self._run_plain() if self._shell is None else self._run_in_shell(self._shell)
 
     def _run_plain(self) -> BaseException | None:
@@ -102,7 +99,7 @@ class RunnableCell:
 
 
 class Marker(ast.NodeTransformer):
-    """Puts calls around each statement that covers one of some lines and holds no smaller statement that does."""
+    """Puts calls around each innermost statement that covers one of some lines."""
 
     NAMES = ("__jupyter_inplace_enter__", "__jupyter_inplace_leave__")
 
@@ -134,7 +131,7 @@ class Marker(ast.NodeTransformer):
 
 
 def quieten(shell: Any) -> None:
-    """Take away every way in which a forked shell would talk: tracebacks, displays, messages to a front end."""
+    """Silence a forked shell: no tracebacks, displays, or messages to a front end."""
     from IPython.core.displaypub import CapturingDisplayPublisher
 
     for name in ("_showtraceback", "showtraceback", "showsyntaxerror", "show_usage_error"):

@@ -1,4 +1,4 @@
-"""Libraries that each run of a program would import again, imported once into the state from before it."""
+"""Imports the libraries that each run of a program would import again once, into the state from before it."""
 
 from __future__ import annotations
 
@@ -13,25 +13,24 @@ from jupyter_inplace.rewrite.syntax.mask import mask
 
 __all__ = ["first_imports", "import_once"]
 
-#: What torch itself imports when an optimizer steps for the first time; a second or two.
+#: What torch imports at the first optimizer step, which takes a second or two.
 _LATE = "torch._dynamo"
 
 
 def import_once(sandbox: Sandbox, source: str) -> None:
-    """Have `sandbox` import what `source`, which has run here, imports before it does anything else.
+    """Make `sandbox` import what `source`, which has run here, imports before it does anything else.
 
-    A library is not the same where something was set up before its import: what follows the first other statement is
-    left to each run.
+    Settings made before an import may change the library, so imports after the first other statement are left to each run.
     """
     modules = first_imports(source)
-    if _LATE in sys.modules and isinstance(sandbox, Snapshot):  # there it costs nothing where it was imported already
+    if _LATE in sys.modules and isinstance(sandbox, Snapshot):  # a fork shares what was imported already
         modules.append(_LATE)
     if modules:
         sandbox.prepare(modules)
 
 
 def first_imports(source: str) -> list[str]:
-    """The libraries that stand in the imports at the head of a program, in their order; its own modules end the list."""
+    """The libraries imported at the top of a program, in order, up to the first of its own modules."""
     try:
         body = parse(mask(source).text).body
     except (SyntaxError, ValueError):
@@ -53,7 +52,7 @@ def first_imports(source: str) -> list[str]:
 
 
 def _is_library(name: str) -> bool:
-    """Whether a module that was imported here is an installed one."""
+    """Whether a module that was imported here belongs to an installed package."""
     if name not in sys.modules:
         return False
     root = name.partition(".")[0]

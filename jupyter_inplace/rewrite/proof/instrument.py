@@ -20,19 +20,19 @@ from jupyter_inplace.rewrite.proof.values import Packer, Value
 from jupyter_inplace.rewrite.sandbox.reach import grad_of
 
 _ROUNDS = 3  # backward to step, after the marked line
-_QUICK = 1.0  # seconds: a run that ends within them is not cut short
+_QUICK = 1.0  # seconds: shorter runs are not cut short
 
 
 class Instrument:
     """Sees every call of the autograd engine and every optimizer step of one run.
 
-    :param names: of the leaves.
-    :param emit: is given each event.
-    :param stop: is called where the run has shown enough; does not return.
-    :param stop_after: the number of events after which the run has shown enough.
-    :param stop_seconds: the time after which what was shown must do.
-    :param mark_at: count rounds from this many events on, as if a marked line were reached there.
-    :param only_values: run no backward; end at the first step, whose gradient is not there.
+    :param names: names the leaves.
+    :param emit: called with each event.
+    :param stop: called when the run has shown enough; does not return.
+    :param stop_after: the number of events that are enough.
+    :param stop_seconds: the time after which the run stops at its next event.
+    :param mark_at: count rounds from this many events on, as if a marked line had been reached there.
+    :param only_values: run no backward; end at the first optimizer step, which would have no gradients.
     """
 
     def __init__(
@@ -70,31 +70,31 @@ class Instrument:
         self._marked_at = (0, 0)
 
     def install(self) -> None:
-        """From here on."""
+        """Start to record."""
         for module in (torch.autograd, torch.autograd.graph):
             self._patch(module, "_engine_run_backward")
         hook = register_optimizer_step_pre_hook(self._on_step)
         self._undo.append(hook.remove)
 
     def remove(self) -> None:
-        """No further."""
+        """Stop recording."""
         while self._undo:
             self._undo.pop()()
 
     def mark(self) -> None:
-        """The program has come to the marked line."""
+        """The program has reached the marked line."""
         if self.marked is None:
             self.marked = self.events
             self._marked_at = (self.backwards, self.steps)
 
     @property
     def seconds(self) -> float:
-        """Since the run began."""
+        """Seconds since the run began."""
         return time.perf_counter() - self._began
 
     @property
     def rounds(self) -> int:
-        """Since the marked line, if there is one: optimizer steps, or backward calls where there are no steps."""
+        """Rounds since the marked line, if there is one: optimizer steps, or backward calls if there are no steps."""
         steps = self.steps - self._marked_at[1]
         return steps or self.backwards - self._marked_at[0]
 
@@ -206,6 +206,6 @@ class Instrument:
 
     def _pack(self, tensor: torch.Tensor | None) -> Value | None:
         if type(tensor) in (torch.Tensor, torch.nn.Parameter):
-            with private.DisableTorchDispatch():  # the watch is not to see this
+            with private.DisableTorchDispatch():  # hidden from the watch
                 return self._packer.pack(tensor)
         return self._packer.pack(tensor)

@@ -1,4 +1,4 @@
-"""The bytes of tensors that a program makes and holds at once."""
+"""The peak bytes of the tensors that a program holds."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from jupyter_inplace.record.base.own_mode import CONSTRUCTORS, OwnMode
 
 
 class LiveBytes(OwnMode):
-    """Counts the memory that operations allocate, for as long as it lives.
+    """Counts the memory that operations allocate, as long as it is alive.
 
-    Unlike the size of the process this is the same in every run of the same program.
+    Unlike the size of the process, this is the same in every run of the same program.
     """
 
     @classmethod
     def is_infra_mode(cls) -> bool:
         """See `TorchDispatchMode`."""
-        return True  # else torch.compile gives up
+        return True  # otherwise torch.compile gives up
 
     @classmethod
     def ignore_compile_internals(cls) -> bool:
@@ -34,9 +34,10 @@ class LiveBytes(OwnMode):
         self.peak = 0
 
     def put_below(self) -> None:
-        """Have this mode in force for the rest of the process, under all that are in force already.
+        """Activate this mode for the rest of the process, below all modes that are already active.
 
-        A watch leaves saved tensors to torch where other modes are on when it begins, and lifts its own where it is on top.
+        It must be below: a watch does not pack saved tensors if other modes are on when it begins, and it removes its own
+        mode for a while only if that is on top.
         """
         CONSTRUCTORS.acquire()
         above = [private.pop_dispatch_mode(None) for _ in range(private.len_dispatch_stack())]
@@ -61,7 +62,7 @@ class LiveBytes(OwnMode):
                 return
             size = self._live[key] = storage.nbytes()
             weakref.finalize(storage, self._gone, key)
-        except (RuntimeError, NotImplementedError):  # no storage to ask
+        except (RuntimeError, NotImplementedError):  # no storage
             return
         self.now += size
         self.peak = max(self.peak, self.now)

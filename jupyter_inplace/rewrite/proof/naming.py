@@ -1,4 +1,4 @@
-"""Names of leaves at each event, such that the same leaf has the same name in the original's run and a rewrite's."""
+"""Names leaves at each event so that a leaf has the same name in the run of the original and of a rewrite."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from jupyter_inplace.explain.names.names import Names, namespaces
 
 
 class LeafNames:
-    """Looks leaves up in the namespaces in view, and remembers them.
+    """Looks leaves up in the visible namespaces, and remembers them.
 
-    :param namespace: the cell's.
-    :param ignored: variables by which nothing is known.
+    :param namespace: that of the cell.
+    :param ignored: variables that may not name anything.
 
-    A leaf that no name reaches is known by its shape and by how many of that shape came before it.
+    A leaf that no name reaches is identified by its shape and by how many of that shape came before it.
     """
 
     def __init__(self, namespace: Mapping[str, Any], ignored: Collection[str] = ()) -> None:
@@ -31,7 +31,7 @@ class LeafNames:
     def of(self, leaves: Iterable[torch.Tensor], frame: types.FrameType | None = None) -> list[str]:
         """The names of some leaves.
 
-        :param frame: where the program stands; its local names count too.
+        :param frame: the current frame of the program; its local names count too.
         """
         leaves = list(leaves)
         if not all(self._knows(leaf) for leaf in leaves):
@@ -53,7 +53,7 @@ class LeafNames:
 
 
 def leaves_of(roots: Iterable[Any]) -> list[torch.Tensor]:
-    """The leaves that a backward from `roots` reaches, in the order in which a walk meets them."""
+    """The leaves that a backward from `roots` reaches, in the order in which a walk finds them."""
     stack = [node for root in roots if (node := getattr(root, "grad_fn", None) or getattr(root, "node", None))]
     seen = set(stack)
     found: dict[int, torch.Tensor] = {}

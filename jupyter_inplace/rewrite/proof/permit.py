@@ -1,4 +1,4 @@
-"""Lets writes happen that autograd refuses, so that the cell can be seen as it was meant."""
+"""Permits writes that autograd refuses, to see the cell as it was intended."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _AUGMENTED = {
 
 
 class Permit(TorchFunctionMode):
-    """Makes each in-place call without grad mode: there torch refuses none."""
+    """Makes each in-place call without grad mode, where torch refuses none."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

@@ -1,7 +1,7 @@
-"""Gives each hook, and each backward of a custom Function, a gradient of its own.
+"""Gives each hook, and each backward of a custom Function, its own copy of the gradient.
 
-The engine hands one gradient to several receivers. One that changes it in place changes what the others get; here it
-changes its own copy, and what it did to the copy counts as what it returned.
+The engine passes one gradient to several receivers. If one changes it in place, the others get the changed values; here it
+changes its own copy, and the changed copy counts as its result.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from jupyter_inplace.rewrite.sandbox.reach import walk
 
 @contextlib.contextmanager
 def private_gradients(namespace: Mapping[str, Any]) -> Iterator[None]:
-    """In force for hooks registered in here, and for those of the tensors and modules that `namespace` reaches now."""
+    """Applies to hooks registered inside the block, and to those of the tensors and modules that `namespace` reaches now."""
     undo: list[Callable[[], None]] = []
 
     def patch(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
@@ -50,7 +50,7 @@ def private_gradients(namespace: Mapping[str, Any]) -> Iterator[None]:
 
 
 def own_copy(hook: Callable[[torch.Tensor], Any]) -> Callable[[torch.Tensor], Any]:
-    """The same hook on a copy of the gradient; changed in place, the copy is the result."""
+    """The hook, called with a copy of the gradient; if it changes the copy in place, the copy is the result."""
 
     @functools.wraps(hook, assigned=(), updated=())
     def on_copy(gradient: torch.Tensor) -> Any:

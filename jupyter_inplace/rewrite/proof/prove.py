@@ -1,4 +1,4 @@
-"""`prove`: tries each candidate rewrite of a cell, and says what came of it."""
+"""`prove`: runs each candidate rewrite of a cell and judges it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from jupyter_inplace.rewrite.proof.trial import Trial
 from jupyter_inplace.rewrite.proof.verdict import Judgement, judge
 from jupyter_inplace.rewrite.sandbox.sandbox import Sandbox
 
-_LEAST = 5.0  # seconds that a run gets, however fast the cell was
-_TIMES = 10  # the cell's own time
+_LEAST = 5.0  # seconds, the minimum for a run
+_TIMES = 10  # of the time that the cell took
 _WORD = re.compile(r"[^\W\d]\w*")
 
 
@@ -34,12 +34,12 @@ def prove(
 
     :param source: the cell, its magic line kept.
     :param report: of the cell as it ran.
-    :param sandbox: holds the state from before the cell; None where there is none, and `unavailable` says why.
-    :param seconds: that all runs share. What there is no time for comes back ``unverified``.
+    :param sandbox: holds the state from before the cell; None if there is none, and then `unavailable` says why.
+    :param seconds: shared by all runs. A candidate for which no time is left is ``unverified``.
     :param cell_seconds: how long the cell itself took; a run gets ten times that, and at least 5 s.
-    :param on_fix: is given each fix as soon as its proof is there.
-    :return: a fix for each candidate, the best first: proved before unproved, the same values at the end before others,
-        few edited lines, few bytes. Its `id` is the place of its candidate.
+    :param on_fix: called with each fix as soon as its proof is done.
+    :return: a fix for each candidate, the best first: proved before unproved, those that end with the same values before
+        others, then fewer edited lines, then fewer bytes. Its `id` is the index of its candidate.
     """
     prover = _Prover(source, report, sandbox, seconds, cell_seconds, unavailable)
     entries = []
@@ -73,7 +73,7 @@ def _rank(judgement: Judgement, candidate: Candidate, number: int) -> tuple[int,
 
 
 def new_names(source: str, rewritten: str) -> frozenset[str]:
-    """The words that a rewrite brought in, its variables among them."""
+    """The words that a rewrite introduces, among them its new variables."""
     return frozenset(_WORD.findall(rewritten)) - frozenset(_WORD.findall(source))
 
 

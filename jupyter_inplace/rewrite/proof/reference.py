@@ -1,4 +1,4 @@
-"""What a rewrite is held against: made once for a cell, from runs of the unchanged cell."""
+"""What rewrites are compared with: made once for a cell, from runs of the unchanged cell."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from jupyter_inplace.rewrite.proof.runs import Run, Runner
 from jupyter_inplace.rewrite.proof.trial import Trial
 
 #: ``preserved``: gradients of the values that the forward used. ``differentiated``: finite differences of the cell as
-#: run. ``replayed``: the watch's own, of the recorded writes. ``permitted``: finite differences of the cell with its
-#: refused writes made, one run for each reading. ``left``: where such a cell asks for no gradient, what it leaves. ``itself``: a rewritten
-#: cell, where that run cannot be had.
+#: run. ``replayed``: the gradients of the watch, with every write recorded. ``permitted``: finite differences of the cell
+#: with its refused writes permitted, one run for each reading. ``left``: if such a cell computes no gradient, the values that
+#: it leaves. ``itself``: finite differences of the rewritten cell, if that run is impossible.
 ReferenceKind = Literal["preserved", "differentiated", "replayed", "permitted", "left", "itself"]
 
-_REFUSALS = 8  # lines of refused writes that are looked for
-_DIGITS = 1e-3  # relative, between the numbers of the report and those of the control run
-_NOISE = 1e-6  # of the largest gradient of the task: rounding
+_REFUSALS = 8  # the most lines with refused writes that are looked for
+_DIGITS = 1e-3  # relative difference between the numbers of the report and those of the control run
+_NOISE = 1e-6  # relative to the largest gradient of the task: rounding
 
 
 class NoReferenceError(Exception):
-    """Nothing can be proved. The text is one sentence that says why."""
+    """Nothing can be proved. The message is one sentence that says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
     """The runs of the unchanged cell.
 
-    :param control: watched, as it is.
-    :param run: what gradients are compared with; the control itself for ``itself``.
-    :param copying: for refused writes, the run in which they make new tensors; `run` is the one in which they update.
+    :param control: the watched run of the unchanged cell.
+    :param run: the run that gradients are compared with; `control` for ``itself``.
+    :param copying: for refused writes, the run in which they make new tensors; in `run` they update.
     :param values: for a refused write, the losses of the cell without grad mode.
-    :param horizon: engine calls that can be compared; beyond, an optimizer has used a wrong gradient.
-    :param elsewhere: the rewrite leaves its result in a new tensor, on purpose: that names end otherwise proves nothing.
-    :param stop_after: where the runs were stopped, the events after which candidates are stopped too.
+    :param horizon: how many engine calls can be compared; later ones depend on an optimizer step with a wrong gradient.
+    :param elsewhere: the rewrite puts its result into a new tensor on purpose, so other values at the end prove nothing.
+    :param stop_after: if the runs were stopped, the number of events after which candidates are stopped too.
     """
 
     kind: ReferenceKind
@@ -50,7 +50,7 @@ class Reference:
     elsewhere: bool = False
 
     def for_reading(self, reading: Reading | None) -> Reference:
-        """The reference of one reading of a refused write."""
+        """The reference for one reading of a refused write."""
         if self.kind == "left":
             return replace(self, elsewhere=reading == "copy")
         if self.kind != "permitted" or self.copying is None:
@@ -60,7 +60,7 @@ class Reference:
 
     @property
     def in_words(self) -> str:
-        """What the gradients were compared with."""
+        """What the gradients were compared with, in words."""
         return {
             "preserved": "the gradients of the values that the forward used",
             "differentiated": "finite differences of the cell as it ran",
@@ -72,9 +72,9 @@ class Reference:
 
 
 def find_reference(source: str, report: Report, runner: Runner) -> Reference:
-    """Make the control run, and the reference that fits the verdicts of `report`.
+    """Make the control run and the reference that fits the verdicts of `report`.
 
-    :raises NoReferenceError: the control run is not the cell of the report, or no reference shows its damage.
+    :raises NoReferenceError: the control run differs from the report, or no reference shows its damage.
     """
     lines = harmful_lines(report)
     control = runner.make(
@@ -111,7 +111,7 @@ def find_reference(source: str, report: Report, runner: Runner) -> Reference:
 
 
 def _permitted(source: str, report: Report, runner: Runner, control: Run) -> Reference:
-    """The cell with its refused writes made: each reading of them is a program of its own, with gradients of its own."""
+    """The cell with its refused writes permitted: each reading of them is a separate program, with its own gradients."""
     updating = _updating(source, report, runner)
     copying = runner.make(
         Trial(
@@ -134,7 +134,7 @@ def _permitted(source: str, report: Report, runner: Runner, control: Run) -> Ref
 
 
 def _updating(source: str, report: Report, runner: Runner) -> Run:
-    """The cell with its refused writes made. It ended at the first of them, so the next is known when that one is permitted."""
+    """The cell with its refused writes permitted. It ended at the first one, so the next is found once that is permitted."""
     lines = harmful_lines(report)
     while True:
         run = runner.make(Trial(source=source, manner="updating", marks=lines, stop_seconds=runner.time_for(0.3)))
@@ -149,7 +149,7 @@ def _updating(source: str, report: Report, runner: Runner) -> Run:
 def _behind_autograd(
     source: str, report: Report, runner: Runner, control: Run, preserved: Run, stop_after: int | None
 ) -> Reference:
-    """Saved tensors do not show this damage: a write that autograd did not record, or what a node kept by itself."""
+    """Whether saved tensors do not show the damage: a write that autograd did not record, or state kept by a node itself."""
     differences = runner.make(
         Trial(
             source=source,
@@ -174,13 +174,13 @@ def _behind_autograd(
 
 
 def harmful_lines(report: Report) -> tuple[int, ...]:
-    """The lines of the cell on which harmful writes stand, or from which they are made."""
+    """The lines of the cell with harmful writes, or with the calls that lead to them."""
     sites = [m.site for m in report.mutations if m.verdict in HARMFUL and m.site is not None]
     return tuple(sorted({site.cell_line or site.line for site in sites}))
 
 
 def check_control(control: Run, report: Report) -> None:
-    """Do nothing where the unchanged cell did in the sandbox what it did before.
+    """Check that the unchanged cell did in the sandbox what it did before.
 
     :raises NoReferenceError: it did not, or could not.
     """
@@ -198,7 +198,7 @@ def check_control(control: Run, report: Report) -> None:
         found = again.verdict if again is not None else "nothing"
         raise NoReferenceError(f"the unchanged cell was {report.verdict}, and {found} when run again")
     before = {(row.task, row.leaf): row for row in report.gradients}
-    # Where the exact gradient is zero a run leaves rounding noise, which is small beside the other gradients of its task.
+    # If the exact gradient is zero, a run leaves rounding noise, which is small beside the other gradients of its task.
     scale: dict[str, float] = {}
     for row in report.gradients:
         for norm in (row.norm_as_run, row.norm_reference):
@@ -216,12 +216,12 @@ def check_control(control: Run, report: Report) -> None:
 
 
 def check_repeats(control: Run, other: Run) -> None:
-    """Do nothing where both runs of the cell began alike.
+    """Check that both runs of the cell began alike.
 
-    :raises NoReferenceError: they did not: what the cell computes changes from run to run.
+    :raises NoReferenceError: they did not: the cell computes something else in each run.
     """
     if control.ending is not None and control.ending.raised:
-        return  # it caught the error and went on otherwise
+        return  # it caught the error and took another path
     if control.calls and other.calls and agreement.losses(control.calls[:1], other.calls[:1], complete=False):
         raise NoReferenceError("the losses of the cell come out differently each time it runs")
 
@@ -235,7 +235,7 @@ def _near(a: float | None, b: float | None, scale: float) -> bool:
 
 
 def _shows_damage(reference: Run, control: Run) -> bool:
-    """Whether the reference differs from what the cell got: else it would accept the unchanged cell."""
+    """Whether the reference differs from the control run: otherwise it would accept the unchanged cell."""
     if not control.clean:
         return True
     if control.stopped is None and len(control.calls) < len(reference.calls):
@@ -247,7 +247,7 @@ def _shows_damage(reference: Run, control: Run) -> bool:
 
 
 def _why_unfit(differences: Run, report: Report) -> str | None:
-    """Why finite differences are no reference for this cell; None where they are one."""
+    """Why finite differences cannot serve as the reference for this cell; None if they can."""
     wrong = {row.leaf for row in report.gradients if row.status != "ok"}
     damaged = False
     for call in differences.calls:
@@ -260,7 +260,7 @@ def _why_unfit(differences: Run, report: Report) -> str | None:
 
 
 def _horizon(differences: Run) -> int | None:
-    """The engine calls up to the first optimizer step that used a gradient which finite differences contradict."""
+    """The number of engine calls up to the first optimizer step that used a gradient which finite differences contradict."""
     calls, wrong = 0, False
     for event in differences.events:
         if event.kind == "step":

@@ -1,4 +1,4 @@
-"""Trials made in a sandbox, within the time that all proofs of a cell share."""
+"""Runs trials in a sandbox, within the time that all proofs of a cell share."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from jupyter_inplace.rewrite.sandbox.outcome import Limits, Outcome
 from jupyter_inplace.rewrite.sandbox.sandbox import Sandbox
 
 _TARGET = "jupyter_inplace.rewrite.proof.trial:run"
-_GRACE = 1.0  # seconds that a run gets to come to an event, and to send what it has, after its time
+_GRACE = 1.0  # seconds after its time for a run to reach an event and to send what it has
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What became of a trial."""
+    """The result of a trial."""
 
     trial: Trial
     outcome: Outcome
@@ -32,27 +32,27 @@ class Run:
 
     @property
     def steps(self) -> tuple[Event, ...]:
-        """The optimizers' steps."""
+        """The steps of the optimizers."""
         return tuple(event for event in self.events if event.kind == "step")
 
     @property
     def clean(self) -> bool:
-        """Whether it came to its end, or to where it was stopped, and raised nothing."""
+        """Whether it reached its end, or the place where it was stopped, without an exception."""
         return self.ending is not None and self.ending.error is None
 
     @property
     def stopped(self) -> int | None:
-        """The rounds after which it was stopped on purpose."""
+        """The number of rounds after which it was stopped on purpose."""
         return self.ending.stopped if self.ending is not None else None
 
     @property
     def report(self) -> Report | None:
-        """The watch's report."""
+        """The report of the watch."""
         return self.ending.report if self.ending is not None else None
 
     @property
     def refusal(self) -> str | None:
-        """What the program attempted that a sandbox cannot hold, as the end of a sentence; None without any."""
+        """What the program attempted that a sandbox must refuse, as the end of a sentence; None if nothing."""
         if self.outcome.escapes:
             return self.outcome.escapes[0]
         if self.ending is not None and self.ending.denied:
@@ -60,7 +60,7 @@ class Run:
         return None
 
     def why_not(self) -> str:
-        """Why the run did not end well, as the end of a sentence that begins with what ran."""
+        """Why the run failed, as the end of a sentence that begins with what ran."""
         if self.ending is None:
             return self.outcome.in_words()
         if self.ending.error is not None:
@@ -71,10 +71,10 @@ class Run:
 
 
 class Runner:
-    """Makes trials one after the other until the time is used up.
+    """Runs trials one after the other until the time is used up.
 
-    :param seconds: that all trials share.
-    :param each: the most that one of them gets.
+    :param seconds: shared by all trials.
+    :param each: the maximum for one of them.
     """
 
     def __init__(self, sandbox: Sandbox, seconds: float, each: float) -> None:
@@ -85,11 +85,11 @@ class Runner:
 
     @property
     def left(self) -> float:
-        """Seconds left for all that is still to be tried."""
+        """Seconds left for all remaining trials."""
         return self._deadline - time.monotonic()
 
     def time_for(self, share: float = 1.0) -> float:
-        """Seconds that the next trial may take."""
+        """Seconds available to the next trial."""
         return max(0.2, min(self._each, self.left * share))
 
     def make(self, trial: Trial) -> Run:
@@ -102,6 +102,6 @@ class Runner:
         return Run(trial, outcome, events, ending)
 
     def prepare(self, run: Run) -> None:
-        """Spare later runs what this one had to import."""
+        """Import once for later runs what this one had to import."""
         if run.ending is not None and run.ending.modules:
             self._sandbox.prepare(run.ending.modules)

@@ -1,4 +1,4 @@
-"""The work of one worker: run a cell under an instrument, and send what it does."""
+"""The work of one worker: runs a cell under an instrument, and sends what it does."""
 
 from __future__ import annotations
 
@@ -29,31 +29,31 @@ from jupyter_inplace.rewrite.proof.values import Packer, Value, number
 from jupyter_inplace.rewrite.sandbox.reach import grad_of, namespace_of, walk
 from jupyter_inplace.rewrite.sandbox.worker import Sender
 
-#: ``watched`` is the program as it is, under a full watch; ``preserved`` the same with every saved tensor preserved and
-#: every hook given a gradient of its own; ``differentiated`` preserved, and with derivatives by finite differences;
-#: ``updating`` and ``copying`` are ``differentiated`` with the marked writes permitted, read as a new value of the leaf
-#: or as a new tensor made from it; ``valued`` is without grad mode, so that no write is refused: it gives the losses up
-#: to the first use of a gradient.
+#: ``watched``: the program as it is, under a full watch. ``preserved``: with every saved tensor preserved and a private
+#: gradient for every hook. ``differentiated``: preserved, and with derivatives by finite differences. ``updating`` and
+#: ``copying``: differentiated, with the marked writes permitted and read as a new value of the leaf or as a new tensor
+#: made from it. ``valued``: without grad mode, so that no write is refused; it gives the losses up to the first use of a
+#: gradient.
 Manner = Literal["watched", "preserved", "differentiated", "updating", "copying", "valued"]
 _DIFFERENTIATED = ("differentiated", "updating", "copying")
 
-_LIBRARIES = ("torch.", "jupyter_inplace.")  # slow to import, and no state of the program's own
+_LIBRARIES = ("torch.", "jupyter_inplace.")  # slow to import, and without state of the program
 
-_KEPT = 20_000  # objects that outlive a cell, beyond which no more are compared
+_KEPT = 20_000  # the most objects that outlive a cell and are compared
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
     """What to run, and how.
 
-    :param tasks: the names that the watch is to tell apart.
-    :param gradients: have the watch work out every gradient, not only where there is damage.
-    :param marks: lines of `source`: the run may end three rounds after one of them was reached, if it takes long; and a
-        ``differentiated`` run holds nothing constant there.
+    :param tasks: the names of tasks given to the watch.
+    :param gradients: make the watch compute every gradient, not only in case of damage.
+    :param marks: lines of `source`: a long run may end three rounds after one of them was reached; and a
+        ``differentiated`` run treats nothing as constant there.
     :param stop_after: end after this many events.
     :param stop_seconds: end at the first event after this time.
-    :param mark_at: as if a mark were reached after this many events.
-    :param ignored: variables that a rewrite brought in: nothing is known by their names.
+    :param mark_at: behave as if a mark had been reached after this many events.
+    :param ignored: variables that a rewrite introduced and that may not name anything.
     :param directions: by leaf, the number of the direction that a ``differentiated`` run gave it.
     :param budget: bytes of values sent in full.
     """
@@ -77,7 +77,7 @@ def run(state: Any, send: Sender, *, trial: Trial) -> None:
 
 
 class TrialRun:
-    """A trial under way."""
+    """A running trial."""
 
     def __init__(self, state: Any, send: Sender, trial: Trial) -> None:
         self._send = send
@@ -106,7 +106,7 @@ class TrialRun:
         self._cell = RunnableCell(state, trial.source, trial.marks, self._enter_mark, self._leave_mark)
 
     def run(self) -> None:
-        """To the end of the cell, or to where the instrument stops it."""
+        """Run to the end of the cell, or to where the instrument stops it."""
         with self._around():
             self._instrument.memory.put_below()
             self._instrument.install()
@@ -187,7 +187,9 @@ class TrialRun:
         window = self._window
         if window is None:
             return None, {}
-        calls = [call for call in window.session.backwards if call.order >= window.start]  # forgotten when it closes
+        calls = [
+            call for call in window.session.backwards if call.order >= window.start
+        ]  # dropped when the window closes
         report = window.close(error)
         return report, self._vectors([call.facts for call in calls if call.facts is not None])
 
@@ -234,7 +236,7 @@ def _random_digest() -> str:
 
 
 def _line_of(error: BaseException | None, file: str) -> int | None:
-    """The innermost line of the cell that an exception came through."""
+    """The innermost line of the cell that an exception passed through."""
     step = error.__traceback__ if error is not None else None
     line = None
     while step is not None:
@@ -245,7 +247,7 @@ def _line_of(error: BaseException | None, file: str) -> int | None:
 
 
 def _denied(error: BaseException | None) -> bool:
-    """Whether the operating system refused the program something: Landlock says so in no other way."""
+    """Whether the operating system denied the program something, which is all that Landlock shows."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM):
             return True

@@ -1,8 +1,8 @@
-"""Tensors as plain data that crosses a pipe: in full while they are small, beyond that as a sketch to compare.
+"""Tensors as plain data for a pipe: small ones in full, larger ones as a sketch that can be compared.
 
-A sketch (Charikar, Chen, Farach-Colton: Finding frequent items in data streams, 2002) adds the elements up in a fixed
-number of bins under random signs. It is linear, so that the difference of two sketches is the sketch of the difference,
-and its Euclidean norm estimates that of the tensor without bias.
+A sketch (Charikar, Chen, Farach-Colton: Finding frequent items in data streams, 2002) sums the elements with random signs
+into a fixed number of bins. It is linear, so the difference of two sketches is the sketch of the difference, and the square
+of its Euclidean norm estimates that of the tensor without bias.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any
 import torch
 
 _BINS = 4096
-_SMALL = 4096  # elements: below, a sketch would be no smaller
-_BLOCK = 256 * _BINS  # elements looked at in one go
+_SMALL = 4096  # elements; below this a sketch would not be smaller
+_BLOCK = 256 * _BINS  # elements processed at a time
 
-# Relative differences up to which two computations of the same number agree, by dtype.
+# By dtype, relative differences up to which two computations of the same number agree.
 _AGREE = {torch.float64: 1e-8, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 3e-2}
 
 
@@ -26,9 +26,9 @@ class Value:
     """One tensor.
 
     :param dtype: without the ``torch.``.
-    :param data: all elements as float64 (complex ones as pairs), None where there is a sketch instead.
+    :param data: all elements as float64 (complex ones as pairs), None if there is a sketch instead.
     :param sketch: of the finite elements.
-    :param norm: Euclidean, of the finite elements.
+    :param norm: the Euclidean norm of the finite elements.
     :param odd: how many elements are NaN or infinite.
     """
 
@@ -41,12 +41,12 @@ class Value:
 
     @property
     def exact(self) -> bool:
-        """Whether equality, not nearness, is asked of it: integers and booleans."""
+        """Whether values must be equal, not just close: integers and booleans."""
         return not self.dtype.startswith(("float", "bfloat", "complex"))
 
     @property
     def tolerance(self) -> float:
-        """The relative difference up to which two such tensors agree."""
+        """The relative difference up to which two tensors of this dtype agree."""
         if self.exact:
             return 0.0
         real = {"complex64": "float32", "complex128": "float64", "complex32": "float16"}.get(self.dtype, self.dtype)
@@ -65,7 +65,7 @@ class Packer:
         self._left = budget
 
     def pack(self, tensor: torch.Tensor | None) -> Value | None:
-        """The value of a tensor; None for None, and for what has no elements to read (meta, opaque)."""
+        """The value of a tensor; None for None, and for tensors without readable elements (meta, opaque)."""
         if tensor is None:
             return None
         try:
@@ -99,7 +99,7 @@ class Packer:
 
 
 def _flat(tensor: torch.Tensor) -> torch.Tensor:
-    """The elements in a row, of their own type: a large tensor is made exact block by block."""
+    """The elements as a flat tensor of the same dtype: a large one is converted block by block."""
     with torch.no_grad():
         t = tensor.detach()
         if t.layout is not torch.strided:
@@ -113,7 +113,7 @@ def _flat(tensor: torch.Tensor) -> torch.Tensor:
 
 
 class _Sketching:
-    """A sketch under way; blocks come in order, all but the last one a multiple of the bins long."""
+    """Builds a sketch; blocks are added in order, and the length of all but the last is a multiple of the bins."""
 
     def __init__(self, count: int) -> None:
         rows = math.ceil(count / _BINS)
@@ -136,7 +136,7 @@ class _Sketching:
 
 
 def sketch(flat: torch.Tensor) -> torch.Tensor:
-    """The sketch of a flat float64 tensor, the same for equal tensors in every process."""
+    """The sketch of a flat float64 tensor; equal tensors give the same in every process."""
     sketching = _Sketching(flat.numel())
     for block in flat.split(_BLOCK):
         sketching.add(block)
@@ -147,9 +147,9 @@ def sketch(flat: torch.Tensor) -> torch.Tensor:
 class Difference:
     """How far one tensor is from another.
 
-    :param relative: the norm of the difference by that of the second; infinite where shapes or presence differ.
-    :param cosine: of the angle between them; None where one of them is zero or absent.
-    :param equal: whether the difference is one of rounding.
+    :param relative: the norm of the difference divided by that of the second; infinite if shapes differ or one is missing.
+    :param cosine: of the angle between them; None if one of them is zero or absent.
+    :param equal: whether the difference is only rounding.
     """
 
     relative: float
@@ -162,10 +162,10 @@ BEYOND = Difference(math.inf, None, equal=False)
 
 
 def compare(value: Value | None, reference: Value | None, scale: float = 0.0) -> Difference:
-    """Compare a value with the one that it should be.
+    """Compare a value with its reference.
 
-    :param scale: a norm beside which both count as zero where they are smaller by six digits: rounding leaves noise
-        where the exact result is zero.
+    :param scale: both count as zero if they are smaller than this norm by six digits: rounding leaves noise where the exact
+        result is zero.
     """
     if value is None and reference is None:
         return NONE_AT_ALL

@@ -1,4 +1,4 @@
-"""The judgement on one rewrite: the seven points of what `passed` means."""
+"""Judges one rewrite: the seven conditions of `passed`."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from jupyter_inplace.rewrite.proof.reference import Reference
 from jupyter_inplace.rewrite.proof.runs import Run
 from jupyter_inplace.rewrite.proof.values import compare
 
-_CONTRADICTION = 0.05  # a relative difference beyond rounding, of gradients that the proof found equal
+_CONTRADICTION = 0.05  # relative difference: more than rounding, for gradients that the proof found equal
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What came of a rewrite.
+    """The judgement of a rewrite.
 
-    :param extra_bytes: more than the unchanged cell held at once; None where it is not known.
-    :param differing: names of what ends with other values than in the reference.
+    :param extra_bytes: by how much the peak memory exceeds that of the unchanged cell; None if not known.
+    :param differing: names of objects that end with other values than in the reference.
     """
 
     verification: Verification
@@ -30,11 +30,11 @@ class Judgement:
 
 
 def judge(report: Report, reference: Reference, candidate: Run, differences: Run | None) -> Judgement:
-    """Hold a rewrite's run against the reference.
+    """Compare the run of a rewrite with the reference.
 
     :param report: of the unchanged cell.
-    :param candidate: the rewrite, watched.
-    :param differences: the rewrite's own finite differences, where the reference is ``itself``.
+    :param candidate: the watched run of the rewrite.
+    :param differences: the finite differences of the rewrite, if the reference is ``itself``.
     """
     if candidate.refusal is not None:
         return Judgement(
@@ -103,7 +103,7 @@ def _losses(report: Report, reference: Reference, candidate: Run, complete: bool
 
 
 def _silenced(report: Report, reference: Reference) -> set[int]:
-    """The backward calls whose loss a write to labels or a mask made empty: the loss itself is the damage there."""
+    """The backward calls whose loss a write to labels or a mask made empty, so that the loss itself is damaged."""
     ending = reference.control.ending
     if reference.kind != "replayed" or ending is None or not all(map(_of_integers, _harmful(report))):
         return set()
@@ -179,7 +179,7 @@ def _own_differences(report: Report, reference: Reference, differences: Run | No
 
 
 def _leaves_lost(report: Report, reference: Reference, candidate: Run) -> Mismatch | None:
-    """Every leaf is still a leaf, and gets a gradient."""
+    """The first leaf that is no longer a leaf, or gets no gradient."""
     before = reference.control.ending.leaves if reference.control.ending is not None else frozenset()
     after = candidate.ending.leaves if candidate.ending is not None else frozenset()
     for leaf in sorted(before - after) if candidate.stopped is None else ():
@@ -191,7 +191,7 @@ def _leaves_lost(report: Report, reference: Reference, candidate: Run) -> Mismat
 
 
 def _unclean(again: Report) -> str | None:
-    """What the rewrite's own watch found, as a reason."""
+    """What the watch of the rewrite found, as a reason."""
     left = _harmful(again)
     if left:
         return _still(left[0])
@@ -213,7 +213,7 @@ def _still(mutation: Mutation) -> str:
 
 
 def _progress(before: Report, after: Report | None) -> str | None:
-    """Which tasks are cured and which are not: "`depth` is cured, `seg` still raises"; None where nothing is cured."""
+    """Which tasks are fixed and which are not: "`depth` is cured, `seg` still raises"; None if none is fixed."""
     if after is None:
         return None
     now = {task.name: task.status for task in after.tasks}
@@ -237,7 +237,7 @@ def _differing(reference: Reference, candidate: Run) -> tuple[str, ...]:
 
 
 def _covered(reference: Reference, candidate: Run) -> int | None:
-    """Rounds (backward to step) that were compared, where that is not the whole run."""
+    """The rounds (backward to step) that were compared, if not the whole run."""
     if reference.horizon is not None:
         return reference.horizon
     stopped = [run for run in (candidate, reference.run) if run.stopped is not None]
@@ -253,10 +253,10 @@ def _rounds(events: Sequence[Event]) -> int:
 
 
 def _rows(before: Report, again: Report, reference: Reference, candidate: Run, *, equal: bool) -> tuple[Gradient, ...]:
-    """The gradient table of the rewrite, its norms beside those of the reference.
+    """The gradient table of the rewrite, with the norms of the reference.
 
-    :param equal: the engine's own gradients are those of the reference. The watch works out its numbers node by node, and does
-        not know what a hook that returns another gradient made of them: numbers that contradict the engine are left out.
+    :param equal: whether the engine's gradients equal those of the reference. The watch computes its numbers node by node and
+        does not see what hooks that return another gradient do to them: numbers that contradict the engine are left out.
     """
     wanted = {(row.task, row.leaf): row for row in before.gradients}
     rows = []
@@ -286,7 +286,7 @@ def _rows(before: Report, again: Report, reference: Reference, candidate: Run, *
 
 
 def _against(reference: Reference, candidate: Run, task: str, leaf: str) -> tuple[float | None, float | None]:
-    """The relative difference and the cosine between the rewrite's gradient of one task and the unchanged cell's."""
+    """The relative difference and cosine between the gradients of one task in the rewrite and in the unchanged cell."""
     if (
         reference.kind in ("itself", "permitted", "left")
         or candidate.ending is None
@@ -304,7 +304,7 @@ def _against(reference: Reference, candidate: Run, task: str, leaf: str) -> tupl
 
 
 def _extra_bytes(control: Run, candidate: Run) -> int | None:
-    """How many more bytes of tensors the rewrite holds at once, up to the last engine call that both began."""
+    """How many more bytes of tensors the rewrite holds at its peak, up to the last engine call that both started."""
     if control.ending is None or candidate.ending is None:
         return None
     both = min(len(control.ending.peaks), len(candidate.ending.peaks))

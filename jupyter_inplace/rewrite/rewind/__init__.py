@@ -1,1 +1,1 @@
-"""Putting back what a cell changed."""
+"""Restores what a cell changed."""

@@ -1,4 +1,4 @@
-"""Names that a cell binds before anything in it reads them: what they held before it does not matter to a next run."""
+"""Names that a cell binds before anything in it reads them: their earlier values do not matter to its next run."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
 def bound_anew(source: str) -> frozenset[str]:
-    """The names that the top level of a cell surely binds before it reads them; none where it is no Python.
+    """The names that the top level of a cell certainly binds before it reads them; none if it is not Python.
 
-    Only what runs whatever happens counts: an assignment, a definition or an import that stands at the margin. A name that a
-    function of the cell mentions counts as read where the function is defined.
+    Only unconditional statements count: assignments, definitions and imports that are not indented. A name that a function of
+    the cell mentions counts as read where the function is defined.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the cell's own warnings came when it ran
+            warnings.simplefilter("ignore")  # the cell's warnings were shown when it ran
             tree = ast.parse(mask(source).text)
     except SyntaxError:
         return frozenset()

@@ -24,7 +24,7 @@ from jupyter_inplace.rewrite.sandbox.outcome import Limits
 from jupyter_inplace.rewrite.sandbox.reach import grad_of
 from jupyter_inplace.rewrite.sandbox.sandbox import Sandbox
 
-__all__ = ["RewindError", "Rewound", "rewind"]
+__all__ = ["NotRestored", "RewindError", "Rewound", "rewind"]
 
 _LIMITS = Limits(seconds=30.0, result_bytes=4 << 30)
 _TARGET = "jupyter_inplace.rewrite.rewind.rewind_records:describe"
@@ -35,15 +35,35 @@ class RewindError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class NotRestored:
+    """Something that could not be put back.
+
+    :param name: its path.
+    :param reason: why not, in words; empty if its memory could not be read.
+    """
+
+    name: str
+    reason: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.reason})" if self.reason else self.name
+
+
+@dataclass(frozen=True, slots=True)
 class Rewound:
     """What `rewind` did.
 
     :param restored: paths of what was put back, such as ``model.encoder.0.weight``.
-    :param left: what could not be put back, each with its reason in words.
+    :param not_restored: what could not be put back.
     """
 
     restored: tuple[str, ...]
-    left: tuple[str, ...]
+    not_restored: tuple[NotRestored, ...]
+
+    @property
+    def left(self) -> tuple[str, ...]:
+        """What could not be put back, each with its reason, in words."""
+        return tuple(map(str, self.not_restored))
 
     def __str__(self) -> str:
         text = f"{len(self.restored)} put back" if self.restored else "nothing had changed"
@@ -53,7 +73,7 @@ class Rewound:
 def rewind(sandbox: Sandbox, namespace: dict[str, Any]) -> Rewound:
     """Put back the tensors, gradients, optimizer states, plain variables and random generators that the cell changed.
 
-    Objects that are still there keep their identity and their memory; one that the cell let go is made anew under its
+    Objects that are still there keep their identity and their memory; one that the cell let go is made again under its
     old name. Variables that the cell added stay.
 
     :param sandbox: the snapshot from before the cell.
@@ -80,7 +100,7 @@ class _Rewind:
             if isinstance(value, torch.Tensor) and (gradient := grad_of(value)) is not None:
                 self._alive.setdefault(id(gradient), gradient)
         self._restored: dict[str, None] = {}
-        self._left: dict[str, None] = dict.fromkeys(before.opaque)
+        self._left: dict[NotRestored, None] = dict.fromkeys(map(NotRestored, before.opaque))
         self._storages: dict[int, torch.UntypedStorage] = {}
 
     def run(self) -> Rewound:
@@ -174,7 +194,7 @@ class _Rewind:
         if not (here and alike):
             view = self._view(entry)
             if view is None:
-                self._left[f"{entry.path} (its memory is gone)"] = None
+                self._left[NotRestored(entry.path, "its memory is gone")] = None
                 return
             tensor.data = view
             self._restored[entry.path] = None
@@ -190,15 +210,15 @@ class _Rewind:
             tensor.detach_().requires_grad_(entry.requires_grad)
             self._restored[entry.path] = None
         else:
-            self._left[f"{entry.path} (its autograd graph, from an earlier cell)"] = None
+            self._left[NotRestored(entry.path, "its autograd graph, from an earlier cell")] = None
 
     def _make_anew(self, entry: TensorRecord) -> None:
         if entry.node is not None:
-            self._left[f"{entry.path} (its autograd graph, from an earlier cell)"] = None
+            self._left[NotRestored(entry.path, "its autograd graph, from an earlier cell")] = None
             return
         tensor = self._view(entry)
         if tensor is None:
-            self._left[f"{entry.path} (its memory is gone)"] = None
+            self._left[NotRestored(entry.path, "its memory is gone")] = None
             return
         if entry.kind == "Parameter":
             tensor = torch.nn.Parameter(tensor, requires_grad=entry.requires_grad)
@@ -237,7 +257,7 @@ class _Rewind:
                 value.clear()
                 value.update(items) if isinstance(value, set) else value.extend(items)
         except LookupError:
-            self._left[f"{before.path} (it held something that is gone)"] = None
+            self._left[NotRestored(before.path, "it held something that is gone")] = None
             return
         self._restored[before.path] = None
 
@@ -260,12 +280,12 @@ class _Rewind:
         return value
 
     def _restore_names(self) -> None:
-        """Names that the cell bound anew, or deleted."""
+        """Names that the cell bound again, or deleted."""
         for path, entry in self._before.names.items():
             try:
                 value = self._value(entry)
             except LookupError:
-                self._left.setdefault(f"{path} (what it named is gone)", None)
+                self._left.setdefault(NotRestored(path, "what it named is gone"), None)
                 continue
             missing = object()
             old = self._namespace.get(path, missing)
@@ -283,7 +303,7 @@ class _Rewind:
                 array[...] = content
                 self._restored[path] = None
             elif not same:
-                self._left[f"{path} (read only)"] = None
+                self._left[NotRestored(path, "read only")] = None
 
     def _restore_random(self) -> None:
         state = self._before.random
@@ -299,7 +319,7 @@ class _Rewind:
             elif generator is not None and hasattr(generator, "bit_generator"):
                 generator.bit_generator.state = content
             else:
-                self._left[f"{path} (it is gone)"] = None
+                self._left[NotRestored(path, "it is gone")] = None
 
 
 def _plainly_equal(a: Any, b: Any) -> bool:

@@ -1,7 +1,7 @@
-"""What `rewind` needs to know of a state: taken in the snapshot as it was before the cell, and here as it is after it.
+"""What `rewind` needs to know about a state: recorded in the snapshot from before the cell, and in this process after it.
 
-A forked copy of a process has its objects at the same addresses, so the address tells which object of the one is which
-of the other, as long as the object has lived on.
+A forked process has its objects at the same addresses, so an address identifies an object in both, as long as the object
+stays alive.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ Recorded = tuple[Any, ...]
 
 @dataclass(frozen=True, slots=True)
 class TensorRecord:
-    """One tensor: which object, and how it lies on its memory.
+    """One tensor: which object it is, and its geometry.
 
-    :param storage: the address of its storage's memory.
+    :param storage: the address of the memory of its storage.
     :param grad: the address of the tensor in its `.grad`; None without one.
-    :param node: name and number of the node that made it; None for a leaf.
+    :param node: the name and sequence number of its grad_fn; None for a leaf.
     """
 
     path: str
@@ -54,7 +54,7 @@ class TensorRecord:
 
 @dataclass(frozen=True, slots=True)
 class ContainerRecord:
-    """The contents of a dictionary, list, set, or of an object's attributes."""
+    """The contents of a dictionary, list or set, or the attributes of an object."""
 
     path: str
     address: int
@@ -71,8 +71,8 @@ class ContainerRecord:
 class StateRecord:
     """A whole state.
 
-    :param names: of the namespace, and what they name.
-    :param storages: by address, the digest of the memory and, where it was asked for, the memory.
+    :param names: the names of the namespace with their values.
+    :param storages: by address, the digest of the memory and, if requested, the memory.
     :param opaque: paths of tensors whose memory cannot be read.
     """
 
@@ -87,14 +87,14 @@ class StateRecord:
 
 
 def describe(state: Any, send: Sender, *, known: Mapping[int, bytes]) -> None:
-    """In a worker: send the record of the state, with the memory of each storage whose digest is not the known one."""
+    """In a worker: send the record of the state, with the memory of each storage whose digest differs from the known one."""
     send(record(namespace_of(state), known))
 
 
 def record(namespace: Mapping[str, Any], known: Mapping[int, bytes] | None = None) -> StateRecord:
     """The record of a state.
 
-    :param known: digests by address; memory is recorded where it has another one. None: no memory is.
+    :param known: digests by address; memory is included if its digest differs. None: include no memory.
     """
     found = StateRecord({name: recorded(value) for name, value in namespace.items() if not is_of_session(name)})
     numpy: Any = sys.modules.get("numpy")
@@ -120,7 +120,7 @@ def record(namespace: Mapping[str, Any], known: Mapping[int, bytes] | None = Non
 
 
 def reachable(namespace: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """What `walk` gives, and the registries of modules."""
+    """The objects from `walk`, and the registries of modules."""
     for path, value in walk(namespace):
         yield path, value
         if isinstance(value, torch.nn.Module):
@@ -173,7 +173,7 @@ def _node_of(tensor: torch.Tensor) -> tuple[str, int, bool] | None:
 
 
 def _is_used_up(root: Any) -> bool:
-    """Whether a backward has freed what a graph had saved, as far as its first nodes tell."""
+    """Whether a backward has freed the saved tensors of a graph, as far as its first nodes tell."""
     queue, seen = deque([root]), {root}
     while queue and len(seen) < _NODES:
         node = queue.popleft()
@@ -191,12 +191,12 @@ def _is_used_up(root: Any) -> bool:
 
 
 def memory_at(pointer: int, size: int) -> ctypes.Array[ctypes.c_ubyte]:
-    """The bytes at an address. Not by way of numpy: torch would never again resize the storage."""
+    """The bytes at an address. Numpy is avoided, since torch would never again resize the storage."""
     return (ctypes.c_ubyte * size).from_address(pointer)
 
 
 def container_record(path: str, value: Any) -> ContainerRecord | None:
-    """The contents of a mutable container, or of an object by its attributes; None for anything else."""
+    """The contents of a mutable container, or the attributes of an object; None for anything else."""
     kind = type(value).__name__
     if isinstance(value, dict):
         return ContainerRecord(
@@ -212,7 +212,7 @@ def container_record(path: str, value: Any) -> ContainerRecord | None:
 
 
 def recorded(value: Any) -> Recorded:
-    """A value as the item of a container."""
+    """A value as an item of a container record."""
     if isinstance(value, _PLAIN):
         return ("is", value)
     if isinstance(value, tuple) and all(recorded(inner)[0] == "is" for inner in value):

@@ -1,1 +1,1 @@
-"""The rewrite rules, one a file, in a folder for each kind; `registry.py` lists them."""
+"""The rewrite rules, one per file, in a folder for each kind; `registry.py` lists them."""

@@ -1,4 +1,4 @@
-"""The rewrite rules, one a file. Each takes a `WriteSyntax` and yields `Proposal`s; proof by running them comes later."""
+"""The rewrite rules, one per file. Each takes a `WriteSyntax` and yields `Proposal`s, which are proved later by running them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["RULES"]
 
 Rule = Callable[[WriteSyntax], Iterator[Proposal]]
 
-#: Every rule of one write. Their order matters only between proposals of equal rank.
+#: Every rule for one write. Their order matters only between proposals of equal rank.
 RULES: tuple[Rule, ...] = (
     modules.propose,
     custom_function.propose,

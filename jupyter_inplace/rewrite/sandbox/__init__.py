@@ -1,1 +1,1 @@
-"""Runs programs on a copy of this process's state, so that nothing they do comes back but their results."""
+"""Runs programs on a copy of the state of this process, which gets back nothing but their results."""

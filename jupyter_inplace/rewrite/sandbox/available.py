@@ -1,4 +1,4 @@
-"""Whether a snapshot can be forked here, and why not."""
+"""Checks whether a snapshot can be forked here."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jupyter_inplace.rewrite.sandbox.reach import bytes_held
 
 
 def check_fork() -> None:
-    """Do nothing where this process can be forked and the copy can differentiate.
+    """Check that this process can be forked and that the copy can run backward.
 
     :raises SandboxUnavailableError: it cannot.
     """
@@ -21,16 +21,16 @@ def check_fork() -> None:
     if threading.current_thread() is not threading.main_thread():
         raise SandboxUnavailableError("the cell does not run in the main thread")
     if "tensorflow" in sys.modules:
-        # Its threads hold locks that the copy would wait for.
+        # Its threads hold locks on which the copy would hang.
         raise SandboxUnavailableError("a process with TensorFlow in it cannot be copied as it stands")
     device = visible_device()
     if device:
-        # The first backward starts a thread for each visible device, and a forked backward would wait for them.
+        # The first backward starts a thread for each visible device, and a backward in a fork would hang waiting for them.
         raise SandboxUnavailableError(f"a process that sees {device} cannot be copied")
 
 
 def visible_device() -> str | None:
-    """The name of an accelerator that torch sees; None without one, or without torch."""
+    """The name of an accelerator that torch sees; None if there is none, or without torch."""
     torch: Any = sys.modules.get("torch")
     if torch is None:
         return None
@@ -45,7 +45,7 @@ def visible_device() -> str | None:
 
 
 def check_size(state: Any, limit_bytes: int | None) -> None:
-    """Do nothing where the tensors and arrays that `state` reaches are small enough to be copied page by page.
+    """Check that the tensors and arrays that `state` reaches are small enough to be copied page by page.
 
     :raises SandboxUnavailableError: they are not.
     """

@@ -1,4 +1,4 @@
-"""`Copy`: the sandbox for where a process cannot be forked. It keeps a copy of the names that the cell reads."""
+"""`Copy`: the sandbox for processes that cannot be forked. It keeps a copy of the names that the cell reads."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from jupyter_inplace.rewrite.sandbox.outcome import Limits, Outcome, Status
 from jupyter_inplace.rewrite.sandbox.payload import Payload, pack
 from jupyter_inplace.rewrite.sandbox.pipe import frame
 
-_START = 120.0  # seconds that a new process has to import torch, however busy the machine is
+_START = 120.0  # seconds for a new process to import torch, even on a busy machine
 
 
 class Copy:
-    """A copy of the names that a cell reads, and a process of its own to run things on further copies of them.
+    """A copy of the names that a cell reads, and a process that runs programs on further copies of them.
 
-    Serves every platform and device. Unlike `Snapshot` it starts from what can be pickled, and its process is used again
-    for the next run where the last one left it in order.
+    Works on every platform and device. Unlike `Snapshot` it needs names that can be pickled, and its process is reused for the
+    next run if the last one left it in order.
     """
 
     def __init__(self, payload: Payload) -> None:
@@ -41,10 +41,10 @@ class Copy:
 
     @classmethod
     def take(cls, state: Any, source: str, *, limit_bytes: int = 256 << 20) -> Copy:
-        """Copy what `source` reads of `state`; no process is started before the first run.
+        """Copy the names of `state` that `source` reads; no process is started before the first run.
 
         :param limit_bytes: of tensors and arrays.
-        :raises SandboxUnavailableError: they are too large, or one of them cannot be copied.
+        :raises SandboxUnavailableError: they are too large, or one of the names cannot be copied.
         """
         return cls(pack(state, source, limit_bytes))
 
@@ -66,13 +66,13 @@ class Copy:
             return Outcome(status="cancelled") if self._cancelled or interrupted else outcome
 
     def prepare(self, modules: Sequence[str]) -> None:
-        """Have modules imported by every process that is started from now on."""
+        """Import these modules in every process that is started from now on."""
         self._payload = replace(self._payload, modules=(*self._payload.modules, *modules))
 
     def interrupt(self) -> None:
-        """End a run that is under way in another thread; it returns ``cancelled``. The copy stays."""
+        """End a run that is active in another thread; it returns ``cancelled``. The copy stays usable."""
         if self._lock.acquire(blocking=False):
-            self._lock.release()  # nothing is under way
+            self._lock.release()  # nothing is running
             return
         process = self._process
         if process is not None:
@@ -80,7 +80,7 @@ class Copy:
             process.kill()
 
     def cancel(self) -> None:
-        """Let the copy go, and end a run that is under way in another thread; it returns ``cancelled``."""
+        """Release the copy and end a run that is active in another thread; it returns ``cancelled``."""
         self._cancelled = True
         while not self._lock.acquire(timeout=0.05):
             process = self._process
@@ -90,7 +90,7 @@ class Copy:
         self.close()
 
     def close(self) -> None:
-        """Let the copy go, and its process."""
+        """Release the copy and its process."""
         with self._lock:
             self._closed = True
             if self._process is not None:
@@ -99,7 +99,7 @@ class Copy:
 
     @property
     def closed(self) -> bool:
-        """Whether it was let go."""
+        """Whether it was released."""
         return self._closed
 
     def __enter__(self) -> Self:
@@ -110,7 +110,7 @@ class Copy:
 
 
 class _Process:
-    """A spawned process, and a thread that reads what it says."""
+    """A spawned process, and a thread that reads its messages."""
 
     def __init__(self, payload: Payload) -> None:
         self._directory = tempfile.mkdtemp(prefix="jupyter_inplace-")
@@ -125,7 +125,7 @@ class _Process:
         self._said: queue.SimpleQueue[Any] = queue.SimpleQueue()
         threading.Thread(target=self._listen, daemon=True).start()
         self._tell(payload)
-        #: Whether another run may be made in it.
+        #: Whether it may be used for another run.
         self.in_order = False
         self.interrupted = False
 
@@ -134,7 +134,7 @@ class _Process:
         return self._popen.poll() is None
 
     def wait_until_ready(self) -> None:
-        """It imports torch, and takes the copy in."""
+        """Wait until it has imported torch and loaded the copy."""
         with contextlib.suppress(queue.Empty):
             self.in_order = self._hear(time.monotonic() + _START) == ("ready", None)
 
@@ -153,7 +153,7 @@ class _Process:
             except queue.Empty:
                 status, detail = "timeout", f"{limits.seconds:.3g} s"
                 break
-            if kind == "begun":  # the names are made anew
+            if kind == "begun":  # the names are loaded
                 deadline = time.monotonic() + limits.seconds
             elif kind == "message":
                 messages.append(content)
@@ -206,7 +206,7 @@ class _Process:
         return "exited", str(code)
 
     def kill(self) -> None:
-        """End it at once, with all that it started."""
+        """Kill it with all its descendants."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             if os.name == "posix":
                 os.killpg(self._popen.pid, signal.SIGKILL)
@@ -214,7 +214,7 @@ class _Process:
                 self._popen.kill()
 
     def end(self) -> None:
-        """End it and take away what it left."""
+        """End it and remove what it left behind."""
         self.kill()
         self._popen.wait()
         for pipe in (self._popen.stdin, self._popen.stdout):
@@ -225,6 +225,6 @@ class _Process:
 
 
 def _importable() -> list[str]:
-    """Where the new process finds this package, however it was found here."""
+    """The path on which the new process finds this package, however it was imported here."""
     package = __file__.rpartition("jupyter_inplace")[0]
     return [os.path.normpath(package), *filter(None, [os.environ.get("PYTHONPATH")])]

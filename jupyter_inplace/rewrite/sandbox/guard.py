@@ -1,7 +1,7 @@
-"""Refuses, and reports, what would change anything outside of the sandbox: files, connections, programs, signals.
+"""Refuses and reports whatever would change something outside the sandbox: files, connections, programs, signals.
 
-Python's own audit events show the attempt where it happens. Landlock, where the kernel offers it, also refuses what C++
-code attempts, which no audit event shows.
+Python's audit events show an attempt where it happens. Landlock, if the kernel offers it, also refuses attempts of C++ code,
+for which there are no audit events.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty")
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108  DataLoader workers hand their batches over there
 
-# Audit events that change a path, with the places of the paths among their arguments.
+# Audit events that change a path, with the positions of the paths among their arguments.
 _CHANGING: dict[str, tuple[int, ...]] = {
     "os.remove": (0,),
     "os.rename": (0, 1),
@@ -39,15 +39,15 @@ _PROGRAMS = {"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.s
 
 
 class EscapeError(PermissionError):
-    """The sandbox refused an act."""
+    """The sandbox refused an action."""
 
 
 class Guard:
     """The rules of one run.
 
-    :param directory: the one place that may be written.
-    :param kernel_too: have Landlock refuse as well, which would keep the driver of a device from its files.
-    :param report: is told of each refused act, in words, before the act is refused: the program may swallow the error.
+    :param directory: the only place that may be written.
+    :param kernel_too: also use Landlock, which would block the driver of a device from its files.
+    :param report: called with each refused action, in words, before it is refused: the program may swallow the error.
     """
 
     def __init__(self, directory: str, report: Callable[[str], None], *, kernel_too: bool = True) -> None:
@@ -57,7 +57,7 @@ class Guard:
         self._busy = False
 
     def install(self) -> None:
-        """In force until the process ends."""
+        """Activate the rules until the process ends."""
         sys.addaudithook(self._on_event)
         _guard_torch_save(self)
         if self._kernel_too and sys.platform.startswith("linux"):
@@ -81,9 +81,9 @@ class Guard:
             self._check_kill(event, arguments[0])
 
     def check_path(self, path: Any, verb: str) -> None:
-        """Do nothing where `path` lies inside.
+        """Check that `path` is inside the directory.
 
-        :raises EscapeError: it lies outside.
+        :raises EscapeError: it is outside.
         """
         if isinstance(path, int) or path is None:
             return  # a descriptor: it was checked when it was opened
@@ -126,7 +126,7 @@ class Guard:
             self.refuse(f"sends a signal to process {process}")
 
     def refuse(self, act: str) -> None:
-        """Report an act and refuse it.
+        """Report an action and refuse it.
 
         :raises EscapeError: always.
         """
@@ -152,7 +152,7 @@ def _text(part: Any) -> str:
 
 
 def _guard_torch_save(guard: Guard) -> None:
-    """`torch.save` opens its file in C++."""
+    """Check the path in `torch.save`, which opens its file in C++."""
     torch: Any = sys.modules.get("torch")
     if torch is None:
         return

@@ -1,4 +1,4 @@
-"""Cuts a forked process off: what it holds open, shares, prints and may write."""
+"""Isolates a forked process: its open files, shared memory, output, and what it may write."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jupyter_inplace.rewrite.sandbox.private import use_directory
 
 
 def isolate_snapshot(keep: Collection[int], shared_limit: int) -> None:
-    """Once, in the snapshot process: no socket, pipe or terminal of the asking process, no memory shared with it.
+    """Once, in the snapshot process: drop sockets, pipes and terminals of the parent, and memory shared with it.
 
     :param keep: descriptors that stay as they are.
     :param shared_limit: bytes of shared memory that may be copied.
@@ -32,10 +32,10 @@ def isolate_snapshot(keep: Collection[int], shared_limit: int) -> None:
 
 
 def isolate_worker(keep: Collection[int], directory: str, memory_bytes: int) -> None:
-    """For one run: its own file offsets, read only, its own temporary directory, and a limit to its memory.
+    """For one run: separate file offsets, read only; a private temporary directory; and a memory limit.
 
     :param directory: the only place that it may write to.
-    :param memory_bytes: how much it may hold beyond what it holds now.
+    :param memory_bytes: how much it may allocate beyond what it holds now.
     """
     _reopen_files(keep)
     use_directory(directory)
@@ -44,7 +44,7 @@ def isolate_worker(keep: Collection[int], directory: str, memory_bytes: int) -> 
 
 
 def limit_memory(memory_bytes: int) -> None:
-    """Let this process hold no more than so many bytes beyond what it holds now, and write no larger file."""
+    """Limit this process to so many bytes beyond what it holds now, and each file that it writes to as many."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     limit = _data_bytes() + memory_bytes
     for what, value in ((resource.RLIMIT_DATA, limit), (resource.RLIMIT_FSIZE, memory_bytes)):
@@ -54,7 +54,7 @@ def limit_memory(memory_bytes: int) -> None:
 
 
 def _replace_descriptors(keep: Collection[int]) -> None:
-    """Put /dev/null under every descriptor that leads out of this process. Files and harmless devices stay."""
+    """Replace every descriptor that leads out of this process with /dev/null. Files and harmless devices stay."""
     null = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(null, fd)
@@ -69,7 +69,7 @@ def _replace_descriptors(keep: Collection[int]) -> None:
 
 
 def _reopen_files(keep: Collection[int]) -> None:
-    """An open file shares its offset, and its permission to write, with the process that opened it: open it anew."""
+    """Reopen files, since an open file shares its offset and write permission with the process that opened it."""
     for fd in _descriptors():
         if fd in keep:
             continue
@@ -91,7 +91,7 @@ def _descriptors() -> list[int]:
     found = []
     for name in os.listdir("/proc/self/fd"):  # noqa: PTH208
         fd = int(name)
-        with contextlib.suppress(OSError):  # the listing's own descriptor is closed by now
+        with contextlib.suppress(OSError):  # the descriptor of the listing itself is closed by now
             os.fstat(fd)
             found.append(fd)
     return found
@@ -111,7 +111,7 @@ def _data_bytes() -> int:
 
 
 def _one_thread() -> None:
-    """Worker threads did not survive the fork, and asking for them in this thread would wait for them for ever."""
+    """Use one thread: worker threads did not survive the fork, and waiting for them would hang."""
     torch: Any = sys.modules.get("torch")
     if torch is not None:
         torch.set_num_threads(1)

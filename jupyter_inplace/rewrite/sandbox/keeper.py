@@ -1,4 +1,4 @@
-"""The snapshot process: it holds the state from before the cell, and forks a worker of itself for each run."""
+"""The snapshot process: it holds the state from before the cell, and forks a worker for each run."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _PATIENCE = 0.05  # seconds after which an interruption is noticed
 
 
 def keep(requests: int, replies: int, parent: int, state: Any, randomness: Any, shared_limit: int) -> NoReturn:
-    """Answer requests until the asking process closes its end or goes away. Never returns.
+    """Answer requests until the parent closes its end or dies. Never returns.
 
     :param requests: the pipe to read from: ``(target, arguments, limits)``.
     :param replies: the pipe to write to: ``("data", bytes)`` as the worker sends it, then ``("end", status, detail)``.
-        Whether the work was done before the process ended is for the worker's own last message to say.
-    :param state: what a run works on, as it stands.
-    :param randomness: the state of Python's own generator before the fork, which reseeds it.
+        Whether the work was finished before the process ended is told by the last message of the worker itself.
+    :param state: what runs work on, in its current state.
+    :param randomness: the state of Python's random generator before the fork, which reseeds it.
     :param shared_limit: bytes of shared memory that may be copied.
     """
     status = 1
@@ -42,7 +42,7 @@ def keep(requests: int, replies: int, parent: int, state: Any, randomness: Any, 
         linux.adopt_orphans()
         _take_signals()
         collecting = gc.isenabled()
-        gc.disable()  # a collection here would only touch, and so copy, memory shared with the asking process
+        gc.disable()  # a collection here would only touch, and so copy, memory shared with the parent
         isolate_snapshot({requests, replies}, shared_limit)
         Keeper(requests, replies, state, randomness, collecting=collecting).serve()
         status = 0
@@ -54,7 +54,7 @@ def keep(requests: int, replies: int, parent: int, state: Any, randomness: Any, 
 
 def _import_all(modules: tuple[str, ...]) -> None:
     for module in modules:
-        with contextlib.suppress(Exception):  # then each worker tries for itself
+        with contextlib.suppress(Exception):  # then each worker tries it itself
             importlib.import_module(module)
 
 
@@ -85,7 +85,7 @@ class Keeper:
         signal.signal(signal.SIGUSR1, self._interrupt)
 
     def serve(self) -> None:
-        """Until the other side closes."""
+        """Answer requests until the other side closes."""
         send(self._replies, ("ready",))
         while True:
             try:
@@ -103,7 +103,7 @@ class Keeper:
         os._exit(0)
 
     def _interrupt(self, *_signal: Any) -> None:
-        self._interrupted = True  # not an exception: it might tear a message
+        self._interrupted = True  # an exception might truncate a message
 
     def _run(self, target: str, arguments: dict[str, Any], limits: Limits) -> None:
         self._directory = tempfile.mkdtemp(prefix=directory_prefix(os.getpid()))
@@ -130,14 +130,14 @@ class Keeper:
                 os.close(fd)
             random.setstate(self._random)
             if self._collecting:
-                gc.freeze()  # what was there before is not looked at again: looking would copy it, page by page
+                gc.freeze()  # keeps the collector from touching, and so copying, older objects page by page
                 gc.enable()
             return to_us, self._directory
 
         return set_up
 
     def _relay(self, results: int, limits: Limits) -> tuple[Status, str]:
-        """Pass on what the worker sends until it has ended, or must be ended."""
+        """Forward what the worker sends until it has ended, or must be killed."""
         deadline = time.monotonic() + limits.seconds
         received = 0
         ended = os.pidfd_open(self._worker)
@@ -184,7 +184,7 @@ class Keeper:
         return ("exited", str(code)) if code >= 0 else ("crashed", signal.Signals(-code).name)
 
     def _clean(self) -> None:
-        """End the worker and everything that it started, however far away it moved, and reap them all."""
+        """Kill the worker and all its descendants, even detached ones, and reap them."""
         if self._worker:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._worker, signal.SIGKILL)

@@ -18,7 +18,7 @@ _RULESET_VERSION = 1
 _RULE_PATH_BENEATH = 1
 
 _WRITE_FILE = 1 << 1
-_CHANGES = sum(1 << bit for bit in range(4, 13))  # REMOVE_DIR ... MAKE_SYM: everything that changes a directory
+_CHANGES = sum(1 << bit for bit in range(4, 13))  # REMOVE_DIR ... MAKE_SYM: all changes of a directory
 _REFER, _TRUNCATE = 1 << 13, 1 << 14
 _NET_TCP = 0b11  # bind, connect
 _SCOPED = 0b11  # abstract UNIX sockets, signals
@@ -32,9 +32,9 @@ def _libc() -> ctypes.CDLL:
 
 
 def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when the thread that forked it ends.
+    """Make the kernel kill this process when the thread that forked it ends.
 
-    :param parent: its process id, for the case that it ended before this call.
+    :param parent: its process id, in case it ended before this call.
     """
     _libc().prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
@@ -47,16 +47,16 @@ def adopt_orphans() -> None:
 
 
 def landlock_version() -> int:
-    """The version of Landlock that this kernel offers, 0 where it offers none."""
+    """The version of Landlock that this kernel offers, 0 if none."""
     libc = _libc()
     libc.syscall.restype = ctypes.c_long
     return max(0, int(libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), _RULESET_VERSION)))
 
 
 def forbid_writes(except_beneath: Iterable[str]) -> bool:
-    """Have the kernel refuse this process every change of a file, TCP connection and signal to strangers, for good.
+    """Make the kernel permanently refuse this process any change of files, TCP connections, and signals to other processes.
 
-    Files that are open already stay as they are.
+    Files that are already open stay as they are.
 
     :param except_beneath: the directories and files that may be written.
     :return: whether the kernel took it.
@@ -91,7 +91,7 @@ def forbid_writes(except_beneath: Iterable[str]) -> bool:
 
 
 def make_shared_mappings_private(limit_bytes: int) -> int:
-    """Replace this process's writable shared mappings by private copies at the same addresses.
+    """Replace the writable shared mappings of this process with private copies at the same addresses.
 
     :return: the bytes copied.
     :raises MemoryError: they are more than `limit_bytes`.
@@ -125,7 +125,7 @@ def children_of(parent: int) -> list[int]:
 
 
 def parent_of(process: int) -> int | None:
-    """The parent of a process, None where there is no such process."""
+    """The parent of a process, None if there is no such process."""
     try:
         with open(f"/proc/{process}/stat", "rb") as stat:  # noqa: PTH123
             return int(stat.read().rpartition(b")")[2].split()[1])

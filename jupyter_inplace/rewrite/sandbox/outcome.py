@@ -1,4 +1,4 @@
-"""What a sandbox is asked for, and what comes of it."""
+"""Requests to a sandbox and their outcomes."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ Status = Literal["finished", "crashed", "exited", "timeout", "too_large", "lost"
 
 
 class SandboxUnavailableError(Exception):
-    """No copy of the state can be kept here. The text is one sentence that says why."""
+    """No copy of the state can be kept here. The message is one sentence that says why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What one run may cost.
+    """The limits of one run.
 
     :param seconds: of wall-clock time.
-    :param memory_bytes: beyond what the process holds when it begins.
+    :param memory_bytes: beyond what the process holds at the start.
     :param result_bytes: of messages sent back.
     """
 
@@ -28,12 +28,12 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What became of one run.
+    """The outcome of one run.
 
     :param status: ``finished``, or how the process ended before its work was done.
-    :param detail: a few words on it: the signal, the exit status, the fault.
-    :param messages: what the run sent, in order; all that came before it ended.
-    :param escapes: attempts to change something outside of the sandbox, in words. They were refused.
+    :param detail: a few words about it: the signal, the exit status, the error.
+    :param messages: what the run sent before it ended, in order.
+    :param escapes: attempts to change something outside the sandbox, in words. They were refused.
     :param seconds: wall-clock time, the fork included.
     """
 
@@ -45,7 +45,7 @@ class Outcome:
 
     @property
     def finished(self) -> bool:
-        """Whether the run came to its end."""
+        """Whether the run reached its end."""
         return self.status == "finished"
 
     def in_words(self) -> str:
@@ -64,5 +64,5 @@ class Outcome:
             case "cancelled":
                 return "was cancelled"
             case _:
-                last = self.detail.strip().rpartition("\n")[2]  # of a traceback, what was raised
+                last = self.detail.strip().rpartition("\n")[2]  # of a traceback, the exception
                 return f"was lost: {last}"

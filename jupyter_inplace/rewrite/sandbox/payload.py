@@ -1,4 +1,4 @@
-"""The names that a cell reads, as bytes that another process can make them from."""
+"""Serialises the names that a cell reads, for another process."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _WORD = re.compile(r"[^\W\d]\w*")
 class Payload:
     """A copy of some names.
 
-    :param content: made by `torch.save`, so that tensors over one memory still share it.
-    :param path: where modules are imported from.
-    :param modules: what is imported here already, and slow to import.
+    :param content: made by `torch.save`, so that tensors that share memory still do.
+    :param path: `sys.path`.
+    :param modules: modules already imported here that are slow to import.
     :param in_shell: whether an IPython shell ran the cell.
     """
 
@@ -34,11 +34,11 @@ class Payload:
     in_shell: bool
 
     def load(self) -> dict[str, Any]:
-        """The names anew, with the random generators' states as they were."""
+        """The names, with the random generators in the same states."""
         import torch
 
         loaded = torch.load(io.BytesIO(self.content), weights_only=False, pickle_module=pickle)
-        # Functions of one namespace are made with one dictionary of globals: it becomes the cell's namespace.
+        # Functions of one namespace share one dictionary of globals, which becomes the namespace of the cell.
         namespace: dict[str, Any] = loaded["marker"].__globals__
         namespace.update(loaded["names"])
         for tensor, gradient in loaded["gradients"]:
@@ -55,11 +55,11 @@ class Payload:
 
 
 def pack(state: Any, source: str, limit_bytes: int) -> Payload:
-    """Copy the names that a cell reads, and all that they reach.
+    """Copy the names that a cell reads, and everything that they reach.
 
     :param source: of the cell.
     :param limit_bytes: of tensors and arrays.
-    :raises SandboxUnavailableError: they are too large, or one of them cannot be copied.
+    :raises SandboxUnavailableError: they are too large, or one of the names cannot be copied.
     """
     namespace = namespace_of(state)
     wanted = names_read(state, source)
@@ -97,7 +97,7 @@ def pack(state: Any, source: str, limit_bytes: int) -> Payload:
 
 
 def names_read(state: Any, source: str) -> list[str]:
-    """The names that occur in a cell, whichever way it uses them."""
+    """The names that occur in a cell, however they are used."""
     text = source if isinstance(state, dict) else state.transform_cell(source)
     try:
         tree = ast.parse(text)
@@ -108,7 +108,7 @@ def names_read(state: Any, source: str) -> list[str]:
         if isinstance(node, ast.Name):
             found[node.id] = None
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and _calls_shell(node.func):
-            # A magic's code is text: `%time h.mul_(2)`.
+            # The code of a magic is text: `%time h.mul_(2)`.
             texts = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
             found.update(dict.fromkeys(word for text in texts for word in _WORD.findall(text)))
     return list(found)
@@ -120,7 +120,7 @@ def _calls_shell(function: ast.Attribute) -> bool:
 
 
 def _is_handle(value: Any) -> bool:
-    """What `--result` has bound: a watch, which holds the shell."""
+    """Whether it is what `--result` binds: a handle of a watch, which holds the shell."""
     return type(value).__module__ == "jupyter_inplace.watch"
 
 

@@ -1,4 +1,4 @@
-"""Pickled messages over a pipe, each behind its length, so that a reader knows whole messages from torn ones."""
+"""Pickled messages over a pipe, each after its length, so that a reader can tell complete messages from truncated ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class GoneError(Exception):
 
 
 def frame(message: Any) -> bytes:
-    """A message as it stands in the pipe."""
+    """A message as it is written to the pipe."""
     payload = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
     return _LENGTH.pack(len(payload)) + payload
 
@@ -27,7 +27,7 @@ def frame(message: Any) -> bytes:
 def send(fd: int, message: Any) -> None:
     """Write one message, blocking.
 
-    :raises GoneError: nobody reads any more.
+    :raises GoneError: the reader has gone.
     """
     send_raw(fd, frame(message))
 
@@ -43,7 +43,7 @@ def send_raw(fd: int, data: bytes) -> None:
 
 
 class Receiver:
-    """Reads messages from a pipe, or from bytes that somebody else read from one."""
+    """Reads messages from a pipe, or from bytes that were read from one elsewhere."""
 
     def __init__(self, fd: int | None = None) -> None:
         self._fd = fd
@@ -54,7 +54,7 @@ class Receiver:
         self._buffer += data
 
     def whole(self) -> Iterator[Any]:
-        """The messages that have arrived whole."""
+        """The complete messages so far."""
         while len(self._buffer) >= _LENGTH.size:
             (length,) = _LENGTH.unpack_from(self._buffer)
             end = _LENGTH.size + length
@@ -67,7 +67,7 @@ class Receiver:
     def receive(self, deadline: float | None = None) -> Any:
         """The next message.
 
-        :param deadline: on the clock of `time.monotonic`.
+        :param deadline: in the time of `time.monotonic`.
         :raises GoneError: the writer has gone.
         :raises TimeoutError: the deadline passed.
         """

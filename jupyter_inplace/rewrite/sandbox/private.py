@@ -7,7 +7,7 @@ import tempfile
 
 
 def use_directory(directory: str) -> None:
-    """Have temporary files, and what torch keeps from one process to the next, made in a private directory."""
+    """Use a private directory for temporary files and for torch's caches."""
     for name in ("TMPDIR", "TEMP", "TMP"):
         os.environ[name] = directory
     for name in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"):

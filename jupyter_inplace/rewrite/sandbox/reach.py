@@ -1,4 +1,4 @@
-"""What a namespace reaches, each object once, under the path that a person would type for it."""
+"""Walks the objects that a namespace reaches, each once, under the path that a person would type for it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-_OBJECTS = 200_000  # beyond this many the walk ends: the namespace holds something that is not a model
+_OBJECTS = 200_000  # the walk ends here: the namespace holds something that is not a model
 _DEPTH = 12
 
 # What IPython puts into the namespace of every session.
@@ -28,7 +28,7 @@ _ATOMS = (
     types.ModuleType,
     types.BuiltinFunctionType,
 )
-# Rooms whose objects hold no tensor that a cell would miss, and lead everywhere.
+# Packages whose objects lead everywhere, but not to tensors of the program.
 _FOREIGN = (
     "IPython",
     "ipykernel",
@@ -49,10 +49,10 @@ def namespace_of(state: Any) -> dict[str, Any]:
 
 
 def walk(namespace: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Paths and objects, nearest first: ``model``, ``losses["seg"]``, ``model.encoder.0.weight``, ``batches[0]``.
+    """Yield paths and objects, nearest first: ``model``, ``losses["seg"]``, ``model.encoder.0.weight``, ``batches[0]``.
 
-    Reads attributes from where they are stored, so that no property of the program runs. Tensors are given once, under
-    their first path, and not looked into: a gradient is `.grad` of what stands here.
+    Reads attributes from where they are stored, so that no property runs. A tensor is yielded once, under its first path, and
+    not followed further: callers read its `.grad` themselves.
     """
     seen: set[int] = set()
     queue: deque[tuple[str, Any, int]] = deque(
@@ -72,7 +72,7 @@ def walk(namespace: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def bytes_held(state: Any) -> int:
-    """The bytes of the tensors on the CPU and the arrays that the namespace reaches, memory they share counted once."""
+    """The bytes of the CPU tensors and arrays that the namespace reaches; shared memory counts once."""
     torch, numpy = sys.modules.get("torch"), sys.modules.get("numpy")
     sizes: dict[int, int] = {}
     for _, value in walk(namespace_of(state)):
@@ -90,12 +90,12 @@ def bytes_held(state: Any) -> int:
 
 
 def is_looked_into(value: Any) -> bool:
-    """Whether the attributes of an object are followed: not those of libraries that hold no tensor of the program's."""
+    """Whether the attributes of an object are followed: not those of libraries that hold no tensors of the program."""
     return not type(value).__module__.startswith(_FOREIGN)
 
 
 def grad_of(tensor: Any) -> Any:
-    """`tensor.grad`, without the warning that reading it off a non-leaf gives."""
+    """`tensor.grad`, without the warning for non-leaf tensors."""
     try:
         return tensor.grad if tensor.is_leaf or tensor.retains_grad else None
     except RuntimeError:  # a view of a base that was written: torch refuses to say
@@ -103,7 +103,7 @@ def grad_of(tensor: Any) -> Any:
 
 
 def is_of_session(name: str) -> bool:
-    """Whether IPython, not the person, put a name into the namespace."""
+    """Whether IPython, not the user, put a name into the namespace."""
     return _SESSION.fullmatch(name) is not None
 
 

@@ -1,4 +1,4 @@
-"""What a sandbox is to those who run things in it."""
+"""The interface of a sandbox."""
 
 from __future__ import annotations
 
@@ -15,4 +15,4 @@ class Sandbox(Protocol):
         """Run ``target(state, send, **arguments)`` on a copy of the state."""
 
     def prepare(self, modules: Sequence[str]) -> None:
-        """Import modules once for all runs to come."""
+        """Import modules once for all future runs."""

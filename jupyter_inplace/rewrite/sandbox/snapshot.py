@@ -1,4 +1,4 @@
-"""`Snapshot`: the asking side of the forked sandbox."""
+"""`Snapshot`: the client side of the forked sandbox."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from jupyter_inplace.rewrite.sandbox.available import check_fork, check_size
 from jupyter_inplace.rewrite.sandbox.outcome import Limits, Outcome, SandboxUnavailableError, Status
 from jupyter_inplace.rewrite.sandbox.wire import PREPARE, directory_prefix
 
-_GRACE = 5.0  # seconds that the snapshot process has to clean up after a worker
+_GRACE = 5.0  # seconds for the snapshot process to clean up after a worker
 
 
 class Snapshot:
-    """The state of this process at one moment, held by a forked process that runs things on copies of it.
+    """The state of this process at one moment, held by a forked process that runs programs on copies of it.
 
-    Made by `take`, let go by `close` or by the end of a ``with`` block. Each `run` is a process of its own, so that
-    runs neither see each other nor touch this process, however they end.
+    Made by `take`, released by `close` or at the end of a ``with`` block. Each `run` is a separate process, so runs neither see
+    each other nor touch this process, however they end.
     """
 
     def __init__(self, process: int, requests: int, replies: int) -> None:
@@ -45,21 +45,21 @@ class Snapshot:
     def take(cls, state: Any, *, limit_bytes: int | None = 1 << 30) -> Snapshot:
         """Fork the snapshot process. Call from the main thread.
 
-        :param state: what runs are to work on, as a dictionary of names or an object that has one as ``user_ns``; it is
-            not copied, the fork is the copy.
-        :param limit_bytes: above this much memory in the tensors and arrays of `state`, refuse; None: never.
-        :raises SandboxUnavailableError: it cannot be done here; the text says why.
+        :param state: what runs work on: a dictionary of names, or an object with one as ``user_ns``. It is not copied; the
+            fork is the copy.
+        :param limit_bytes: refuse if the tensors and arrays of `state` need more memory than this; None: never.
+        :raises SandboxUnavailableError: it is impossible here; the message says why.
         """
         check_fork()
         check_size(state, limit_bytes)
-        from jupyter_inplace.rewrite.sandbox.keeper import keep  # before the fork; it exists on Linux only
+        from jupyter_inplace.rewrite.sandbox.keeper import keep  # before the fork; Linux only
 
         theirs_in, ours_out = os.pipe()
         ours_in, theirs_out = os.pipe()
         parent, randomness = os.getpid(), random.getstate()
         try:
             with warnings.catch_warnings():
-                # Python 3.12 and later warn of other threads: the snapshot process uses no lock that they may hold.
+                # Python 3.12 and later warn about other threads, but the snapshot process uses no lock that they may hold.
                 warnings.simplefilter("ignore", DeprecationWarning)
                 process = os.fork()
         except OSError as error:
@@ -75,10 +75,10 @@ class Snapshot:
         return cls(process, ours_out, ours_in)
 
     def run(self, target: str, arguments: dict[str, Any] | None = None, limits: Limits | None = None) -> Outcome:
-        """Run ``target(state, send, **arguments)`` on a copy of the state, and wait for its end. From any thread.
+        """Run ``target(state, send, **arguments)`` on a copy of the state and wait for its end. May be called from any thread.
 
-        :param target: ``"package.module:function"``; whatever it passes to ``send`` is one of the outcome's messages.
-        :return: how it ended. Nothing that the program does is raised here.
+        :param target: ``"package.module:function"``; what it passes to ``send`` becomes a message of the outcome.
+        :return: how it ended. Exceptions of the program are not raised here.
         """
         limits = limits or Limits()
         began = time.monotonic()
@@ -126,21 +126,21 @@ class Snapshot:
                 )
 
     def prepare(self, modules: Sequence[str]) -> None:
-        """Import library modules into the snapshot, so that each run need not; they must not be the program's own."""
+        """Import library modules into the snapshot once for all runs; they must not be modules of the program."""
         if modules:
             self.run(PREPARE, {"modules": tuple(modules)})
 
     def interrupt(self) -> None:
-        """End a run that is under way in another thread; it returns ``cancelled``. The snapshot stays."""
+        """End a run that is active in another thread; it returns ``cancelled``. The snapshot stays usable."""
         if self._lock.acquire(blocking=False):
-            self._lock.release()  # nothing is under way
+            self._lock.release()  # nothing is running
             return
         with contextlib.suppress(ProcessLookupError):
             if not self._closed:
                 os.kill(self._process, signal.SIGUSR1)
 
     def cancel(self) -> None:
-        """Let the snapshot go, and end a run that is under way in another thread; it returns ``cancelled``."""
+        """Release the snapshot and end a run that is active in another thread; it returns ``cancelled``."""
         self._cancelled = True
         with contextlib.suppress(ProcessLookupError):
             if not self._closed:
@@ -148,7 +148,7 @@ class Snapshot:
         self.close()
 
     def close(self) -> None:
-        """Let the snapshot go, and its memory with it. Does nothing the second time."""
+        """Release the snapshot and its memory. Does nothing the second time."""
         with self._lock:
             self._end(patience=_GRACE)
 
@@ -166,7 +166,7 @@ class Snapshot:
 
     @property
     def closed(self) -> bool:
-        """Whether it was let go, or lost."""
+        """Whether it was released or lost."""
         return self._closed
 
     def __enter__(self) -> Self:
@@ -181,7 +181,7 @@ class Snapshot:
 
 
 def _reap(process: int, patience: float) -> None:
-    """Wait for a process to end, then make it."""
+    """Wait for a process to end, then kill it."""
     try:
         handle = os.pidfd_open(process)
     except OSError:
@@ -192,5 +192,5 @@ def _reap(process: int, patience: float) -> None:
         if not ended:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
-    with contextlib.suppress(ChildProcessError):  # the program itself waited for all of its children
+    with contextlib.suppress(ChildProcessError):  # the program has already waited for all of its children
         os.waitpid(process, 0)

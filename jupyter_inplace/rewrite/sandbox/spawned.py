@@ -1,4 +1,4 @@
-"""The process behind `Copy`: makes the names anew for each run."""
+"""The process behind `Copy`: loads the names again for each run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from jupyter_inplace.rewrite.sandbox.worker import resolve
 
 
 class PipeSender:
-    """What a target sends its messages with: call it."""
+    """Called by a target to send its messages."""
 
     def __init__(self, pipe: BinaryIO) -> None:
         self._pipe = pipe
@@ -32,20 +32,20 @@ class PipeSender:
         self.tell("message", message)
 
     def tell(self, kind: str, content: Any = None) -> None:
-        """Send something of another kind: ``escape``, ``done``."""
+        """Send a message of another kind: ``escape``, ``done``."""
         if os.getpid() != self._process:
             os._exit(0)  # the program forked, and this is its child
         self._pipe.write(frame((kind, content)))
         self._pipe.flush()
 
     def finish(self) -> NoReturn:
-        """The work is done, wherever the program stands: the process cannot be used again."""
+        """End the run wherever the program is; the process cannot be reused."""
         self.tell("left")
         os._exit(0)
 
 
 def main(directory: str) -> None:
-    """Serve until the asking process closes its end."""
+    """Serve requests until the parent closes its end."""
     commands = os.fdopen(os.dup(0), "rb")
     sender = PipeSender(os.fdopen(os.dup(1), "wb"))
     _cut_off(directory)
@@ -55,7 +55,7 @@ def main(directory: str) -> None:
 
     sys.dont_write_bytecode = True
     for module in payload.modules:
-        with contextlib.suppress(Exception):  # then the run imports it, or fails at it
+        with contextlib.suppress(Exception):  # then the run imports it, or fails
             importlib.import_module(module)
     Guard(directory, lambda act: sender.tell("escape", act), kernel_too=not _has_device(torch)).install()
     sender.tell("ready")
@@ -117,7 +117,7 @@ def _in_shell(namespace: dict[str, Any]) -> Any:
 
 
 def _in_order(torch: Any) -> bool:
-    """Whether the program left the settings of the process as they were."""
+    """Whether the program left the settings of the process unchanged."""
     with contextlib.suppress(AttributeError):
         if private.len_dispatch_stack() or private.top_saved_tensors_hooks() is not None:
             return False

@@ -1,4 +1,4 @@
-"""`take`: the sandbox that serves here."""
+"""`take`: makes the sandbox that works here."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def take(
     """Keep the state from before a cell. Call from the main thread, right before the cell's code.
 
     :param state: the shell that runs the cell, or the dictionary of its names.
-    :param source: of the cell, of which the names that it reads are copied where forking is not possible.
-    :param backend: ``fork`` and ``spawn`` take the one or the other; ``auto`` forks where that is possible.
+    :param source: of the cell; if forking is impossible, the names that it reads are copied.
+    :param backend: ``fork``, ``spawn``, or ``auto``, which forks if possible.
     :param force: keep it however large it is.
-    :param limit_bytes: above this much memory in tensors and arrays nothing is kept; a quarter of it is copied at most.
-    :raises SandboxUnavailableError: nothing could be kept; the text is one sentence that says why.
+    :param limit_bytes: nothing is kept if tensors and arrays need more memory than this; at most a quarter of it is copied.
+    :raises SandboxUnavailableError: nothing could be kept; the message is one sentence that says why.
     """
     if backend not in ("auto", "fork", "spawn"):
         raise ValueError(f"`backend` is one of auto, fork, spawn, not {backend!r}")

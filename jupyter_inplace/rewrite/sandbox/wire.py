@@ -1,4 +1,4 @@
-"""What a snapshot and its process have agreed on."""
+"""Conventions between a snapshot and its process."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ PREPARE = ":prepare"
 
 
 def directory_prefix(keeper: int) -> str:
-    """How the names of the private directories begin that a snapshot process makes."""
+    """The prefix of the names of the private directories that a snapshot process makes."""
     return f"jupyter_inplace-{keeper}-"

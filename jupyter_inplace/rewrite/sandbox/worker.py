@@ -1,4 +1,4 @@
-"""One run: a process that isolates itself, calls the target, sends what comes of it, and ends."""
+"""One run: a process that isolates itself, calls the target, sends the results, and ends."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jupyter_inplace.rewrite.sandbox.pipe import GoneError, send
 
 
 class Sender:
-    """What a target sends its messages with: call it."""
+    """Called by a target to send its messages."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -25,13 +25,13 @@ class Sender:
         self.tell("message", message)
 
     def tell(self, kind: str, content: Any = None) -> None:
-        """Send something of another kind: ``escape``, ``done``."""
+        """Send a message of another kind: ``escape``, ``done``."""
         if os.getpid() != self._process:
             os._exit(0)  # the program forked, and this is its child
         send(self._fd, (kind, content))
 
     def finish(self) -> NoReturn:
-        """The work is done, wherever the program stands: end the process."""
+        """End the process wherever the program is: the work is done."""
         self.tell("done")
         os._exit(0)
 
@@ -39,16 +39,16 @@ class Sender:
 def work(
     state: Any, target: str, arguments: dict[str, Any], limits: Limits, set_up: Callable[[], tuple[int, str]]
 ) -> NoReturn:
-    """Run ``target(state, send, **arguments)`` in this process, and end it. Never returns.
+    """Run ``target(state, send, **arguments)`` in this process and end it. Never returns.
 
     :param target: ``"package.module:function"``.
-    :param set_up: gives the pipe to write to and the private directory.
+    :param set_up: returns the pipe to write to and the private directory.
     """
     fd = -1
     try:
         os.setpgid(0, 0)
         fd, directory = set_up()
-        from jupyter_inplace.rewrite.sandbox.isolate import isolate_worker  # exists on Linux only
+        from jupyter_inplace.rewrite.sandbox.isolate import isolate_worker  # Linux only
 
         sender = Sender(fd)
         isolate_worker({fd}, directory, limits.memory_bytes)

@@ -1,1 +1,1 @@
-"""The syntax of a cell (LibCST): found, edited, and what is known of its names and values."""
+"""The syntax of a cell (LibCST): finding and editing it, and what it tells about names and values."""

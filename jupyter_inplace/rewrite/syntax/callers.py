@@ -1,4 +1,4 @@
-"""Where the functions of a cell are called, and what their parameters stand for there."""
+"""Where the functions of a cell are called, and with which arguments."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["CallSite", "call_sites", "parameters"]
 class CallSite:
     """A call of a function that the cell defines.
 
-    :param arguments: the expression given for each parameter that is given one; for a method, ``self`` is the receiver.
+    :param arguments: the expression passed for each parameter, if known; for a method, ``self`` is the receiver.
     """
 
     call: cst.Call
@@ -46,7 +46,7 @@ def call_sites(code: Code, function: cst.FunctionDef) -> Iterator[CallSite]:
         callee = call.func
         module = callee.value if isinstance(callee, cst.Subscript) else callee  # blocks[0](x)
         if name == "forward" and dotted(callee) == f"{owner.name.value}.apply":
-            yield CallSite(call, _bound(call, names[1:], None))  # an autograd.Function: ctx comes first
+            yield CallSite(call, _bound(call, names[1:], None))  # an autograd.Function: the first parameter is ctx
         elif name == "__init__" and dotted(callee) == owner.name.value:
             yield CallSite(call, _bound(call, names[1:], None))
         elif isinstance(callee, cst.Attribute) and callee.attr.value == name:
@@ -67,7 +67,7 @@ def _instances(code: Code, class_name: str) -> Iterator[str]:
 
 
 def _pairs(node: cst.Assign) -> Iterator[tuple[cst.BaseExpression, cst.BaseExpression]]:
-    """Targets and values, tuples taken apart where both sides are tuples."""
+    """Targets and values, unpacked if both sides are tuples."""
     for target in node.targets:
         left, right = target.target, node.value
         if isinstance(left, cst.Tuple) and isinstance(right, cst.Tuple) and len(left.elements) == len(right.elements):
@@ -77,7 +77,7 @@ def _pairs(node: cst.Assign) -> Iterator[tuple[cst.BaseExpression, cst.BaseExpre
 
 
 def _bound(call: cst.Call, names: list[str], receiver: cst.BaseExpression | None) -> dict[str, cst.BaseExpression]:
-    """What each parameter is given by a call; stars end what can be known."""
+    """What a call passes for each parameter; after a star nothing is known."""
     bound: dict[str, cst.BaseExpression] = {}
     rest = list(names)
     if receiver is not None and rest:

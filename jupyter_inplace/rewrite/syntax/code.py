@@ -1,4 +1,4 @@
-"""A parsed cell: its statements and scopes, and the edits that can be made at a place of it."""
+"""A parsed cell: its statements and scopes, and the edits that can be made to it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jupyter_inplace.rewrite.syntax.tree import SyntaxTree
 
 __all__ = ["Code", "Item", "enclosed"]
 
-#: What a block is made of: a line of small statements, or a compound statement.
+#: An item of a block: a line of small statements, or a compound statement.
 Item = cst.SimpleStatementLine | cst.BaseCompoundStatement
 _ATOMS = (cst.Name, cst.Attribute, cst.Call, cst.Subscript, cst.Integer, cst.Float, cst.List, cst.Dict, cst.Set)
 
@@ -24,8 +24,8 @@ class Code(SyntaxTree):
     """A cell without its magics, parsed.
 
     :param text: Python source, top-level ``await`` allowed.
-    :param taken: names that new variables must not have, beside those in `text`.
-    :param typed: the cell as the person typed it, magics included; line by line the same as `text`.
+    :param taken: names that new variables must not have, in addition to those in `text`.
+    :param typed: the cell as the user typed it, magics included; its lines correspond to those of `text`.
     :raises RewriteError: `text` is not Python.
     """
 
@@ -38,32 +38,32 @@ class Code(SyntaxTree):
     # Text
 
     def get(self, node: cst.CSTNode) -> str:
-        """The text of `node` with the parentheses around it, to be used where it stands alone."""
+        """The text of `node` with the parentheses around it, for places where it stands alone."""
         start, end = self.whole(node)
         return self.text[start:end]
 
     def operand(self, node: cst.BaseExpression) -> str:
-        """The text of `node`, in parentheses where it needs them beside an operator."""
+        """The text of `node`, with parentheses if it needs them as an operand."""
         alone = bool(node.lpar) or isinstance(node, _ATOMS)
         return self.get(node) if alone else f"({self.get(node)})"
 
     def receiver(self, node: cst.BaseExpression) -> str:
-        """The text of `node`, in parentheses where it needs them in front of a dot."""
+        """The text of `node`, with parentheses if it needs them before a dot."""
         return f"({self.get(node)})" if isinstance(node, cst.Integer) else self.operand(node)
 
     def alone(self, node: cst.BaseExpression) -> str:
-        """The text of `node`, in parentheses where it would not survive a line break outside of its brackets."""
+        """The text of `node`, with parentheses if it contains a line break outside brackets."""
         return enclosed(self.get(node))
 
     # Statements
 
     @cached_property
     def scopes(self) -> Scopes:
-        """Which name is bound where."""
+        """The scopes, with the names that they bind."""
         return Scopes(self._syntax, self.text)
 
     def small(self, node: cst.CSTNode) -> cst.BaseSmallStatement | None:
-        """The small statement that `node` is or stands in; None in the head of a compound one."""
+        """The small statement that is or contains `node`; None in the header of a compound one."""
         for found in (node, *self.ancestors(node)):
             if isinstance(found, cst.BaseSmallStatement):
                 return found
@@ -72,14 +72,14 @@ class Code(SyntaxTree):
         return None
 
     def item(self, node: cst.CSTNode) -> Item:
-        """The nearest item of a block that `node` is or stands in."""
+        """The nearest item of a block that is or contains `node`."""
         for found in (node, *self.ancestors(node)):
             if isinstance(found, cst.SimpleStatementLine | cst.BaseCompoundStatement):
                 return found
         raise ValueError("this node stands in no statement")
 
     def items(self, node: cst.CSTNode) -> list[Item]:
-        """The items around `node` from the innermost outward, up to the function (or cell) that it stands in."""
+        """The items around `node` from the innermost outward, up to the function (or cell) that contains it."""
         found: list[Item] = []
         for step in (node, *self.ancestors(node)):
             if isinstance(step, cst.FunctionDef | cst.ClassDef) and step is not node:
@@ -89,7 +89,7 @@ class Code(SyntaxTree):
         return found
 
     def block(self, item: Item) -> Sequence[cst.BaseStatement]:
-        """The items of the block that `item` is in."""
+        """The items of the block that contains `item`."""
         owner = self.parent(item)
         return owner.body if isinstance(owner, cst.Module | cst.IndentedBlock) else [item]
 
@@ -100,7 +100,7 @@ class Code(SyntaxTree):
         return [found for found in rest if isinstance(found, cst.SimpleStatementLine | cst.BaseCompoundStatement)]
 
     def before(self, item: Item) -> list[Item]:
-        """The items above `item` in its block, the nearest first."""
+        """The items above `item` in its block, nearest first."""
         block = list(self.block(item))
         rest = block[: next(i for i, found in enumerate(block) if found is item)]
         return [
@@ -114,13 +114,13 @@ class Code(SyntaxTree):
     # New text
 
     def indent(self, item: cst.CSTNode) -> str:
-        """The white space in front of an item's first line."""
+        """The white space before the first line of an item."""
         start = self._starts[self.line(item) - 1]
         found = re.match(r"[ \t]*", self.text[start:])
         return found[0] if found else ""
 
     def fresh(self, wish: str) -> str:
-        """A name like `wish` that nothing has yet."""
+        """An unused name like `wish`."""
         name, count = wish, 2
         while name in self._taken:
             name, count = f"{wish}{count}", count + 1
@@ -134,28 +134,28 @@ class Code(SyntaxTree):
         return self._starts[self.line(top) - 1]
 
     def last_line(self, item: cst.CSTNode) -> int:
-        """The character just after the last line of `item`, its comment and line break included."""
+        """The character after the last line of `item`, including its comment and line break."""
         end = self.text.find("\n", self.span(item)[1])
         return len(self.text) if end < 0 else end + 1
 
     def replace(self, node: cst.CSTNode, text: str) -> Edit:
-        """`text` in place of `node`; parentheses around it stay."""
+        """Replace `node` with `text`; parentheses around it stay."""
         return Edit(*self.span(node), text)
 
     def append(self, node: cst.BaseExpression, suffix: str) -> list[Edit]:
-        """Insertions that put `suffix` (``.clone()``) behind an expression, with parentheses where it needs them."""
+        """Insert `suffix` (``.clone()``) after an expression, with parentheses if it needs them."""
         start, end = self.whole(node)
         if self.receiver(node) == self.get(node):
             return [Edit(end, end, suffix)]
         return [Edit(start, start, "("), Edit(end, end, f"){suffix}")]
 
     def insert_before(self, item: Item, *lines: str) -> Edit:
-        """New lines above `item`, indented like it."""
+        """Insert lines above `item`, indented like it."""
         at = self.first_line(item)
         return Edit(at, at, "".join(f"{self.indent(item)}{line}\n" for line in lines))
 
     def insert_after(self, item: Item, *lines: str) -> Edit:
-        """New lines below `item`, indented like it."""
+        """Insert lines below `item`, indented like it."""
         at = self.last_line(item)
         new = "".join(f"{self.indent(item)}{line}\n" for line in lines)
         if self.text[at - 1 : at] != "\n":
@@ -163,14 +163,14 @@ class Code(SyntaxTree):
         return Edit(at, at, new)
 
     def replace_small(self, small: cst.BaseSmallStatement, *statements: str) -> Edit:
-        """New statements in place of one; on one line where it shares its line with others."""
+        """Replace a statement with new ones, on one line if it shares its line with others."""
         owner = self.parent(small)
         shares = not isinstance(owner, cst.SimpleStatementLine) or len(owner.body) > 1
         joint = "; " if shares else "\n" + self.indent(small)
         return self.replace(small, joint.join(statements))
 
     def nest(self, small: cst.BaseSmallStatement, header: str, statement: str | None = None) -> Edit:
-        """One small statement (or `statement` in its place) under a ``with`` header of its own."""
+        """Put one small statement (or `statement` in its place) under its own ``with`` header."""
         owner = self.parent(small)
         assert isinstance(owner, cst.SimpleStatementLine | cst.SimpleStatementSuite)
         unit = self.module.default_indent
@@ -192,7 +192,7 @@ class Code(SyntaxTree):
         return Edit(start, end, new)
 
     def top(self, *lines: str) -> Edit:
-        """New lines at the top of the cell, below its magics, docstring and ``from __future__`` imports."""
+        """Insert lines at the top of the cell, below its magics, docstring and ``from __future__`` imports."""
         magics = [number for number, line in enumerate(self.typed, 1) if line.startswith("%%")]
         at = min(self._starts[magics[-1]], len(self.text)) if magics else 0
         for item in self.module.body:
@@ -205,21 +205,21 @@ class Code(SyntaxTree):
 
     @cached_property
     def torch(self) -> str:
-        """What the cell calls torch."""
+        """The name under which the cell imports torch."""
         return self.scopes.imported("torch") or "torch"
 
     def imports(self, edits: Iterable[Edit]) -> list[Edit]:
-        """The edit that imports torch, where `edits` use it and neither the cell nor its namespace knows it."""
+        """The edit that imports torch if `edits` use it and neither the cell nor its namespace has it."""
         known = self.scopes.imported("torch") or "torch" in self.known or re.search(r"\btorch\.", self.text)
         used = any(re.search(rf"\b{self.torch}\.", edit.text) for edit in edits)
         return [self.top("import torch")] if used and not known else []
 
     def lines(self, first: Item, last: Item) -> tuple[int, int]:
-        """The characters of the whole lines from `first` to `last`."""
+        """The range of characters of the whole lines from `first` to `last`."""
         return self.first_line(first), self.last_line(last)
 
     def string_lines(self, start: int, end: int) -> set[int]:
-        """Starts of those lines between two characters that begin inside a string: they must not be indented."""
+        """The starts of the lines between two characters that begin inside a string and must not be indented."""
         inside: set[int] = set()
         for node in self.nodes:
             if isinstance(node, cst.SimpleString | cst.FormattedString):
@@ -228,7 +228,7 @@ class Code(SyntaxTree):
         return inside
 
     def reindent(self, start: int, end: int, old: str, new: str) -> str:
-        """The lines from `start` to `end` with indentation `new` in place of `old`; lines inside strings stay."""
+        """The lines from `start` to `end` with indentation `new` instead of `old`; lines inside strings stay."""
         inside = self.string_lines(start, end)
         out: list[str] = []
         at = start
@@ -240,7 +240,7 @@ class Code(SyntaxTree):
 
 
 def enclosed(text: str) -> str:
-    """An expression, in parentheses where its line breaks would end it."""
+    """An expression, with parentheses if its line breaks would end it."""
     if "\n" not in text:
         return text
     try:
@@ -251,7 +251,7 @@ def enclosed(text: str) -> str:
 
 
 def _stays_first(item: cst.CSTNode) -> bool:
-    """A docstring or a ``__future__`` import."""
+    """Whether it is a docstring or a ``__future__`` import."""
     if not isinstance(item, cst.SimpleStatementLine) or len(item.body) != 1:
         return False
     only = item.body[0]

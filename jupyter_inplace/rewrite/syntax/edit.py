@@ -1,4 +1,4 @@
-"""Text edits of one source, and the unified diff that a person reads."""
+"""Text edits of a source, and their unified diff."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Edit", "EditConflictError", "apply_edits", "edited_lines", "unified_
 
 @dataclass(frozen=True, order=True)
 class Edit:
-    """Replace the characters from `start` to `end` of a text by `text`; an insertion where both are the same."""
+    """Replace the characters from `start` to `end` of a source with `text`; an insertion if both are equal."""
 
     start: int
     end: int
@@ -19,13 +19,13 @@ class Edit:
 
 
 class EditConflictError(ValueError):
-    """Two edits want the same characters."""
+    """Two edits overlap."""
 
 
 def apply_edits(source: str, edits: Iterable[Edit]) -> str:
-    """`source` with all `edits` made, each counted from the text before any of them.
+    """`source` with all `edits` applied; their positions refer to the text before any of them.
 
-    Equal edits count once; several insertions at one place stand in the order in which they are given.
+    Equal edits count once; several insertions at one position keep their order.
 
     :raises EditConflictError: two edits overlap.
     """
@@ -42,13 +42,13 @@ def apply_edits(source: str, edits: Iterable[Edit]) -> str:
 
 
 def unified_diff(before: str, after: str) -> str:
-    """The difference as a unified diff of whole lines with three lines of context; empty where there is none."""
+    """The difference as a unified diff of whole lines with three lines of context; empty if there is none."""
     lines = difflib.unified_diff(_lines(before), _lines(after), "before", "after", n=3)
     return "".join(lines)
 
 
 def edited_lines(before: str, after: str) -> int:
-    """How many lines a person would have to change: those that the diff adds or takes away, a changed line once."""
+    """How many lines a person would have to change: those that the diff adds or removes, a changed line once."""
     matcher = difflib.SequenceMatcher(None, _lines(before), _lines(after), autojunk=False)
     return sum(max(i2 - i1, j2 - j1) for tag, i1, i2, j1, j2 in matcher.get_opcodes() if tag != "equal")
 

@@ -1,4 +1,4 @@
-"""From the sites of a report to the syntax of the cell."""
+"""Finds the syntax of the cell for the sites of a report."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["find", "in_cell", "statement_at", "writes_of"]
 
 
 def in_cell(code: Code, site: Site, report: Report) -> bool:
-    """Whether the site's own line stands in the cell, and not in an imported file or an earlier cell."""
+    """Whether the line of the site is in the cell, not in an imported file or an earlier cell."""
     if not 1 <= site.line <= len(code.typed):
         return False
     if report.cell is not None:
@@ -27,7 +27,7 @@ def in_cell(code: Code, site: Site, report: Report) -> bool:
 
 
 def find(code: Code, site: Site | None, report: Report) -> tuple[cst.CSTNode | None, bool]:
-    """The node of a site, and whether it is the site's own (else: the cell's node that led there)."""
+    """The node of a site, and whether it is at the site itself (else it is the node of the cell that led there)."""
     if site is None:
         return None, False
     if in_cell(code, site, report):
@@ -39,7 +39,7 @@ def find(code: Code, site: Site | None, report: Report) -> tuple[cst.CSTNode | N
 
 
 def statement_at(code: Code, line: int) -> cst.CSTNode | None:
-    """The first small statement on a line; else what the head of the compound statement there computes."""
+    """The first small statement on a line; else what the header of the compound statement there computes."""
     start = code.offset(line, 0)
     end = start + len(code.typed[line - 1])
     touching = [n for n in code.nodes if code.span(n)[0] < end and code.span(n)[1] > start]
@@ -57,13 +57,13 @@ def statement_at(code: Code, line: int) -> cst.CSTNode | None:
 
 
 def writes_of(code: Code, report: Report) -> list[WriteSyntax]:
-    """The harmful writes of a report as syntax, in the order of the text; those of one construct taken together."""
+    """The harmful writes of a report as syntax, in the order of the text; those of one construct together."""
     groups: dict[int, tuple[cst.CSTNode, bool, list[Mutation]]] = {}
     for mutation in report.mutations:
         if mutation.verdict not in HARMFUL or mutation.framework == "tensorflow":
             continue
         if "discards_gradient" in mutation.effects:
-            continue  # the gradients of each backward are right as they are: no reference tells which order was meant
+            continue  # the gradients of each backward are correct as they are: no reference tells which order was intended
         node, inside = find(code, mutation.site, report)
         if node is None:
             continue
@@ -78,7 +78,7 @@ def writes_of(code: Code, report: Report) -> list[WriteSyntax]:
 
 
 def _at_columns(code: Code, site: Site) -> cst.CSTNode | None:
-    """The smallest expression or statement around the site's characters, if those are what the site says."""
+    """The smallest expression or statement around the columns of the site, if its text is that of the site."""
     if site.column is None or site.end_line is None or site.end_column is None:
         return None
     lines = code.text.count("\n") + 1
@@ -91,7 +91,7 @@ def _at_columns(code: Code, site: Site) -> cst.CSTNode | None:
 
 
 def _by_text(code: Code, line: int, text: str) -> cst.CSTNode | None:
-    """The first node on a line whose text this is."""
+    """The first node on a line with this text."""
     if not text:
         return None
     wanted = _squash(text)
@@ -108,13 +108,13 @@ def _smallest(code: Code, start: int, end: int) -> cst.CSTNode | None:
 
 
 def _construct(code: Code, node: cst.CSTNode, mutation: Mutation) -> cst.CSTNode:
-    """The whole writing syntax around a located node: the end of a chain, the assignment of a target."""
+    """The whole writing construct around a located node: the end of a chain, the assignment of a target."""
     for step in (node, *code.ancestors(node)):
         if isinstance(step, cst.AugAssign | cst.Assign | cst.AnnAssign):
             target = target_of(step, form_of(step))
             plain = not isinstance(step, cst.AugAssign) and not isinstance(target, cst.Subscript | cst.Attribute)
             if step is node and plain:
-                break  # a plain `y = f(x)`: the write is inside of the value
+                break  # a plain `y = f(x)`: the write is in the value
             if step is node or (target is not None and _is_within(code, node, target)):
                 return step
         if isinstance(step, cst.BaseStatement | cst.Lambda):
@@ -135,7 +135,7 @@ def _construct(code: Code, node: cst.CSTNode, mutation: Mutation) -> cst.CSTNode
 
 
 def _likeliest(calls: Iterable[cst.Call], mutation: Mutation) -> cst.Call | None:
-    """The call whose name the op's name has (``aten.mul_.Tensor``: ``mul_``), else the first."""
+    """The call named like the op (``aten.mul_.Tensor``: ``mul_``), else the first one."""
     calls = list(calls)
     op = mutation.op.split(".")
     named = (call for call in calls if last_name(call.func) in op)

@@ -1,7 +1,7 @@
-"""Lines that only IPython understands, taken out of a cell for the time of a rewrite and put back afterwards.
+"""Masks lines that only IPython understands, so that a cell can be rewritten, and restores them afterwards.
 
-``%magic``, ``!command``, ``help?`` and ``name = !command`` lines become ``pass`` with a comment that names the line, so
-that every other line keeps its number and its columns. The statement of ``%time x.mul_(2)`` stays in sight.
+``%magic``, ``!command``, ``help?`` and ``name = !command`` lines become ``pass`` with a comment that identifies the line, so
+every other line keeps its number and columns. The statement of ``%time x.mul_(2)`` stays visible.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _TIMED = re.compile(r"(%(?:time|timeit|prun|memit)\s+)([^-\s].*)$")  # magics wh
 
 @dataclass(frozen=True)
 class Masked:
-    """A cell as plain Python, and what its masked lines were."""
+    """A cell as plain Python, with its masked lines."""
 
     text: str
     _mark: str
     _lines: tuple[str, ...]
 
     def unmask(self, text: str) -> str:
-        """Put the masked lines back into an edited `text`, at whatever place and indentation they now have."""
+        """Restore the masked lines in an edited `text`, wherever they are now and however indented."""
         if not self._lines:
             return text
         whole = re.compile(rf"^([ \t]*)(?:pass  )?# {self._mark}(\d+)$", re.MULTILINE)
@@ -39,7 +39,7 @@ class Masked:
 
 
 def mask(source: str) -> Masked:
-    """Replace the lines of a cell that are IPython's and not Python's."""
+    """Replace the lines of a cell that are not Python."""
     mark = "masked_"
     while mark in source:
         mark += "_"
@@ -80,7 +80,7 @@ def _is_python(statement: str) -> bool:
         ast.parse(statement)
     except SyntaxError:
         return False
-    return "#" not in statement  # a comment would swallow the mark
+    return "#" not in statement  # a comment would hide the mark
 
 
 def _logical_starts(source: str) -> Iterator[tuple[str, bool]]:

@@ -1,4 +1,4 @@
-"""Take a statement out of one place and put it at another, in the words of that place."""
+"""Moves a statement from one place to another, with the names of that place."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def backwards_in(code: Code, item: cst.CSTNode, depth: int = 3) -> bool:
 
 
 def remove(code: Code, small: cst.BaseSmallStatement) -> Edit:
-    """Take a small statement out; its line goes with it, and ``pass`` stands in for an only statement."""
+    """Remove a small statement, with its line if it is alone there; ``pass`` replaces the only statement of a block."""
     owner = code.parent(small)
     assert isinstance(owner, cst.SimpleStatementLine | cst.SimpleStatementSuite)
     if len(owner.body) > 1:
@@ -49,7 +49,7 @@ def remove(code: Code, small: cst.BaseSmallStatement) -> Edit:
 
 
 def moved_below(code: Code, item: Item, small: cst.BaseSmallStatement | None, below: Item) -> tuple[Edit, ...]:
-    """Edits that move an item (or one small statement of it) below a later item of the same block."""
+    """Move an item (or one small statement of it) below a later item of the same block."""
     if small is not None and isinstance(item, cst.SimpleStatementLine) and len(item.body) > 1:
         return (remove(code, small), code.insert_after(below, code.get(small)))
     start, end = code.lines(item, item)
@@ -65,9 +65,9 @@ def moved_below(code: Code, item: Item, small: cst.BaseSmallStatement | None, be
 def said_outside(
     code: Code, node: cst.CSTNode, function: cst.FunctionDef, given: Mapping[str, cst.BaseExpression]
 ) -> str | None:
-    """The text of a statement of `function` as a caller would write it: parameters become what the caller gave.
+    """The text of a statement of `function` as a caller would write it: parameters become the arguments of the call.
 
-    None where it uses names that only the function has.
+    None if it uses names that only the function has.
     """
     start, end = code.span(node)
     inner = code.scopes.at(code.span(function.body)[0])
@@ -87,7 +87,7 @@ def said_outside(
 
 
 def top_items(code: Code, node: cst.CSTNode, depth: int = 4) -> Iterator[Item]:
-    """The statements of the cell itself that a node stands in, or that call the functions that it stands in."""
+    """The top-level statements that contain a node, or that call the functions that contain it."""
     chain = [n for n in (node, *code.ancestors(node)) if isinstance(n, cst.FunctionDef)]
     if chain and depth:
         for function in chain:
@@ -107,5 +107,5 @@ def _is_within(code: Code, inner: cst.CSTNode, outer: cst.CSTNode) -> bool:
 
 
 def word(text: str, name: str) -> bool:
-    """Whether a name stands in a text as a word of its own."""
+    """Whether a name occurs in a text as a whole word."""
     return re.search(rf"(?<![\w.]){re.escape(name)}(?!\w)", text) is not None

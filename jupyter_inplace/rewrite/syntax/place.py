@@ -1,4 +1,4 @@
-"""Put a new value where a write stood: as a statement, in an assignment, or inside of an expression."""
+"""Puts a new value in the place of a write: as a statement, in an assignment, or in an expression."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["place_value", "short"]
 
 
 def place_value(write: WriteSyntax, way: Rebinding, value: str) -> tuple[Edit, ...] | None:
-    """Edits that make the write's place compute `value` and bind it by `way`; None where that cannot be said there."""
+    """Edits that compute `value` in place of the write and bind it by `way`; None if that is impossible there."""
     code, node, small = write.code, write.node, write.small
     if write.is_statement or small is node:
         if small is None:
@@ -27,11 +27,11 @@ def place_value(write: WriteSyntax, way: Rebinding, value: str) -> tuple[Edit, .
     if isinstance(small, cst.Return) and small.value is node and not way.later:
         return (code.replace(node, value),)  # a local name is not read after a return
     if not way.path.isidentifier() or write.scope.kind in {"lambda", "class"}:
-        return None  # := binds names alone, and in these scopes no name that anything else reads
+        return None  # := can only bind names, and in these scopes nothing else would read them
     return (code.replace(node, f"({way.path} := {value})"), *way.later)
 
 
 def short(text: str, width: int = 60) -> str:
-    """One line of at most `width` characters."""
+    """A text cut to one line of at most `width` characters."""
     line = " ".join(text.split())
     return line if len(line) <= width else line[: width - 1].rstrip() + "…"

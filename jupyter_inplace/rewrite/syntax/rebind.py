@@ -1,7 +1,7 @@
-"""Ways to give a variable a new tensor where the old one was written in place.
+"""Ways to bind a variable to a new tensor instead of writing the old one in place.
 
-An assignment beside the write is right where the variable is local to the place. A variable of an outer scope needs a
-``global`` or ``nonlocal`` line or a new local name; a leaf must keep its name, or its ``.grad`` is lost.
+An assignment at the write is right if the variable is local there. A variable of an outer scope needs a ``global`` or
+``nonlocal`` line or a new local name; a leaf must keep its name, or its ``.grad`` is lost.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["Rebinding", "loops_of", "rebindings", "rename"]
 
 @dataclass(frozen=True)
 class Rebinding:
-    """One way: assign to `path`; `old` holds the tensor from before. `later` is what else must be edited."""
+    """One way: assign to `path`; `old` holds the earlier tensor. `later` are the other edits that it needs."""
 
     path: str
     old: str
@@ -33,7 +33,7 @@ class Rebinding:
 
 
 def rebindings(write: WriteSyntax) -> Iterator[Rebinding]:
-    """The ways to rebind the written variable, the likeliest first."""
+    """The ways to rebind the written variable, the most likely first."""
     path, name = write.path, write.name
     if path is None:
         return
@@ -45,9 +45,9 @@ def rebindings(write: WriteSyntax) -> Iterator[Rebinding]:
     if name in {"self", "cls"}:
         return
     if write.code.scopes.binder(name, write.scope).kind in {"lambda", "comprehension"}:
-        return  # no statement reaches their variables
+        return  # no statement can bind their variables
     if not write.local(name):
-        # A filled tensor needs nothing of the old one; anything else goes on where the last call left it.
+        # A filled tensor does not depend on the old one; anything else continues from where the last call left it.
         filled = isinstance(write.node, cst.Call) and last_name(write.node.func) in FILLS
         yield replace(_new_name(write, name), penalty=0 if filled else 6)
         yield from _declared(write, name)
@@ -61,7 +61,7 @@ def rebindings(write: WriteSyntax) -> Iterator[Rebinding]:
 
 
 def loops_of(write: WriteSyntax) -> list[cst.For | cst.While]:
-    """The loops around the write within its function, the innermost first."""
+    """The loops around the write within its function, innermost first."""
     found: list[cst.For | cst.While] = []
     for step in write.code.ancestors(write.node):
         if isinstance(step, cst.FunctionDef | cst.ClassDef | cst.Lambda):
@@ -72,7 +72,7 @@ def loops_of(write: WriteSyntax) -> list[cst.For | cst.While]:
 
 
 def rename(code: Code, uses: list[Use], new: str) -> tuple[Edit, ...]:
-    """Edits that give uses of a variable another name; the leaf's own ``.grad`` keeps the old one."""
+    """Rename uses of a variable; the ``.grad`` of a leaf keeps the old name."""
     kept = (".grad", ".retain_grad", ".requires_grad")
     return tuple(Edit(u.start, u.end, new) for u in uses if not code.text.startswith(kept, u.end))
 
@@ -96,7 +96,7 @@ def _new_name(write: WriteSyntax, name: str) -> Rebinding:
 
 
 def _until_store(uses: list[Use], after: int) -> list[Use]:
-    """The reads (and augmented assignments) after a place, up to where the variable gets another value."""
+    """The reads (and augmented assignments) after a place, up to where the variable is rebound."""
     found: list[Use] = []
     for use in uses:
         if use.start < after:
@@ -135,7 +135,7 @@ def _is_target(code: Code, node: cst.CSTNode) -> bool:
 
 
 def _declared(write: WriteSyntax, name: str) -> Iterator[Rebinding]:
-    """A ``global`` or ``nonlocal`` line, so that the assignment reaches the outer variable."""
+    """A ``global`` or ``nonlocal`` line, so that the assignment binds the outer variable."""
     code, scope = write.code, write.function
     if scope.kind != "function" or name in scope.declared:
         return

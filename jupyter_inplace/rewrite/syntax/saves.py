@@ -1,4 +1,4 @@
-"""The expressions of a cell that saved what a write destroyed."""
+"""The expressions of a cell that saved what a write overwrote."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["saves_state", "saving_nodes"]
 
 
 def saving_nodes(write: WriteSyntax) -> Iterator[tuple[cst.BaseExpression, Conflict]]:
-    """The saving expressions, each once for each tensor that it saved."""
+    """The saving expressions, one for each tensor that they saved."""
     seen: set[tuple[int, str]] = set()
     for conflict in write.conflicts:
         node, _ = find(write.code, conflict.saved_site, write.report)

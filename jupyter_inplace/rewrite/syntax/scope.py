@@ -1,4 +1,4 @@
-"""Which name of a cell is bound in which function, read from the syntax alone."""
+"""Which names of a cell are bound in which functions, according to the syntax alone."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Scope:
     declared: dict[str, Literal["global", "nonlocal"]] = field(default_factory=dict)
 
     def around(self) -> Iterator[Scope]:
-        """This scope and those around it, the innermost first."""
+        """This scope and those around it, innermost first."""
         step: Scope | None = self
         while step is not None:
             yield step
@@ -37,7 +37,7 @@ class Scope:
 
 @dataclass(frozen=True, eq=False)
 class Use:
-    """A name in the text: `start` to `end` in characters, read or bound there (by ``+=``: both)."""
+    """An occurrence of a name from character `start` to `end`, read or bound there (both by ``+=``)."""
 
     name: str
     start: int
@@ -69,14 +69,14 @@ class Scopes:
         return min(around, key=lambda scope: scope.end - scope.start, default=self.module)
 
     def function(self, offset: int) -> Scope:
-        """The innermost function or the cell around a character: where an assignment statement there binds."""
+        """The innermost function or the cell around a character, where an assignment statement binds."""
         for scope in self.at(offset).around():
             if scope.kind in {"function", "module", "class"}:
                 return scope
         return self.module
 
     def binder(self, name: str, scope: Scope) -> Scope:
-        """The scope whose variable `name` is when used in `scope`."""
+        """The scope that owns the variable `name` when it is used in `scope`."""
         step: Scope | None = scope
         while step is not None:
             declared = step.declared.get(name)
@@ -144,7 +144,7 @@ class Scopes:
                 self._visit(part, scope)
 
     def _simple(self, node: ast.AST, scope: Scope) -> None:
-        """Names that a statement binds or declares without an `ast.Name`."""
+        """The names that a statement binds or declares without an `ast.Name`."""
         if isinstance(node, ast.Global):
             scope.declared.update(dict.fromkeys(node.names, "global"))
         elif isinstance(node, ast.Nonlocal):
@@ -185,7 +185,7 @@ class Scopes:
 
 
 def _binding(node: ast.Name, scope: Scope) -> Scope:
-    """Where an assigned name is bound: not in the scope that declares it global or nonlocal."""
+    """The scope in which an assigned name is bound: not one that declares it global or nonlocal."""
     if scope.declared.get(node.id) == "global":
         return next(s for s in scope.around() if s.kind == "module")
     return scope

@@ -1,4 +1,4 @@
-"""The syntax of a source as LibCST has it: nodes, their places in the text, and who stands in whom."""
+"""The LibCST syntax tree of a source: nodes, their positions in the text, parents and children."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ _Node = TypeVar("_Node", bound=cst.CSTNode)
 
 
 class RewriteError(ValueError):
-    """A cell cannot be rewritten; the text says why in one sentence."""
+    """A cell cannot be rewritten; the message says why in one sentence."""
 
 
 class SyntaxTree:
-    """Parsed Python: each node with its place in the text, and with the nodes around it and below it.
+    """Parsed Python: each node with its position in the text, its ancestors and its descendants.
 
     :param text: Python source, top-level ``await`` allowed.
     :raises RewriteError: `text` is not Python.
 
-    `nodes` are its expressions and statements, in the order of the text.
+    `nodes` are all nodes, in the order of the text.
     """
 
     def __init__(self, text: str) -> None:
         self.text = text
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # the cell's own warnings came when it ran
+                warnings.simplefilter("ignore")  # the cell's warnings were shown when it ran
                 self._syntax = ast.parse(text)
             self.module = cst.parse_module(text)
             self._spans = MetadataWrapper(self.module, unsafe_skip_copy=True).resolve(ByteSpanPositionProvider)
@@ -52,10 +52,10 @@ class SyntaxTree:
         for line in text.split("\n"):
             self._starts.append(self._starts[-1] + len(line) + 1)
 
-    # Places
+    # Positions
 
     def span(self, node: cst.CSTNode) -> tuple[int, int]:
-        """Where `node` stands, without the parentheses around it."""
+        """The range of `node`, without the parentheses around it."""
         found = self._spans[node]
         assert isinstance(found, CodeSpan)
         start, end = found.start, found.start + found.length
@@ -63,21 +63,21 @@ class SyntaxTree:
 
     @cached_property
     def _characters(self) -> list[int] | None:
-        """For each byte of the text the character that it belongs to; None where bytes are characters."""
+        """The character that each byte of the text belongs to; None if every character is one byte."""
         if self.text.isascii():
             return None
         found = [at for at, character in enumerate(self.text) for _ in character.encode()]
         return [*found, len(self.text)]
 
     def whole(self, node: cst.CSTNode) -> tuple[int, int]:
-        """Where `node` stands, with the parentheses around it."""
+        """The range of `node`, with the parentheses around it."""
         start, end = self.span(node)
         if isinstance(node, cst.BaseExpression) and node.lpar:
             return self.span(node.lpar[0])[0], self.span(node.rpar[-1])[1]
         return start, end
 
     def offset(self, line: int, column: int) -> int:
-        """The character at which `column` (from 0) of `line` (from 1) stands."""
+        """The character at `column` (from 0) of `line` (from 1)."""
         return self._starts[line - 1] + column
 
     def line(self, node: cst.CSTNode) -> int:
@@ -87,22 +87,22 @@ class SyntaxTree:
     # Relations
 
     def parent(self, node: cst.CSTNode) -> cst.CSTNode | None:
-        """The node around `node`."""
+        """The parent of `node`."""
         return self._tree[2].get(node)
 
     def ancestors(self, node: cst.CSTNode) -> Iterator[cst.CSTNode]:
-        """The nodes around `node`, the nearest first."""
+        """The nodes around `node`, nearest first."""
         above = self.parent(node)
         while above is not None:
             yield above
             above = self.parent(above)
 
     def above(self, node: cst.CSTNode, kind: type[_Node] | tuple[type[_Node], ...]) -> _Node | None:
-        """The nearest node of a kind around `node`."""
+        """The nearest node of some type around `node`."""
         return next((found for found in self.ancestors(node) if isinstance(found, kind)), None)
 
     def within(self, outer: cst.CSTNode, kind: type[_Node]) -> Iterator[_Node]:
-        """The nodes of a kind at or below `outer`, in the order of the text."""
+        """The nodes of some type at or below `outer`, in the order of the text."""
         order, parts, _ = self._tree
         first, last = parts[outer]
         for node in order[first:last]:
@@ -113,7 +113,7 @@ class SyntaxTree:
     def _tree(self) -> tuple[list[cst.CSTNode], dict[cst.CSTNode, tuple[int, int]], dict[cst.CSTNode, cst.CSTNode]]:
         """All nodes in the order of the text, the part of that list at and below each node, and each node's parent.
 
-        LibCST's own `children` and parent provider build new trees on the way; this only looks.
+        LibCST's own `children` and parent provider build new trees; this does not.
         """
         order: list[cst.CSTNode] = []
         parts: dict[cst.CSTNode, tuple[int, int]] = {}
@@ -137,7 +137,7 @@ def _fields(kind: type[cst.CSTNode]) -> tuple[str, ...]:
 
 
 def _children(node: cst.CSTNode) -> Iterator[cst.CSTNode]:
-    """The nodes right below one, white space and punctuation left out."""
+    """The direct children of a node, without white space and punctuation."""
     for name in _fields(type(node)):
         value = getattr(node, name)
         for child in value if isinstance(value, list | tuple) else (value,):

@@ -22,9 +22,9 @@ _SHORT_FILLS = {"zero_": "zeros_like", "normal_": "randn_like", "uniform_": "ran
 
 
 def out_of_place(write: WriteSyntax, target: str, torch: str) -> str | None:
-    """The write as an expression with no in-place operation, `target` in place of what it writes.
+    """The write as an expression without an in-place operation; `target` replaces what it writes.
 
-    ``h.mul_(2)`` gives ``h.mul(2)``, ``h += r`` gives ``h + r``; None where torch has no such form.
+    ``h.mul_(2)`` gives ``h.mul(2)``, ``h += r`` gives ``h + r``; None if torch has no such form.
     """
     code, node = write.code, write.node
     if isinstance(node, cst.AugAssign):
@@ -64,7 +64,7 @@ def cloned(write: WriteSyntax, target: str) -> str | None:
 
 
 def without_argument(code: Code, call: cst.Call, argument: cst.Arg) -> list[Edit]:
-    """Edits that take one argument out of a call; a positional one that others follow becomes False."""
+    """Edits that remove one argument of a call; a positional one before others becomes False."""
     args = list(call.args)
     at = args.index(argument)
     if argument.keyword is None and any(a.keyword is None for a in args[at + 1 :]):
@@ -122,6 +122,6 @@ def _with_first(code: Code, call: cst.Call, edits: list[Edit], target: str) -> s
 
 
 def _apply(code: Code, node: cst.CSTNode, edits: list[Edit]) -> str:
-    """The text of `node` with edits in it."""
+    """The text of `node` with edits applied."""
     start, end = code.span(node)
     return apply_edits(code.text[start:end], [Edit(e.start - start, e.end - start, e.text) for e in edits])

@@ -1,4 +1,4 @@
-"""A harmful write as its rules see it: the syntax that writes, and what is written."""
+"""A harmful write as the rules see it: the syntax that writes, and what is written."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 
 import libcst as cst
 
-from jupyter_inplace.report.data import Conflict, FixKind, Mutation, Reading, Report
+from jupyter_inplace.report.data import Conflict, FixKind, Mutation, Reading, Report, worst
 from jupyter_inplace.rewrite.syntax.code import Code, Item
 from jupyter_inplace.rewrite.syntax.edit import Edit
 from jupyter_inplace.rewrite.syntax.scope import Scope
@@ -34,7 +34,7 @@ Form = Literal["method", "function", "flag", "out", "augmented", "item", "attrib
 
 @dataclass(frozen=True)
 class Proposal:
-    """What one rule would do about one write. Lower ranks are likelier right."""
+    """What one rule suggests for one write. Lower ranks are more likely right."""
 
     kind: FixKind
     title: str
@@ -45,10 +45,10 @@ class Proposal:
 
 @dataclass(frozen=True, eq=False)
 class WriteSyntax:
-    """One piece of syntax that writes in place, with all harmful mutations that the report saw there.
+    """One piece of syntax that writes in place, with all harmful mutations of the report there.
 
     :param node: the writing call or statement.
-    :param inside: False where the writing line itself is not in the cell and `node` is the cell's call that led there.
+    :param inside: False if the writing line is not in the cell and `node` is the call in the cell that led there.
     """
 
     code: Code
@@ -62,12 +62,11 @@ class WriteSyntax:
     @cached_property
     def verdict(self) -> str:
         """The worst verdict of the mutations."""
-        order = ("rejected", "breaks", "corrupts", "cuts")
-        return min((m.verdict for m in self.mutations), key=lambda v: order.index(v) if v in order else len(order))
+        return worst(m.verdict for m in self.mutations)
 
     @cached_property
     def reading(self) -> Reading | None:
-        """How a rewrite that makes a new tensor reads a rejected write."""
+        """How a rewrite with a new tensor interprets a rejected write."""
         return "copy" if self.verdict == "rejected" else None
 
     @cached_property
@@ -77,7 +76,7 @@ class WriteSyntax:
 
     @cached_property
     def in_container(self) -> bool | None:
-        """Whether an item of a list or dict is written, not a slot of a tensor; None where the report cannot tell."""
+        """Whether an item of a list or dict is written, not a slot of a tensor; None if the report cannot tell."""
         if self.target is None or self.target is base_of(self.target):
             return False
         root = dotted(base_of(self.target))
@@ -87,7 +86,7 @@ class WriteSyntax:
 
     @cached_property
     def base(self) -> cst.BaseExpression | None:
-        """The variable (or item of a container) whose memory is written, all alias steps taken off the target."""
+        """The variable (or item of a container) whose memory is written: the target without alias steps."""
         if self.target is None:
             return None
         root = base_of(self.target)
@@ -98,29 +97,29 @@ class WriteSyntax:
 
     @cached_property
     def path(self) -> str | None:
-        """The base as text that can be assigned to: a name, an attribute path, an item; None where it is none."""
+        """The base as text that can be assigned to: a name, an attribute path, an item; None if there is none."""
         if self.base is None or isinstance(self.base, cst.Subscript):
             return None if self.base is None else self.code.get(self.base)
         return dotted(self.base)
 
     @cached_property
     def name(self) -> str | None:
-        """The base where it is a plain variable."""
+        """The base if it is a plain variable."""
         return self.base.value if isinstance(self.base, cst.Name) else None
 
     @cached_property
     def small(self) -> cst.BaseSmallStatement | None:
-        """The small statement that the write is or stands in."""
+        """The small statement that is or contains the write."""
         return self.code.small(self.node)
 
     @cached_property
     def item(self) -> Item:
-        """The nearest item of a block that the write stands in."""
+        """The nearest item of a block that contains the write."""
         return self.code.item(self.node)
 
     @cached_property
     def is_statement(self) -> bool:
-        """Whether the write is a statement of its own, its value unused."""
+        """Whether the write is a statement whose value is not used."""
         return self.small is self.node or (isinstance(self.small, cst.Expr) and self.small.value is self.node)
 
     @cached_property
@@ -130,12 +129,12 @@ class WriteSyntax:
 
     @cached_property
     def scope(self) -> Scope:
-        """The innermost scope that the write stands in."""
+        """The innermost scope around the write."""
         return self.code.scopes.at(self.start)
 
     @cached_property
     def function(self) -> Scope:
-        """The function or cell in which an assignment beside the write would bind."""
+        """The function or cell in which an assignment at the write would bind."""
         return self.code.scopes.function(self.start)
 
     @cached_property
@@ -146,11 +145,11 @@ class WriteSyntax:
         return named or any(m.tensor in leaves for m in self.mutations)
 
     def local(self, name: str) -> bool:
-        """Whether an assignment to `name` at the write reaches the variable that is written."""
+        """Whether an assignment to `name` at the write binds the written variable."""
         return self.code.scopes.binder(name, self.scope) is self.function
 
     def read_later(self, name: str) -> bool:
-        """Whether the variable is read after the write: further down, or in the next round of a loop."""
+        """Whether the variable is read after the write: below it, or in the next iteration of a loop."""
         start, end = self.code.span(self.node)
         code, binder = self.code, self.code.scopes.binder(name, self.scope)
         if binder is not self.function:
@@ -162,7 +161,7 @@ class WriteSyntax:
 
 
 def form_of(node: cst.CSTNode) -> Form:
-    """What kind of writing syntax a call or statement is."""
+    """The form of writing syntax of a call or statement."""
     if isinstance(node, cst.AugAssign):
         return "augmented"
     if isinstance(node, cst.Assign | cst.AnnAssign):
@@ -181,7 +180,7 @@ def form_of(node: cst.CSTNode) -> Form:
 
 
 def target_of(node: cst.CSTNode, form: Form) -> cst.BaseExpression | None:
-    """The expression that a piece of writing syntax writes."""
+    """The expression that a writing call or statement writes."""
     if isinstance(node, cst.AugAssign):
         return node.target
     if isinstance(node, cst.Assign | cst.AnnAssign):

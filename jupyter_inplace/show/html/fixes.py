@@ -1,4 +1,4 @@
-"""The rewrites: each a small diff with its proof."""
+"""The rewrites section: for each rewrite a small diff and its proof."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SIGNS = {"passed": "✓", "failed": "✕", "unverified": "?"}
 
 
 def fixes(report: Report) -> Markup | None:
-    """The section, proved rewrites first, or None where there is none."""
+    """The section, with proved rewrites first; None if there are no rewrites."""
     if not report.fixes:
         return None
     ranked = proved_first(report.fixes)
@@ -38,7 +38,7 @@ def _fix(fix: Fix) -> Markup:
     status = fix.verification.status
     pill = f"{_SIGNS.get(status, '?')} {words.PROOF_WORDS.get(status, status)}"
     kind = words.KIND_WORDS.get(fix.kind, fix.kind)
-    told = [fix.title if fix.title != kind else "", words.proof(fix.verification), words.memory(fix.extra_bytes)]
+    told = [fix.title, words.proof(fix.verification), words.memory(fix.extra_bytes)]
     reading = f"reading: {fix.reading} · " if fix.reading else ""
     offered = status != "failed"
     return tag(
@@ -62,7 +62,7 @@ def _fix(fix: Fix) -> Markup:
 
 
 def _diff(diff: str) -> Iterator[Markup | str]:
-    """The changed lines without the context; hunks are divided by an ellipsis."""
+    """The changed lines without context, and an ellipsis between hunks."""
     lines = words.diff_lines(diff)
     changed = [line for i, line in enumerate(lines) if line[:1] in "+-" or (line.startswith("@@") and i)]
     for line in changed[:MAX_DIFF]:

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 
 class Markup(str):
-    """Text that is markup already. Only this module makes it from text that is not."""
+    """Text that is markup already. Only this module may turn other text into markup."""
 
     __slots__ = ()
 
@@ -20,7 +20,7 @@ _VOID = {"br", "wbr", "meta", "path", "circle", "line", "rect"}
 
 
 def tag(name: str, /, *children: Child, **attributes: str | float | None) -> Markup:
-    """An element. Strings are escaped; `data_ji_id=3` gives ``data-ji-id="3"``; attributes of None are left out."""
+    """An element. Strings are escaped; `data_ji_id=3` gives ``data-ji-id="3"``; attributes that are None are left out."""
     written = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{html.escape(_number(value))}"'
         for key, value in attributes.items()
@@ -32,7 +32,7 @@ def tag(name: str, /, *children: Child, **attributes: str | float | None) -> Mar
 
 
 def join(children: Child) -> Markup:
-    """Several pieces, one after the other."""
+    """Concatenate pieces, and escape those that are not markup."""
     if children is None:
         return Markup("")
     if isinstance(children, Markup):
@@ -43,7 +43,7 @@ def join(children: Child) -> Markup:
 
 
 def name(text: str) -> Markup:
-    """A dotted name as code, which may break after its dots."""
+    """A dotted name as code, with possible line breaks after its dots."""
     return tag("code", [[tag("wbr") if i else None, part] for i, part in enumerate(re.split(r"(?<=\.)", text))])
 
 

@@ -1,7 +1,7 @@
-"""The report as static HTML: one fragment, no script, nothing fetched, every string of the user's escaped.
+"""The report as static HTML: one fragment without scripts that loads nothing, with all text of the user escaped.
 
-It must stay readable where the front end strips the style sheet and the picture, so the order and the words carry the
-meaning, and the style sheet stands last.
+Some front ends strip the style sheet and the picture. It must be readable without them: the order and the words carry the
+meaning, and the style sheet comes last.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from jupyter_inplace.show.html.section import Tasks, section
 
 MAX_OTHER_ROWS = 30
 MAX_SPOTS = 20
-MAX_QUIET = 11_500  # characters of a quiet line with all that unfolds from it
+MAX_QUIET = 11_500  # characters of a quiet line, with everything that unfolds from it
 
 _SIGNS = {"rejected": "✕", "breaks": "✕", "corrupts": "⚠", "cuts": "⚠", "mixes": "◐", "harmless": "✓"}
 
 
 def render(report: Report) -> Markup:
-    """Give the fragment. A report without a harmful write is one quiet line that unfolds."""
+    """The fragment. A harmless report is one quiet line, which can be unfolded."""
     tasks = Tasks(report)
     if report.verdict == "harmless":
         return _quiet(report, tasks)
@@ -40,7 +40,7 @@ def render(report: Report) -> Markup:
                 tag("span", f"{_SIGNS.get(report.verdict, '•')} {report.verdict}: ", class_="ji-word"),
                 tag("strong", _sentence(report)),
             ),
-            tag("p", _rank(report), words.tally(report).replace("; ", " · "), class_="ji-tally"),
+            tag("p", _rank(report), words.tally(report, " · "), class_="ji-tally"),
             class_=f"ji-head ji-{report.verdict}",
             data_ji="verdict",
             data_ji_verdict=report.verdict,
@@ -73,7 +73,7 @@ def page(fragment: str, title: str) -> str:
 
 
 def _quiet(report: Report, tasks: Tasks) -> Markup:
-    """The quiet line, with as much to unfold as stays small."""
+    """The quiet line, with as many details to unfold as fit into `MAX_QUIET`."""
     for rows, drawn in ((16, True), (16, False), (6, False)):
         folded = _folded(report, tasks, rows, drawn)
         if len(folded) <= MAX_QUIET:
@@ -113,7 +113,7 @@ def _rank(report: Report) -> str | None:
 
 
 def _sentence(report: Report) -> Markup:
-    """The summary, with the expressions and names in it set as code."""
+    """The summary, with its expressions and names marked up as code."""
     names = {words.write_expression(m) for m in report.mutations if m.verdict != "harmless"}
     names |= {words.expression(c.saved_site, c.node) for c in report.conflicts}
     names |= {t.name for t in report.tasks} | {f for m in report.mutations for f in m.leaves[:3]}

@@ -1,4 +1,4 @@
-"""What the parts of the HTML share: a section's frame, and the colours of the tasks."""
+"""What the sections of the HTML share: their frame, and the colours of the tasks."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ HUES = 6
 
 
 class Tasks:
-    """The class of each task's colour; the name always stands beside the colour."""
+    """The CSS class for the colour of each task. The name of the task is always shown as well."""
 
     def __init__(self, report: Report) -> None:
         names = [t.name for t in report.tasks] + [g.task for g in report.gradients]
         self._index = {name: i for i, name in enumerate(dict.fromkeys(names))}
 
     def __call__(self, task: str | None) -> str:
-        """``ji-t0`` to ``ji-t5``; ``ji-plain`` for what is no task."""
+        """``ji-t0`` to ``ji-t5``; ``ji-plain`` if there is no such task."""
         index = self._index.get(task) if task is not None else None
         return "ji-plain" if index is None else f"ji-t{index % HUES}"
 
@@ -28,5 +28,5 @@ def section(title: str, note: str | None, *children: Child, name: str, **attribu
 
 
 def scroll(child: Child, label: str) -> Markup:
-    """A frame that scrolls sideways, by keyboard too."""
+    """A frame that scrolls sideways, also by keyboard."""
     return tag("div", child, class_="ji-scroll", tabindex=0, role="region", aria_label=label)

@@ -1,4 +1,4 @@
-"""The source section: each harmful write's line, its expression underlined, beside the lines that had saved."""
+"""The source section: for each harmful write its line, its expression underlined, and the lines of the savers that it hit."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ MAX_LINE = 400
 
 
 def shown(report: Report) -> list[Mutation]:
-    """The writes that this section shows."""
+    """The writes in this section."""
     return shown_mutations(report, MAX_WRITES)
 
 
 def writes(report: Report) -> Markup | None:
-    """The section, or None where no write needs to be looked at."""
+    """The section; None if no write needs attention."""
     mutations = shown(report)
     if not mutations:
         return None
-    blocks = [_block(excerpt(report, mutation), report) for mutation in mutations]
+    blocks = [_block(excerpt(report, mutation, "→"), report) for mutation in mutations]
     title = "The write" if len(blocks) == 1 else "The writes"
     return section(title, None, blocks, name="writes")
 
@@ -62,7 +62,7 @@ def _here(file: str, report: Report) -> bool:
 
 def _line(line: Line) -> Markup:
     hot = any(mark.role == "write" for mark in line.marks)
-    remarks = [remark.replace(" -> ", " → ") for mark in line.marks for remark in mark.remarks]
+    remarks = [remark for mark in line.marks for remark in mark.remarks]
     return tag(
         "div",
         tag("pre", tag("span", f"{line.number} ", class_="ji-no"), _underlined(line)),
@@ -72,7 +72,7 @@ def _line(line: Line) -> Markup:
 
 
 def _underlined(line: Line) -> list[Markup | str]:
-    """The text cut at the ends of its marks; where marks overlap, a piece belongs to the shortest."""
+    """The text in pieces, cut where marks begin and end; where marks overlap, a piece gets the shortest one."""
     text = line.text if len(line.text) <= MAX_LINE else line.text[:MAX_LINE] + "..."
     cuts = sorted({0, len(text)} | {min(at, len(text)) for mark in line.marks for at in (mark.start, mark.end)})
     pieces: list[Markup | str] = []

@@ -1,7 +1,8 @@
 """The style sheet of the static HTML.
 
-Surfaces and text follow the front end (JupyterLab's variables, then VS Code's); the meaning colours are our own, since
-they must keep their contrast on both. The theme is the front end's where it says so, else the system's.
+Backgrounds and text take the colours of the front end (the variables of JupyterLab, then those of VS Code). Colours with a
+meaning are our own, since they must have enough contrast in every theme. Light or dark is as the front end says, else as the
+system says.
 """
 
 from __future__ import annotations
@@ -116,7 +117,7 @@ border-bottom:1px solid var(--ji-line);white-space:nowrap;background:none;color:
 @media print{.ji-panel{break-inside:avoid-page}}
 """
 
-# what a quiet line does not need
+# rules that a quiet line does not need
 _LOUD = """
 .ji-head{padding:10px 16px;border-left:4px solid var(--ji-good)}
 .ji-head p:first-child{font-size:14px;overflow-wrap:anywhere}
@@ -155,6 +156,6 @@ pre.ji-cell{white-space:pre-wrap;overflow-wrap:anywhere}
 
 
 def sheet(quiet: bool) -> Markup:
-    """The `style` element, for a quiet line or for a whole panel."""
+    """The `style` element for a quiet line or for a whole panel."""
     rules = (_BASE + ("" if quiet else _LOUD)) % {"light": _LIGHT, "dark": _DARK}
     return Markup(f"<style>{rules.replace(chr(10), '')}</style>")

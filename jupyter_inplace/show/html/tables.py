@@ -1,4 +1,4 @@
-"""The tables: gradients (leaves by tasks), cosines between tasks, and the writes that hurt nothing."""
+"""The tables: gradients (leaves by tasks), cosines between tasks, and writes."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from jupyter_inplace.show.html.markup import Markup, name, tag
 from jupyter_inplace.show.html.section import Tasks, scroll, section
 
 MAX_TASKS = 12
-OPEN_CELLS = 80  # cells of the gradient table that stand open
-FOLDED_CELLS = 120  # and these unfold
+OPEN_CELLS = 80  # cells of the gradient table that are visible at once
+FOLDED_CELLS = 120  # cells that can be unfolded below
 MAX_COSINES = 12
 
 
 def gradients(report: Report, tasks: Tasks) -> Markup | None:
-    """The gradient table, hit leaves first where not all leaves can stand open."""
+    """The gradient table. If not all leaves are visible at once, those that are hit come first."""
     if not report.gradients:
         return None
     bad = {g.task for g in report.gradients if g.status != "ok"}
@@ -100,7 +100,7 @@ def _cell(g: Gradient) -> Markup:
 
 
 def _heat(g: Gradient) -> str | None:
-    """Shading by relative difference, in four steps."""
+    """Shading by the relative difference, in four steps."""
     if g.status == "ok":
         return None
     difference = g.relative_difference
@@ -150,7 +150,7 @@ def cosines(report: Report) -> Markup | None:
 
 
 def writes(report: Report, mutations: Iterable[Mutation], total: int | None = None) -> Markup:
-    """A row for each write."""
+    """A table with a row for each write."""
     rows = list(mutations)
     total = len(report.mutations) if total is None else total
     titles = ("write", "where", "tensor", "version", "times", "verdict")

@@ -1,4 +1,4 @@
-"""The timeline section: lane names, the picture, its legend, and the same as a list."""
+"""The timeline section: the names of the lanes, the picture, its legend, and the events as a list."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ LEGEND = {
 def timeline(
     report: Report, tasks: Tasks, *, columns: int = MAX_COLUMNS, lanes: int = MAX_LANES, listed: int = 60
 ) -> Markup | None:
-    """The section, or None where nothing happened.
+    """The section; None if there are no events.
 
-    :param listed: how many events the list below the picture may have.
+    :param listed: the largest number of events in the list below the picture.
     """
     drawn = picture(report, columns, lanes)
     if drawn is None:

@@ -1,1 +1,1 @@
-"""What it means: each call of `tape.gradient` asked once more, and what it adds to the report."""
+"""Analyses each call of `tape.gradient` by asking the tape again, and adds the findings to the report."""

@@ -1,4 +1,4 @@
-"""From one suspicious call of `tape.gradient` to its facts: what stops at an assign, what mixes versions, what was read anew."""
+"""The facts of one suspicious call of `tape.gradient`: gradients cut by an assign, mixed versions, changed values."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import tensorflow as tf
 from jupyter_inplace.explain.names.names import namespaces
 from jupyter_inplace.record.source.resolver import SiteResolver
 from jupyter_inplace.report.data import Gradient, VersionNorm
+from jupyter_inplace.report.order import worse_status
 from jupyter_inplace.tensorflow.explain.names import TapeNames
 from jupyter_inplace.tensorflow.explain.pulls import CannotAskError, Tape, Through, plus, quiet, vector
 from jupyter_inplace.tensorflow.explain.restore import as_before
@@ -24,11 +25,11 @@ from jupyter_inplace.tensorflow.record.facts import AssignEffect, ReadFact, Rere
 from jupyter_inplace.tensorflow.record.handles import handle_of, number_of
 from jupyter_inplace.tensorflow.record.session import TapeSession
 
-_ROUNDING = 1e-5  # relative; float32 sums in another order
+_ROUNDING = 1e-5  # relative: float32 sums may be in another order
 
 
 class TapeAnalyst:
-    """Serves the calls of one window."""
+    """Analyses the calls of one window."""
 
     def __init__(self, resolver: Callable[[], SiteResolver], namespace: Callable[[], Mapping[str, Any]]) -> None:
         self._resolver = resolver
@@ -50,7 +51,7 @@ class TapeAnalyst:
 
 @dataclasses.dataclass
 class _Found:
-    """What one task gets: its gradients by source, as they are and as they would be meant."""
+    """The gradients of one task by source: as run, and the reference."""
 
     task: str
     through: Through | None
@@ -58,7 +59,7 @@ class _Found:
     reference: list[Any]
 
     def parts(self, handle: int) -> list[tuple[int, Any]]:
-        """The gradient of one variable by version, without versions that have no part in it."""
+        """The gradient of one variable by version, without versions that do not contribute."""
         if self.through is None:
             return []
         parts = [(version, vector(g)) for (h, version), g in self.through.parts.items() if h == handle]
@@ -92,7 +93,7 @@ class _Look:
         found: list[_Found] = []
         for handle in (*self.handles, *(w.handle for w in self.request.writes)):
             name = self.names.of(handle)
-            if name is not None:  # a function's own names are gone at the end
+            if name is not None:  # the local names of a function are gone at the end
                 self.session.known_names.setdefault(handle, name)
         for task in self.tasks:
             if self.session.gradients is True:
@@ -153,12 +154,12 @@ class _Look:
         return through
 
     def _tensor_places(self) -> list[int]:
-        """Which of the sources are plain tensors."""
+        """The indices of the sources that are plain tensors."""
         pairs = enumerate(zip(self.request.sources, self.handles, strict=True))
         return [i for i, (source, number_) in pairs if handle_of(source) is source and number_ >= 0]
 
     def _cuts(self, task: str, through: Through, reference: list[Any]) -> None:
-        """What each assign kept from the sources; added to the reference."""
+        """Find what each assign cut off from the sources, and add it to the reference."""
         tensors = self._tensor_places()
         for write, kept in through.kept.items():
             hit: list[str] = []
@@ -174,7 +175,7 @@ class _Look:
                 self.call.effects.append(AssignEffect("cuts", write.row, [task], hit))
 
     def _mixes(self, found: list[_Found]) -> set[int]:
-        """The sources that the targets read at several versions, of different values; each with its writes."""
+        """Find the sources that the targets read at several versions with different values, each with its writes."""
         mixed: set[int] = set()
         for i, handle in enumerate(self.handles):
             tasks = [one for one in found if one.as_run[i] is not None and one.parts(handle)]
@@ -236,13 +237,13 @@ class _Look:
                               before.site, [task], hit, verdict)  # fmt: skip
                 self.call.rereads.append(fact)
         for shared in self.suspicion.memory:
-            name = self.names.of(shared.tensor) or self._owner(shared) or f"memory shared through {shared.kind}"
-            fact = Reread(None, shared, f"shared through {shared.kind}", name, 0, 1, int(shared.view.nbytes),
+            name = self.names.of(shared.tensor) or self._owner(shared) or f"memory {shared.through.node}"
+            fact = Reread(None, shared, shared.through.node, name, 0, 1, int(shared.view.nbytes),
                           shared.site, [task], hit, verdict)  # fmt: skip
             self.call.rereads.append(fact)
 
     def _owner(self, shared: Any) -> str | None:
-        """The numpy array's own name."""
+        """The name of the numpy array."""
         for space in reversed(self.names.spaces):
             for name, value in list(space.items()):
                 if value is shared.owner and isinstance(name, str) and not name.startswith("_"):
@@ -263,8 +264,7 @@ class _Look:
             cosine = float(np.real(np.vdot(as_run, reference))) / (norm * meant) if norm else None
         by_version = tuple(VersionNorm(version, float(np.linalg.norm(part))) for version, part in parts)
         assert self.call.tasks is not None
-        if status != "ok" and self.call.tasks[task] != "wrong":
-            self.call.tasks[task] = status
+        self.call.tasks[task] = worse_status(self.call.tasks[task], status)
         self.call.vectors[task, leaf] = (as_run, reference)
         self.call.gradients.append(
             Gradient(
@@ -282,7 +282,7 @@ class _Look:
     # --- notes ----------------------------------------------------------------------------------------------------------
 
     def _stale(self) -> None:
-        """A gradient taken after a write, of what was read before it: right, and worth a note."""
+        """Note gradients taken after a write, of what was read before it: they are correct."""
         for handle in dict.fromkeys(self.suspicion.stale):
             versions = self.request.versions_read(self.session, handle)
             known = self.session.variables[handle]
@@ -299,12 +299,12 @@ class _Look:
                     )
 
     def _stale_note(self, task: str, i: int, write: AssignEvent, value: Any) -> str:
-        """What to say of a gradient at a value that is no longer the variable's."""
+        """The note on a gradient at a value that the variable no longer has."""
         size = f"its gradient {number(value)}" if value.size == 1 else "its gradient"
         return f"{task} read {self.leaves[i]} before this {write.row.op.rpartition('.')[2]}: {size} is correct, at that value"
 
     def _without_numbers(self, task: str) -> None:
-        """The tape could not be asked: what is known without it."""
+        """Record what is known if the tape cannot be asked."""
         for i, handle in enumerate(self.handles):
             if handle in self.suspicion.mixed:
                 versions = self.request.versions_read(self.session, handle)
@@ -313,7 +313,7 @@ class _Look:
 
 
 def read_facts(session: TapeSession, request: Request, call: TapeCall, task: str) -> list[ReadFact]:
-    """The reads behind a call, one for each place and version."""
+    """The reads that a call depends on, one for each place and version."""
     found: dict[Any, ReadFact] = {}
     for read in request.reads:
         if session.track.bits.get((read.handle, read.version), 0) & request.closure and read.order < call.order:

@@ -1,10 +1,10 @@
-"""What the source of a call says: `tape.gradient(loss1 + loss2, [w, b])` has the tasks loss1 and loss2, the leaves w and b."""
+"""Reads the source of a call: `tape.gradient(loss1 + loss2, [w, b])` has the tasks loss1 and loss2 and the leaves w and b."""
 
 from __future__ import annotations
 
 import ast
 
-from jupyter_inplace._syntax import parse
+from jupyter_inplace._syntax import parse, unparse
 from jupyter_inplace.record.source.expressions import is_path, path_text
 from jupyter_inplace.report.data import Site
 
@@ -12,7 +12,7 @@ _LONG = 60
 
 
 def target_texts(site: Site | None) -> tuple[str, ...]:
-    """The targets as typed, a list's items each, an unnamed sum's addends each; empty where the source is out of reach."""
+    """The targets as typed, with lists and unnamed sums split into their parts; empty if the source cannot be read."""
     call = _call(site)
     if call is None:
         return ()
@@ -25,14 +25,14 @@ def target_texts(site: Site | None) -> tuple[str, ...]:
 
 
 def is_sum(site: Site | None) -> bool:
-    """Whether the one target is an unnamed sum."""
+    """Whether the only target is an unnamed sum."""
     call = _call(site)
     node = None if call is None else _argument(call, 0, "target")
     return node is not None and len(addends(node)) > 1
 
 
 def source_texts(site: Site | None) -> tuple[str, ...]:
-    """The sources as typed, where they are written out."""
+    """The sources as typed, if they are written out."""
     call = _call(site)
     node = None if call is None else _argument(call, 1, "sources")
     if node is None:
@@ -61,7 +61,7 @@ def written_text(site: Site | None) -> str | None:
 
 
 def addends(node: ast.expr) -> list[ast.expr]:
-    """The addends of a sum as they stand; the expression alone where it is none."""
+    """The addends of a sum; the expression itself if it is not a sum."""
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
         return [*addends(node.left), *addends(node.right)]
     return [node]
@@ -87,5 +87,5 @@ def _argument(call: ast.Call, place: int, name: str) -> ast.expr | None:
 
 
 def _text(node: ast.expr) -> str:
-    text = ast.unparse(node).replace("'", '"')
+    text = unparse(node).replace("'", '"')
     return text if len(text) <= _LONG else text[: _LONG - 1] + "…"

@@ -1,4 +1,4 @@
-"""From the record and the facts of one window to a Report of its own."""
+"""Makes TensorFlow's Report of one window from the record and the facts."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from jupyter_inplace.tensorflow.record.trace import TapeTrace
 
 
 class _Out:
-    """A line of the report in the making."""
+    """A mutation of the report while it is being made."""
 
     def __init__(self, row: AssignRow | None, order: int, mutation: Mutation) -> None:
         self.row, self.order, self.mutation = row, order, mutation
@@ -52,12 +52,12 @@ class _Out:
 
 @dataclass(frozen=True)
 class TapeSpan:
-    """What one watch covered.
+    """The part of the record that one watch covers.
 
-    :param start: the moment of program order before the first one that counts.
+    :param start: the place in program order after which the watch begins.
     :param started: seconds on the record's clock when the watch began.
-    :param tasks: the names of tasks that the user gave.
-    :param labels: what people call files, by file name.
+    :param tasks: the names of tasks given by the user.
+    :param labels: the displayed names of files, by file name.
     """
 
     start: int
@@ -69,7 +69,7 @@ class TapeSpan:
 
 
 class TapeAssembly:
-    """Builds what one watch saw."""
+    """Builds the report of one watch."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class TapeAssembly:
         self._storages: dict[int, int] = {}
 
     def report(self, used: bool) -> Report:
-        """The report; without mutations where TensorFlow did nothing."""
+        """The report; `used` says whether TensorFlow did anything."""
         out = self._lines()
         conflicts = self._conflicts(out)
         mutations = tuple(self._finished(i, line) for i, line in enumerate(out))
@@ -101,7 +101,7 @@ class TapeAssembly:
             gradients=gradients,
             task_cosines=self._cosines(),
             timeline=self._timeline(out),
-            blind_spots=self._blind_spots(tasks) if used else (),
+            blind_spots=self._blind_spots() if used else (),
         )
 
     # --- writes ---------------------------------------------------------------------------------------------------------
@@ -132,7 +132,7 @@ class TapeAssembly:
 
     def _mutation(self, row: AssignRow, count: int) -> Mutation:
         names = [self._name(handle, row) for handle in row.handles]
-        if len(names) > 1:  # an optimizer's own variables have no name that a person would type
+        if len(names) > 1:  # nobody names the variables of an optimizer
             names = [name for name, handle in zip(names, row.handles, strict=True) if self._known(handle)] or names
         return Mutation(
             id=0,
@@ -151,7 +151,7 @@ class TapeAssembly:
         )
 
     def _site(self, key: Any) -> Site | None:
-        """A place; that of an operation in a graph is known by its line."""
+        """The site of a key; for an operation in a graph only its line is known."""
         if not isinstance(key, tuple) or key[0] != "graph":
             return self._resolver.resolve(key)
         if key[1] is None:
@@ -182,7 +182,7 @@ class TapeAssembly:
             time=max(0.0, shared.time - self._span.started),
             site=None,
             value_changed=True,
-            note=f"written through memory shared by {shared.kind}, which TensorFlow does not see",
+            note=f"written through memory shared by {shared.through}, which TensorFlow does not see",
             framework="tensorflow",
         )
 
@@ -227,7 +227,7 @@ class TapeAssembly:
         return self._names.of(handle) is not None or handle in self._trace.known_names
 
     def _name(self, handle: int, row: AssignRow | None = None) -> str:
-        """By what is in view at the end, else what was when it mattered, else the text of the write."""
+        """The name at the end of the watch, else the one at the time of the call, else the text of the write."""
         name = self._names.of(handle) or self._trace.known_names.get(handle)
         if name is None and row is not None and len(row.handles) == 1:
             name = asked.written_text(self._site(row.site))
@@ -256,7 +256,7 @@ class TapeAssembly:
         )
 
     def _gradients(self) -> tuple[Gradient, ...]:
-        """One row a task and leaf: the worst of them, with its occurrence where there were several."""
+        """One row per task and leaf: the worst one, with its occurrence if there were several."""
         found: dict[Any, list[Gradient]] = {}
         for call in self._calls:
             for row in call.gradients:
@@ -306,15 +306,10 @@ class TapeAssembly:
         events.sort(key=lambda event: event[0])
         return tuple(TimelineEvent(seq=i, **fields) for i, (_, fields) in enumerate(events[:10_000]))
 
-    def _blind_spots(self, tasks: tuple[Task, ...]) -> tuple[str, ...]:
+    def _blind_spots(self) -> tuple[str, ...]:
         notes = dict(self._trace.blind_spots)
         if self._trace.track.full:
             notes["more versions of variables than can be told apart: later ones are not split"] = None
-        known = {task.name for task in tasks}
-        others = ", ".join(sorted(known)) or "none"
-        for name in self._span.tasks:
-            if name not in known and self._calls:
-                notes[f"task {name!r} was not found; the tasks there are: {others}"] = None
         return tuple(notes)
 
 

@@ -1,4 +1,4 @@
-"""Two frameworks' reports of one cell as one."""
+"""Merges the reports of two frameworks on one cell."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from jupyter_inplace.report.summary import build_summary
 
 
 def combined(torch: Report, own: Report, used: bool) -> Report:
-    """One report of both, in the order of time. What only one of them took part in stays that one's.
+    """One report of both, in the order of time.
 
-    :param torch: the report of the watch itself: it has the cell and its error.
-    :param used: TensorFlow did something.
+    :param torch: the report of the watch itself, with the cell and its error.
+    :param used: whether TensorFlow did anything.
     """
     if not used:
         return torch
@@ -33,8 +33,6 @@ def combined(torch: Report, own: Report, used: bool) -> Report:
     frameworks = ["torch"] * torch_used + ["tensorflow"]
     versions = [str(torch.framework_version)] * torch_used + [str(own.framework_version)]
     missing = [note for note in own.blind_spots if note not in torch.blind_spots]
-    found = known | {task.name for task in torch.tasks}
-    spots = [note for note in (*torch.blind_spots, *missing) if not _found_by_the_other(note, found)]
     return replace(
         torch,
         framework=" and ".join(frameworks),
@@ -47,14 +45,9 @@ def combined(torch: Report, own: Report, used: bool) -> Report:
         gradients=gradients,
         task_cosines=(*torch.task_cosines, *own.task_cosines),
         timeline=_timeline(torch, own, theirs, ours),
-        blind_spots=tuple(spots),
+        blind_spots=(*torch.blind_spots, *missing),
         nothing_ran=False,
     )
-
-
-def _found_by_the_other(note: str, tasks: set[str]) -> bool:
-    """A task that the person named and one framework did not find may be the other's."""
-    return any(note.startswith(f"task {name!r} was not found") for name in tasks)
 
 
 def _timeline(torch: Report, own: Report, theirs: dict[int, int], ours: list[int]) -> tuple[TimelineEvent, ...]:
@@ -67,7 +60,7 @@ def _timeline(torch: Report, own: Report, theirs: dict[int, int], ours: list[int
 
 
 def _timed(events: list[TimelineEvent]) -> list[tuple[float, TimelineEvent]]:
-    """Each event with its moment; one without keeps its place behind the one before it."""
+    """Each event with its time; one without a time stays after the one before it."""
     found, last = [], 0.0
     for event in events:
         last = max(last, event.time) if event.time is not None else last

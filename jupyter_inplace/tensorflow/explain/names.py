@@ -1,6 +1,6 @@
-"""What a person would type for a variable or a tensor: a search of the namespaces in view, made only when a name is wanted.
+"""What a person would type for a variable or tensor: a search of the visible namespaces, made only when a name is needed.
 
-No user code runs: Keras layers and models by their lists of layers and weights, other objects by `__dict__`,
+No user code runs: Keras layers and models are searched by their lists of layers and weights, other objects by `__dict__`,
 containers by their items.
 """
 
@@ -21,7 +21,7 @@ _PLAIN = (str, bytes, int, float, complex, type(None), types.ModuleType, type, t
 
 
 class TapeNames:
-    """Names by the number of a variable's handle or of a tensor. Holds what it found while it lives."""
+    """Names by the number of a variable's handle or of a tensor. It keeps what it found alive."""
 
     def __init__(self, spaces: Iterable[Mapping[str, Any]]) -> None:
         self._best: dict[int, tuple[tuple[int, ...], str, Any]] = {}
@@ -46,7 +46,7 @@ class TapeNames:
         return None if found is None else found[2]
 
     def named(self) -> list[tuple[str, Any]]:
-        """Everything found, each under its best name."""
+        """All objects found, each under its best name."""
         return [(name, value) for _, name, value in self._best.values()]
 
     def _add(self, number: int, name: str, value: Any, depth: int, level: int) -> None:
@@ -90,9 +90,9 @@ class TapeNames:
                 self._scan(item, f"{name}[{i}]", depth, level + 1)
 
     def _scan_keras(self, value: Any, name: str, depth: int, level: int) -> None:
-        """A layer's weights by the attributes that hold them, a model's layers by its own attributes or their place."""
+        """Name the weights of a layer by the attributes that hold them, the layers of a model by its attributes or by index."""
         inner = getattr(value, "_value", None)
-        if isinstance(inner, tf.Variable):  # a Keras variable is a variable in a coat
+        if isinstance(inner, tf.Variable):  # a Keras variable wraps a tf.Variable
             self._add(getattr(inner.handle, "_id", -1), name, inner, depth, level)
             return
         for key in ("_trainable_variables", "_non_trainable_variables"):
@@ -109,7 +109,7 @@ class TapeNames:
 
 
 def _keras_types() -> tuple[type, ...]:
-    """The kinds of objects of Keras 3 that hold variables, where it is imported."""
+    """The types of Keras 3 that hold variables, if it is imported."""
     keras = sys.modules.get("keras")
     found = (getattr(keras, "Layer", None), getattr(keras, "Variable", None)) if keras is not None else ()
     return tuple(kind for kind in found if isinstance(kind, type))

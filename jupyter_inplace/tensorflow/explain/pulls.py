@@ -1,4 +1,4 @@
-"""Asking a tape again: gradients of any recorded tensor, on no tape of the program, seen by no recorder."""
+"""Asks a tape again for gradients of any recorded tensor, unseen by the program's tapes and by our recorder."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ Version = tuple[int, int]  # (handle, number)
 
 
 class CannotAskError(Exception):
-    """A tape that cannot be asked, or an operation whose derivative is not known here."""
+    """The tape cannot be asked, or the derivative of an operation is not known here."""
 
 
 @contextlib.contextmanager
 def quiet(trace: TapeTrace) -> Iterator[None]:
-    """Our own operations: not recorded by any tape of the program, nor by us.
+    """Hide the operations inside the block from the program's tapes and from our recorder.
 
-    TensorFlow's switch that stops all recording would stop the tapes too that a gradient opens to compute anew, so the
-    tapes that record are taken off one by one.
+    TensorFlow's switch that stops all recording would also stop the tapes that a gradient function opens to recompute, so the
+    recording tapes are removed one by one.
     """
     trace.off += 1
     stopped: list[Any] = []
@@ -42,17 +42,17 @@ def quiet(trace: TapeTrace) -> Iterator[None]:
 
 
 class Tape:
-    """The C++ tape of one call, to be asked within `quiet`."""
+    """The C++ tape of one call. Ask it within `quiet`."""
 
     def __init__(self, inner: Any) -> None:
         self._inner = inner
         self._ask = private.get("imperative_grad")
 
     def pull(self, target: Any, sources: Sequence[Any], output: Any = None) -> list[Any]:
-        """The gradient of `target` with respect to each source, dense; None where there is none.
+        """The gradient of `target` with respect to each source, dense; None if there is none.
 
-        :param output: the gradient of the target, ones where None.
-        :raises CannotAskError: this TensorFlow or this tape gives no answer.
+        :param output: the gradient of the target; None means ones.
+        :raises CannotAskError: this version of TensorFlow or this tape gives no answer.
         """
         if self._ask is None or self._inner is None:
             raise CannotAskError("the tape cannot be asked again")
@@ -71,7 +71,7 @@ class Tape:
 
 
 def dense(gradient: Any) -> Any:
-    """A gradient as one tensor: that of gathered rows comes as slices."""
+    """A gradient as one tensor: that of gathered rows is given as slices."""
     return gradient if gradient is None else tf.convert_to_tensor(gradient)
 
 
@@ -89,10 +89,10 @@ def plus(a: Any, b: Any) -> Any:
 
 
 class Through:
-    """What a gradient would be through the assigns that the tape does not see.
+    """The gradient through the assigns that the tape does not record.
 
-    Walks the writes backwards: the adjoint of a version goes to the value that was assigned, and from there, by the
-    tape, to what it was computed from; where a write left part of the old value in place, to the version before too.
+    Walks the writes backwards: the adjoint of a version goes to the assigned value, and from there, through the tape, to what
+    that was computed from; if a write kept part of the old value, also to the version before.
 
     :param parts: the adjoint of each version by the tape's own reads.
     """
@@ -106,11 +106,11 @@ class Through:
         self._tensors = list(tensors)
         self.parts: dict[Version, Any] = {}
         self.adjoint: dict[Version, Any] = {}
-        #: What each write keeps from a tensor source (by its place) or a variable (by its handle).
+        #: What each write cuts off from a tensor source (by its index) or a variable (by its handle).
         self.kept: dict[AssignEvent, dict[Any, Any]] = {}
 
     def start(self, target: Any, output: Any, version: Version | None) -> None:
-        """Begin at a target; at the version of a variable where the target is one."""
+        """Begin at a target; if it is a variable, at its version."""
         if version is not None:
             value = tf.ones([]) if output is None else output
             self.parts[version] = self.adjoint[version] = value
@@ -123,7 +123,7 @@ class Through:
         self.adjoint = dict(self.parts)
 
     def run(self, updates: frozenset[int] = frozenset()) -> None:
-        """Walk. `updates` are the handles of variables whose writes by gradients are a new value, and no path."""
+        """Walk. `updates` are the handles of variables whose writes by gradients are updates, not paths."""
         for write in self._writes:
             adjoint = self.adjoint.get((write.handle, write.after))
             if adjoint is None:
@@ -151,12 +151,12 @@ class Through:
 
 
 def value_of(write: AssignEvent) -> Any:
-    """The tensor that was assigned: the last input of every operation that writes."""
+    """The assigned tensor: the last input of every operation that writes."""
     return write.inputs[-1]
 
 
 def backwards(write: AssignEvent, adjoint: Any) -> tuple[Any, Any]:
-    """The adjoints of the version before a write and of the value written.
+    """The adjoints of the version before a write and of the written value.
 
     :raises CannotAskError: for a kind of write whose derivative is not known here.
     """
@@ -181,7 +181,7 @@ def backwards(write: AssignEvent, adjoint: Any) -> tuple[Any, Any]:
 
 
 def _replay(write: AssignEvent) -> Any:
-    """A write to part of a variable as a function of the old value and the value written."""
+    """A write to part of a variable as a function of the old value and the written value."""
     op, inputs = write.op_type, write.inputs
     if op == "ResourceStridedSliceAssign":
         names = ("begin_mask", "end_mask", "ellipsis_mask", "new_axis_mask", "shrink_axis_mask")

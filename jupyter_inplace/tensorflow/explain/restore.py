@@ -1,4 +1,4 @@
-"""For the time of one question to a tape: variables and shared memory as the forward found them, then as they were."""
+"""Restores variables and shared memory to the values of the forward while a tape is asked."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jupyter_inplace.tensorflow.record.trace import TapeTrace
 
 @contextlib.contextmanager
 def as_before(trace: TapeTrace, suspicion: Suspicion) -> Iterator[None]:
-    """Within `quiet`: the values of the forward are back.
+    """Inside the block variables and shared memory hold the values of the forward. Use within `quiet`.
 
     :raises CannotAskError: a value was too large to hold, or its memory cannot be written.
     """
@@ -41,7 +41,7 @@ def as_before(trace: TapeTrace, suspicion: Suspicion) -> Iterator[None]:
 
 
 def _writable(view: Any) -> Any:
-    """The same memory as an array that may be written: a tensor's own view of it is read-only."""
+    """The same memory as a writable array: the one that a tensor gives is read-only."""
     if view.flags.writeable:
         return view
     import ctypes

@@ -1,4 +1,4 @@
-"""What people call the targets and the sources of a call of `tape.gradient`."""
+"""The names of the targets and sources of a call of `tape.gradient`."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def tasks_of(trace: TapeTrace, request: Request, names: TapeNames, site: Site | 
 
 
 def _addends(trace: TapeTrace, names: TapeNames, target: Any) -> list[tuple[str, Any]]:
-    """The named scalars whose sum a target is; empty where an addend has no name."""
+    """The named scalars that a target is the sum of; empty if an addend has no name."""
     sums = trace.track.sums
     if getattr(target, "shape", None) != () or getattr(target, "_id", None) not in sums:
         return []

@@ -8,7 +8,7 @@ import numpy as np
 
 
 def number(vector: Any) -> str:
-    """A gradient of one element as that number (2.0, 3.5), a longer one by its norm."""
+    """A gradient of one element as a number (2.0, 3.5), a longer one as its norm."""
     if vector.size != 1:
         return f"a norm of {_plain(float(np.linalg.norm(vector)))}"
     value = vector.ravel()[0]

@@ -1,1 +1,1 @@
-"""What happened to variables: the recorder, which runs inside of the program's operations."""
+"""The recorder, which runs inside the program's operations."""

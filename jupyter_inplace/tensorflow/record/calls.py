@@ -1,4 +1,4 @@
-"""One call of `tape.gradient`: run as it is, then looked at, where there is something to look at."""
+"""One call of `tape.gradient`: run unchanged, then analysed if something is suspicious."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 import tensorflow as tf
 
 from jupyter_inplace.record.source.sites import find_site
-from jupyter_inplace.tensorflow.record.events import AssignEvent, ReadEvent, SharedTensor
+from jupyter_inplace.tensorflow.record.events import AssignEvent, ReadEvent, SharedTensor, SharedThrough
 from jupyter_inplace.tensorflow.record.facts import TapeCall
 from jupyter_inplace.tensorflow.record.handles import handle_of
 from jupyter_inplace.tensorflow.record.session import TapeSession
 from jupyter_inplace.tensorflow.record.trace import TapeTrace
 from jupyter_inplace.tensorflow.record.track import GRADIENT
 
-_NAMED_CALLS = 3  # calls at one place that are looked at where nothing harmful is suspected
+_NAMED_CALLS = 3  # calls at one place that are analysed if nothing harmful is suspected
 
 
 class Request:
-    """What was asked of a tape, with what the recorder kept that may matter to the answer."""
+    """A call of `tape.gradient`, with the recorded events that may matter to its result."""
 
     def __init__(self, trace: TapeTrace, tape: Any, target: Any, sources: Any, output: Any) -> None:
         track = trace.track
@@ -37,7 +37,7 @@ class Request:
 
     @staticmethod
     def _mask(trace: TapeTrace, target: Any) -> int:
-        """The versions that a target was computed from; those of a variable are its own."""
+        """The versions that a target was computed from; for a variable, its own version."""
         handle = handle_of(target)
         if handle is not target:
             known = trace.variables.get(getattr(handle, "_id", -1))
@@ -45,7 +45,7 @@ class Request:
         return trace.track.masks.get(getattr(target, "_id", -1), 0)
 
     def _reach(self, trace: TapeTrace) -> tuple[int, list[AssignEvent]]:
-        """What the targets depend on, through assigns too; and those assigns."""
+        """What the targets depend on, including through assigns, and those assigns."""
         bits = trace.track.bits
         closure = 0
         for mask in self.direct:
@@ -70,7 +70,7 @@ class Request:
 
 
 class Suspicion:
-    """Why a call is worth a closer look."""
+    """What makes a call suspicious."""
 
     def __init__(self, session: TapeSession, request: Request, again: list[ReadEvent]) -> None:
         bits = session.track.bits
@@ -82,7 +82,7 @@ class Suspicion:
             known, versions = session.variables.get(handle), request.versions_read(session, handle)
             if known is not None and len(versions) == 1 and versions[0] != known.version:
                 self.stale.append(handle)
-        # A variable that the gradient itself read, at another version than the forward.
+        # A variable that the gradient computation read at another version than the forward.
         self.again: dict[int, tuple[ReadEvent, ReadEvent]] = {}
         for read in again:
             before = [r for r in request.reads if r.handle == read.handle and not r.inside]
@@ -100,10 +100,10 @@ class Suspicion:
 
 
 def _handed_out(trace: TapeTrace, shared: SharedTensor, request: Request) -> bool:
-    """A tensor whose memory was handed out after it had been used: what was computed from it does not bear its bit."""
+    """Whether a tensor's memory was exported after the tensor had been used: what was computed from it lacks its bit."""
     own = trace.track.bits.get(("memory", shared.tensor), 0)
     mask = trace.track.masks.get(shared.tensor, 0) & ~own
-    return shared.kind == "DLPack" and (not mask or bool(mask & request.closure))
+    return shared.through is SharedThrough.DLPACK and (not mask or bool(mask & request.closure))
 
 
 def watched_call(
@@ -115,7 +115,7 @@ def watched_call(
     args: tuple[Any, ...],
     options: dict[str, Any],
 ) -> Any:
-    """Run the call as the program asked for it; what is found stays in `session.calls`."""
+    """Run the call unchanged; the findings are added to `session.calls`."""
     request: Request | None = None
     call = TapeCall(session.order, session.seconds(), find_site(3, session.cell_files))
     try:

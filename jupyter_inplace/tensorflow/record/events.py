@@ -1,8 +1,9 @@
-"""What the recorder keeps: reads and writes of variables, the rows that loops fold them into, and shared memory."""
+"""What the recorder stores: reads and writes of variables, the rows into which loops fold them, and shared memory."""
 
 from __future__ import annotations
 
 import dataclasses
+import enum
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ READS = frozenset({"ReadVariableOp", "ResourceGather", "ResourceGatherNd"})
 
 @dataclasses.dataclass(eq=False, slots=True)
 class AssignRow:
-    """The writes of one place to one variable (of one optimizer step, to all it writes): one line of the report."""
+    """The writes at one place to one variable (for an optimizer step, to all its variables): one mutation of the report."""
 
     op: str
     site: Any
@@ -53,7 +54,7 @@ class AssignRow:
 
 @dataclasses.dataclass(eq=False, slots=True)
 class AssignEvent:
-    """One write, kept while a tape lives that it may matter to."""
+    """One write, kept while a tape is alive for which it may matter."""
 
     row: AssignRow
     order: int
@@ -70,20 +71,20 @@ class AssignEvent:
 
 @dataclasses.dataclass(eq=False, slots=True)
 class ReadEvent:
-    """One read of a variable, kept while a tape lives that may have recorded it."""
+    """One read of a variable, kept while a tape is alive that may have recorded it."""
 
     order: int
     handle: int
     version: int
     site: Any
-    value: Any  # the tensor read, None where it was too large to hold
+    value: Any  # the tensor read, None if it was too large to hold
     whole: bool  # False: rows of the variable (a gather)
-    inside: bool  # read while a gradient was worked out
+    inside: bool  # read while a gradient was computed
 
 
 @dataclasses.dataclass(eq=False, slots=True)
 class KnownVariable:
-    """What is known of a variable by its handle's number."""
+    """What is known about a variable, by the number of its handle."""
 
     handle: int
     shape: tuple[int, ...]
@@ -96,9 +97,21 @@ class KnownVariable:
     written: int = 0  # the order of the last write
 
 
+class SharedThrough(enum.StrEnum):
+    """Who else may write the memory of a tensor."""
+
+    NUMPY = "numpy"
+    DLPACK = "DLPack"
+
+    @property
+    def node(self) -> str:
+        """The `node` of a conflict about such memory."""
+        return f"shared through {self}"
+
+
 @dataclasses.dataclass(eq=False, slots=True)
 class SharedTensor:
-    """A tensor over memory that others may write, with what it held when it was first used or shared."""
+    """A tensor whose memory others may write, with its values from when it was first used or shared."""
 
     view: Any  # numpy, over the same memory
     before: Any  # a copy of it
@@ -106,7 +119,7 @@ class SharedTensor:
     order: int
     time: float
     owner: Any  # keeps the memory
-    kind: str
+    through: SharedThrough
     tensor: int
     version: int = 0
     found: bool = False

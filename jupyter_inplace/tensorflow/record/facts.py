@@ -11,7 +11,7 @@ from jupyter_inplace.tensorflow.record.events import AssignRow, SharedTensor
 
 @dataclasses.dataclass
 class AssignEffect:
-    """A write and what it did to the gradients of one call."""
+    """A write and its effect on the gradients of one call."""
 
     verdict: str
     row: AssignRow
@@ -23,7 +23,7 @@ class AssignEffect:
 
 @dataclasses.dataclass
 class Reread:
-    """What the gradient read, and no longer found as the forward left it: a variable, or shared memory."""
+    """A variable or shared memory that the gradient computation read with other values than the forward."""
 
     row: AssignRow | None  # None: memory that was written from outside
     shared: SharedTensor | None
@@ -54,7 +54,7 @@ class ReadFact:
 class TapeCall:
     """One call of `tape.gradient` or `tape.jacobian`.
 
-    :param tasks: the names of its targets and their statuses; None where they are read from the source later.
+    :param tasks: the names of its targets and their statuses; None if they are read from the source later.
     """
 
     order: int

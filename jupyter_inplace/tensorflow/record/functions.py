@@ -1,7 +1,7 @@
-"""What a traced `tf.function` reads and assigns, in the order of its graph, each time it is called.
+"""What a traced `tf.function` reads and assigns at each call, in the order of its graph.
 
-Inside of a graph nothing calls back, so there is the static order only: which variables, at which lines, how often one
-call of the function writes them is known for straight code, and not which version a gradient belongs to.
+There are no callbacks inside a graph, so only the static order is known: for straight-line code which variables are written
+at which lines and how often, but not to which version a gradient belongs.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _INNER = ("PartitionedCall", "StatefulPartitionedCall", "While", "StatelessWhile
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class GraphAccess:
-    """One read or write in a graph: of the input with that place, at a place in the source."""
+    """One read or write in a graph: the index of the input, and the place in the source."""
 
     input: int
     op_type: str
@@ -35,7 +35,7 @@ class GraphAccess:
 
 
 def remember(trace: TapeTrace, function: Any) -> None:
-    """Read the graph of a function that is about to run, once."""
+    """Read the graph of a function that is about to run, if it is new."""
     name = getattr(function, "name", None)
     key = name.decode() if isinstance(name, bytes) else name
     if key is None or key in trace.functions:
@@ -65,7 +65,7 @@ def accesses_of(graph: Any, depth: int = 0) -> list[GraphAccess]:
 
 
 def _inner(op: Any, places: dict[int, int], depth: int) -> list[GraphAccess]:
-    """The accesses of the functions that an operation calls, in terms of the outer graph's inputs."""
+    """The accesses in the functions that an operation calls, in terms of the inputs of the outer graph."""
     if depth > 3:
         return []
     offset = 1 if "If" in op.type else 0
@@ -81,7 +81,7 @@ def _inner(op: Any, places: dict[int, int], depth: int) -> list[GraphAccess]:
 
 
 def _graph_of(op: Any, attribute: str) -> Any:
-    """The graph of the function that an operation names, None where there is none."""
+    """The graph of the function that an operation names, None if there is none."""
     try:
         return op.graph._get_function(op.get_attr(attribute).name).graph
     except Exception:
@@ -89,7 +89,7 @@ def _graph_of(op: Any, attribute: str) -> Any:
 
 
 def _place(op: Any) -> tuple[str, int, str, str] | None:
-    """The innermost line of the user's that made an operation; autograph's frames carry the original lines."""
+    """The innermost user line that made an operation; autograph's frames have the original lines."""
     trace = getattr(op, "traceback", None)
     if trace is None:
         return None
@@ -101,7 +101,7 @@ def _place(op: Any) -> tuple[str, int, str, str] | None:
 
 
 def called(trace: TapeTrace, op_type: Any, inputs: Any, outputs: Any) -> None:
-    """A function has run: its writes are new versions, its outputs come from all that it read."""
+    """A function has run: its writes make new versions, its outputs depend on everything that it read."""
     name = op_type.decode() if isinstance(op_type, bytes) else str(op_type)
     track = trace.track
     mask = track.mask_of(inputs) if track.tapes else 0

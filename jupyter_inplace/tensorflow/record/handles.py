@@ -1,4 +1,4 @@
-"""How a tape knows a variable or a tensor."""
+"""The numbers by which a tape identifies variables and tensors."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import tensorflow as tf
 
 
 def handle_of(source: Any) -> Any:
-    """What a tape knows a source by: a variable, one of Keras too, by its handle."""
+    """What identifies a source for a tape: for a variable, also of Keras, its handle."""
     variable = isinstance(source, tf.Variable) or hasattr(source, "_should_act_as_resource_variable")
     return getattr(source, "handle", source) if variable else source
 
 
 def number_of(source: Any) -> int:
-    """The number by which a tape knows a source or a target; -1 where it has none."""
+    """The number that identifies a source or target for a tape; -1 if it has none."""
     number: int = getattr(handle_of(source), "_id", -1)
     return number

@@ -1,4 +1,4 @@
-"""The callback of TensorFlow's operations: what each of them does to variables, and what its outputs were computed from."""
+"""The callback of TensorFlow's operations: what each does to variables, and what its outputs were computed from."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Operations:
     def _write(self, op_type: str, inputs: Any, attrs: Any) -> None:
         handle = inputs[0]
         if handle._id in self._fresh:
-            self._fresh.discard(handle._id)  # its first value is no change
+            self._fresh.discard(handle._id)  # its first value is not a change
             self._trace.variable(handle)
             return
         site = None if self._trace.step is not None else find_site(4, self._trace.cell_files)

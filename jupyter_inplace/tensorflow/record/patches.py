@@ -1,6 +1,6 @@
-"""What is replaced in TensorFlow while a watch is open, and the callback of its operations.
+"""The patches of TensorFlow while a watch is open, and the callback of its operations.
 
-A replacement belongs to the process and asks which session is in force on the thread that calls it.
+A patch is process-wide and looks up the session that is active on the calling thread.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from jupyter_inplace.tensorflow.record.without_callbacks import REPLACEMENTS
 
 
 def _fast_path(original: Any) -> Any:
-    """Makes the reads that happen in C++ happen in Python, and notes the numpy arrays that go in."""
+    """Makes reads in C++ happen in Python, and notes the numpy arrays that are passed."""
     variable = tf.Variable
 
     def TFE_Py_FastPathExecute(*args: Any) -> Any:  # noqa: N802  TensorFlow's own name
@@ -47,7 +47,7 @@ def _fast_path(original: Any) -> Any:
 
 
 def _push_tape(original: Any) -> Any:
-    """The C++ tape is made persistent, so that it can be asked again; the Python one still keeps its own rules."""
+    """Makes the C++ tape persistent, so that it can be asked again; the Python tape still enforces its own rules."""
 
     @functools.wraps(original)
     def wrapper(tape: Any) -> Any:
@@ -68,7 +68,7 @@ def _push_tape(original: Any) -> Any:
 
 
 def _watch(original: Any) -> Any:
-    """A tensor that a tape is told to watch is a source: what was computed from it is of interest."""
+    """Notes a tensor that a tape watches explicitly, as a source whose results matter."""
 
     @functools.wraps(original)
     def wrapper(tape: Any, tensor: Any) -> Any:
@@ -103,7 +103,7 @@ def _export(original: Any) -> Any:
         result = original(tensor)
         session = session_here()
         if session is not None and not session.off:
-            session.memory.exported(tensor, "DLPack")
+            session.memory.exported(tensor)
         return result
 
     return TFE_ToDlpackCapsule
@@ -114,14 +114,14 @@ def _import(original: Any) -> Any:
         result = original(*args)
         session = session_here()
         if session is not None and not session.off:
-            session.memory.exported(result, "DLPack")
+            session.memory.exported(result)
         return result
 
     return TFE_FromDlpackCapsule
 
 
 def _step(original: Any) -> Any:
-    """One write event for a whole optimizer step."""
+    """Makes one write event of a whole optimizer step."""
 
     @functools.wraps(original)
     def wrapper(optimizer: Any, *args: Any, **options: Any) -> Any:
@@ -140,7 +140,7 @@ def _step(original: Any) -> Any:
 
 
 def _call_flat(original: Any) -> Any:
-    """The function that is about to run: its graph tells what it reads and assigns."""
+    """Notes the function that is about to run: its graph tells what it reads and assigns."""
 
     @functools.wraps(original)
     def call_flat(function: Any, *args: Any) -> Any:
@@ -168,7 +168,7 @@ _shared: dict[tuple[int, str], Replacement] = {}
 
 
 def _replacement(owner: Any, name: str, wrap: Callable[[Any], Any]) -> Replacement:
-    """The one replacement of an attribute, whoever asks for it."""
+    """The replacement of an attribute, the same for all sessions."""
     key = (id(owner), name)
     if key not in _shared:
         _shared[key] = Replacement(owner, name, wrap)
@@ -176,7 +176,7 @@ def _replacement(owner: Any, name: str, wrap: Callable[[Any], Any]) -> Replaceme
 
 
 class Patches:
-    """Everything that one session has put in force."""
+    """Everything that one session has installed."""
 
     def __init__(self, session: TapeSession) -> None:
         self._session = session
@@ -209,7 +209,7 @@ class Patches:
         callbacks(self._callback)
 
     def optimizers(self) -> None:
-        """Keras may be imported later than TensorFlow; asked again where a tape begins."""
+        """Patch the optimizers; called again when a tape begins, since Keras may be imported later than TensorFlow."""
         for module, name in _OPTIMIZERS:
             owner = getattr(sys.modules.get(module), name, None)
             if owner is not None:
@@ -218,7 +218,7 @@ class Patches:
                         self._take(owner, attribute, _step)
 
     def remove(self) -> None:
-        """Everything out, whatever fails."""
+        """Remove everything, even if something fails."""
         callback, self._callback = self._callback, None
         if callback is not None:
             module = sys.modules[private.NAMES["op_callbacks"][0]]

@@ -1,7 +1,7 @@
-"""TensorFlow's private names that this package leans on: why, and what is done where one is missing.
+"""The private names of TensorFlow that this package uses: why, and what happens if one is missing.
 
-``NAMES`` lists them. `found` says which are there; the recorder takes the public way around a missing one and says
-in ``blind_spots`` what it no longer sees.
+``NAMES`` lists them. `found` tells which exist; the recorder replaces a missing one by public means and says in
+``blind_spots`` what it no longer sees.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from typing import Any
 
 #: What is used, by a short name: (module, attribute, what is no longer seen without it).
 NAMES: dict[str, tuple[str, str, str]] = {
-    # Tells every eager operation with its inputs and outputs.
+    # Reports every eager operation with its inputs and outputs.
     "op_callbacks": (
         "tensorflow.python.framework.op_callbacks",
         "add_op_callback",
         "assigns are seen through patched methods of tf.Variable only, and what they were computed from is not",
     ),
-    # A variable that is handed to an operation as it is, is read in C++, without a callback: `c * m`.
+    # A variable that is passed directly to an operation (`c * m`) is read in C++, without a callback.
     "fast_path": (
         "tensorflow.python.pywrap_tfe",
         "TFE_Py_FastPathExecute",
         "reads that TensorFlow makes in C++ (`c * m` with a variable m) are out of sight",
     ),
-    # Where a tape begins to record; the C++ tape is made so that it can be asked again.
+    # Called when a tape begins to record; the C++ tape is made persistent, so that it can be asked again.
     "push_tape": (
         "tensorflow.python.eager.backprop",
         "GradientTape._push_tape",
@@ -35,7 +35,7 @@ NAMES: dict[str, tuple[str, str, str]] = {
         "imperative_grad",
         "the gradient per version is not worked out",
     ),
-    # Memory that leaves through DLPack, or comes in.
+    # Memory that is exported or imported through DLPack.
     "to_dlpack": (
         "tensorflow.python.pywrap_tfe",
         "TFE_ToDlpackCapsule",
@@ -56,7 +56,7 @@ NAMES: dict[str, tuple[str, str, str]] = {
 
 
 def owner_of(name: str) -> tuple[Any, str] | None:
-    """The object and the attribute that a name of `NAMES` stands for; None where this TensorFlow has no such thing."""
+    """The object and attribute that a name of `NAMES` stands for; None if this version of TensorFlow does not have it."""
     module, path, _ = NAMES[name]
     try:
         owner: Any = importlib.import_module(module)
@@ -75,5 +75,5 @@ def get(name: str) -> Any:
 
 
 def missing(name: str) -> str:
-    """What is no longer seen where a name is missing, as a clause."""
+    """What is no longer seen if a name is missing, as a clause."""
     return NAMES[name][2]

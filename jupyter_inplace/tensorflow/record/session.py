@@ -23,13 +23,13 @@ class _Installed(Protocol):
 
 
 def session_here() -> TapeSession | None:
-    """The session in force on this thread."""
+    """The active session of this thread."""
     session: TapeSession | None = getattr(_here, "session", None)
     return session
 
 
 def _leave_in_child() -> None:
-    """A forked process goes on unwatched: nobody would read its report."""
+    """A forked process runs without the watch: its report would not be read."""
     session = session_here()
     if session is not None:
         _here.session = None
@@ -53,7 +53,7 @@ class TapeSession(TapeTrace):
     def install(self, patches: Callable[[TapeSession], _Installed]) -> None:
         """Install everything on this thread, once for all windows.
 
-        :param patches: makes what is replaced in TensorFlow.
+        :param patches: makes the patches of TensorFlow.
         """
         self.windows += 1
         if self.windows > 1:
@@ -75,6 +75,6 @@ class TapeSession(TapeTrace):
         self.track.clear()
 
     def new_tape(self) -> None:
-        """A tape begins: what was imported meanwhile is taken in."""
+        """A tape begins: also patch what was imported meanwhile."""
         if self._patches is not None:
             self._patches.optimizers()

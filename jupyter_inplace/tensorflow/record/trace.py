@@ -1,7 +1,7 @@
-"""What the watches of one thread have seen of TensorFlow so far, and the state that the parts of its recorder share.
+"""What the watches of one thread have seen of TensorFlow so far, and the state shared by the parts of its recorder.
 
-It is filled inside of the program's operations, so it keeps to what cannot be had later: numbers, sites and, while a tape
-lives, the tensors that were read and written, which are immutable.
+It is filled inside the program's operations, so it stores only what is not available later: numbers, sites and, while a
+tape is alive, the tensors that were read and written, which are immutable.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from jupyter_inplace.tensorflow.record.track import GRADIENT, Track
 
 @dataclasses.dataclass(slots=True)
 class OptimizerStep:
-    """An optimizer step under way: one row of the report, one write each time."""
+    """An active optimizer step: one row of the report, one write each time."""
 
     op: str
     site: Any
@@ -43,16 +43,16 @@ class TapeTrace:
         self.order = 0
         self.used = False
         self.started = time.perf_counter()
-        #: More than zero: the work is ours.
+        #: More than zero while our own operations run.
         self.off = 0
-        #: More than zero: a gradient is being worked out.
+        #: More than zero while a gradient is computed.
         self.depth = 0
-        #: The optimizer step under way.
+        #: The active optimizer step.
         self.step: OptimizerStep | None = None
         self.on_gradient: Callable[..., None] | None = None
-        #: True: every gradient is looked at; False: none.
+        #: True: analyse every gradient; False: none.
         self.gradients: bool | None = None
-        #: Names of variables that were in view when they mattered, by handle.
+        #: Names that variables had when they mattered, by handle.
         self.known_names: dict[int, str] = {}
         #: What each traced function does to variables, by its name.
         self.functions: dict[str, Any] = {}
@@ -61,25 +61,25 @@ class TapeTrace:
         return time.perf_counter() - self.started
 
     def fault(self, fault: BaseException) -> None:
-        """A fault of ours: said in the report, and nowhere else."""
+        """Note a fault of our own, which is only mentioned in the report."""
         _faults.show(fault)
         self.blind_spots.setdefault(f"a fault of the recorder: {type(fault).__name__}: {fault}")
 
     def tell_missing(self, name: str) -> None:
-        """Say that a private name of TensorFlow is missing, and what is not seen without it."""
+        """Note that a private name of TensorFlow is missing, and what is not seen without it."""
         self.blind_spots.setdefault(f"this TensorFlow has no {private.NAMES[name][1]}: {private.missing(name)}")
 
     # --- reads and writes ---------------------------------------------------------------------------------------------
 
     def variable(self, handle: Any) -> KnownVariable:
-        """What is known of the variable with this handle."""
+        """What is known about the variable with this handle."""
         known = self.variables.get(handle._id)
         if known is None:
             known = self.variables[handle._id] = _describe(handle)
         return known
 
     def read(self, op_type: Any, handle: Any, outputs: Any, site: Any) -> None:
-        """A read of a variable while a tape lives."""
+        """Record a read of a variable while a tape is alive."""
         variable = self.variable(handle)
         if not variable.floating:
             return
@@ -104,7 +104,7 @@ class TapeTrace:
         self.track.masks[value._id] = self.track.bit(key)
 
     def wrote(self, variable: KnownVariable, op_type: str, inputs: tuple[Any, ...], attrs: Any, site: Any) -> None:
-        """A write to a variable: a new version of it."""
+        """Record a write to a variable, which makes a new version."""
         self.order += 1
         before = variable.version
         variable.version = before + 1

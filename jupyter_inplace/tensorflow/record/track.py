@@ -1,8 +1,8 @@
-"""What is kept while a tape lives: reads, writes, and from which versions of variables each tensor was computed.
+"""What is kept while a tape is alive: reads, writes, and from which versions of variables each tensor was computed.
 
-A tensor's mask is a set of bits, one for each version of a variable (or memory shared with others) that its value came
-from. It says where asking the tape again can tell something; the tape then has the word. Everything is let go of with the
-last tape it may matter to.
+The mask of a tensor is a set of bits, one for each version of a variable (or shared memory) that its value was computed
+from. It tells where asking the tape again can be useful; the tape then decides. Everything is dropped with the last tape for
+which it may matter.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from typing import Any
 
 from jupyter_inplace.tensorflow.record.events import AssignEvent, ReadEvent
 
-#: The bit of what a tape gave: gradients.
+#: The bit of gradients.
 GRADIENT = 1
-_BITS = 4096  # versions told apart at a time
+_BITS = 4096  # versions distinguished at a time
 _PRUNE = 20_000  # tensors known before the first pruning
-#: A variable larger than this is not held at the versions that were read: holding it makes the next assign copy it.
+#: Values of variables larger than this are not kept when read, since keeping one makes the next assign copy it.
 HELD_BYTES = 64 * 2**20
-#: All that is held at a time.
+#: The most that is kept at a time.
 HELD_IN_ALL = 512 * 2**20
 
 
 @dataclasses.dataclass(eq=False, slots=True)
 class Live:
-    """A tape that has begun and may still be asked."""
+    """A tape that has begun to record and may still be asked."""
 
     start: int
     first_id: int
@@ -34,12 +34,12 @@ class Live:
 
 
 class Track:
-    """The record of the tapes that live."""
+    """The record for the tapes that are alive."""
 
     def __init__(self) -> None:
         self.masks: dict[int, int] = {}
         self.bits: dict[Hashable, int] = {}
-        #: What was added to make a tensor, by ids: a loss is split into its addends.
+        #: By tensor id, the ids of the addends of a sum, to split losses.
         self.sums: dict[int, tuple[int, int]] = {}
         self.reads: list[ReadEvent] = []
         self.writes: list[AssignEvent] = []
@@ -57,13 +57,13 @@ class Track:
         self.tapes[key] = Live(order, next_id, weakref.ref(tape, lambda _: self.ended(key)))
 
     def ended(self, key: int) -> None:
-        """The tape with that `id` is gone or used up."""
+        """The tape with this `id` is gone or used up."""
         self.tapes.pop(key, None)
         if not self.tapes:
             self.clear()
 
     def recording(self) -> list[Any]:
-        """The tapes that record now, the outermost first."""
+        """The tapes that are recording, outermost first."""
         tapes = [live.ref() for live in self.tapes.values()]
         return [tape for tape in tapes if tape is not None and getattr(tape, "_recording", False)]
 
@@ -93,14 +93,14 @@ class Track:
         return found
 
     def mask_of(self, tensors: Iterable[Any]) -> int:
-        """From which versions some tensors were computed."""
+        """The versions that some tensors were computed from."""
         masks, found = self.masks, 0
         for t in tensors:
             found |= masks.get(getattr(t, "_id", -1), 0)
         return found
 
     def prune(self) -> None:
-        """Forget tensors from before the oldest tape that lives, once there are many."""
+        """Forget tensors from before the oldest living tape, once there are many."""
         if len(self.masks) < self._prune_at:
             return
         first = min((live.first_id for live in self.tapes.values()), default=0)
@@ -116,7 +116,7 @@ class Track:
         self._prune_at = max(_PRUNE, 2 * len(self.masks))
 
     def hold(self, size: int) -> bool:
-        """Whether a read of so many bytes may be held on to."""
+        """Whether the value of a read of this many bytes may be kept."""
         if size > HELD_BYTES or self.held + size > HELD_IN_ALL:
             return False
         self.held += size

@@ -1,4 +1,4 @@
-"""The public way around a TensorFlow without op callbacks: the methods of variables, replaced while a watch is open."""
+"""For a TensorFlow without op callbacks: patches the public methods of variables while a watch is open."""
 
 from __future__ import annotations
 

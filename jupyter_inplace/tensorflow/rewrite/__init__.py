@@ -1,1 +1,1 @@
-"""Rewrites of cells with tapes, and their proofs. Making them imports no TensorFlow: they are edits of a text."""
+"""Rewrites of cells with tapes, and their proofs. Making rewrites does not import TensorFlow: they are text edits."""

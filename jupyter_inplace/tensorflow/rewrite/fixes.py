@@ -1,30 +1,31 @@
-"""Candidates for the harmful writes of TensorFlow's in a report, each tried in the sandbox and compared with a reference.
+"""Candidates for the harmful TensorFlow writes of a report, each run in the sandbox and compared with a reference.
 
-The reference is the unchanged cell's own run, with its gradients through the recorded assigns (for `cuts`) or at the
-values that the forward read (for `corrupts`). What the sandbox cannot hold stays ``unverified``, and says why.
+The reference is the run of the unchanged cell, with gradients through the recorded assigns (for `cuts`) or at the values
+that the forward read (for `corrupts`). What the sandbox refuses stays ``unverified``, with the reason.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from jupyter_inplace.report.data import HARMFUL, Fix, Mutation, Report, Verification
+from jupyter_inplace.report.order import proof_place
 from jupyter_inplace.rewrite.candidates import distinct
 from jupyter_inplace.rewrite.sandbox.outcome import Limits
 from jupyter_inplace.rewrite.sandbox.sandbox import Sandbox
 from jupyter_inplace.rewrite.syntax.code import Code
 from jupyter_inplace.rewrite.syntax.mask import mask
 from jupyter_inplace.rewrite.syntax.write import Proposal
-from jupyter_inplace.tensorflow.rewrite.rules import asked_twice, proposals
+from jupyter_inplace.tensorflow.rewrite.rules import asked_twice, proposals, was_asked_twice
 
 _TARGET = "jupyter_inplace.tensorflow.rewrite.trial:run"
 _ROUNDING = 1e-4
-_LEAST = 20.0  # seconds that a run gets: a new process imports TensorFlow first
+_LEAST = 20.0  # seconds, the minimum for a run: a new process first imports TensorFlow
 _MEMORY = 16 << 30  # TensorFlow reserves much more than it uses
 
 Told = Callable[[Fix], None]
@@ -32,7 +33,7 @@ Told = Callable[[Fix], None]
 
 def wanted(report: Report) -> bool:
     """Whether there may be something to rewrite."""
-    return bool(_harmful(report)) or (report.error is not None and "non-persistent" in report.error.message)
+    return bool(_harmful(report)) or was_asked_twice(report)
 
 
 def fixes(
@@ -46,10 +47,10 @@ def fixes(
     unavailable: str,
     told: Told,
 ) -> tuple[Fix, ...]:
-    """The rewrites of `source`, each with what came of its proof, the best first.
+    """The rewrites of `source`, each with its verification, the best first.
 
-    :param first: the `id` of the first of them.
-    :param told: is given each of them, pending, and again with its proof.
+    :param first: the `id` of the first one.
+    :param told: called with each of them while pending, and again when verified.
     """
     masked = mask(source)
     code = Code(masked.text, taken, source)
@@ -92,7 +93,7 @@ def _together(chosen: Sequence[Proposal]) -> Proposal:
 
 @dataclass(frozen=True)
 class _Run:
-    """What became of a run: the data that it sent, or why there is none."""
+    """The result of a run: the data that it sent, or why there is none."""
 
     data: dict[str, Any] | None
     why_not: str = ""
@@ -108,16 +109,15 @@ def _proved(
     unavailable: str,
     told: Told,
 ) -> tuple[Fix, ...]:
-    from dataclasses import replace
-
     deadline = time.monotonic() + seconds
     control: dict[str, Any] | None = None
-    why = unavailable
+    why, tried = unavailable, False  # why there is no control, and whether it was run
     out: list[Fix] = []
     if sandbox is not None and made:
-        sandbox.prepare(["tensorflow"])  # its import opens a port to see whether it could: no act of the cell's
+        sandbox.prepare(["tensorflow"])  # its import probes a port, which must not be blamed on the cell
     for fix in made:
-        if sandbox is not None and control is None and why == unavailable:
+        if sandbox is not None and not tried:
+            tried = True
             control, why = _control(source, report, sandbox, deadline)
         if sandbox is None or control is None:
             verification = Verification(status="unverified", reason=why)
@@ -130,9 +130,8 @@ def _proved(
         done = replace(fix, verification=verification)
         out.append(done)
         told(done)
-    order = ("passed", "unverified", "failed")
     return tuple(
-        sorted(out, key=lambda f: (order.index(f.verification.status), f.verification.reason is not None, f.id))
+        sorted(out, key=lambda f: (proof_place(f.verification.status), f.verification.reason is not None, f.id))
     )
 
 
@@ -146,7 +145,7 @@ def _run(sandbox: Sandbox, source: str, deadline: float) -> _Run:
 
 
 def _control(source: str, report: Report, sandbox: Sandbox, deadline: float) -> tuple[dict[str, Any] | None, str]:
-    """The unchanged cell in the sandbox: it has to do what the cell did."""
+    """Run the unchanged cell in the sandbox: it must do what the cell did."""
     run = _run(sandbox, source, deadline)
     if run.data is None:
         return None, f"the unchanged cell, run on a copy, {run.why_not}"
@@ -165,12 +164,12 @@ def _control(source: str, report: Report, sandbox: Sandbox, deadline: float) -> 
 
 
 def _written(report: Report, fix: Fix) -> frozenset[str]:
-    """The variables whose writes a rewrite takes away: their own gradients are meant to end."""
+    """The variables whose writes a rewrite removes: they need not get a gradient any more."""
     return frozenset(m.tensor for m in report.mutations if m.id in fix.mutations)
 
 
 def _judge(control: dict[str, Any], run: _Run, written: frozenset[str]) -> Verification:
-    """Compare the rewritten cell's run with the control's references."""
+    """Compare the run of the rewritten cell with the references of the control run."""
     data = run.data
     if data is None:
         status = "unverified" if run.escaped else "failed"
@@ -203,7 +202,7 @@ def _judge(control: dict[str, Any], run: _Run, written: frozenset[str]) -> Verif
 
 
 def _compare(control: dict[str, Any], data: dict[str, Any], written: frozenset[str]) -> tuple[bool, bool, list[str]]:
-    """Whether losses and gradients are equal, call by call, and the variables that get no gradient any more."""
+    """Whether losses and gradients are equal call by call, and the variables that no longer get a gradient."""
     losses = gradients = True
     ended: list[str] = []
     calls = [call for call in control["calls"] if call["error"] is None]
@@ -224,7 +223,7 @@ def _compare(control: dict[str, Any], data: dict[str, Any], written: frozenset[s
 
 
 def _end(control: dict[str, Any], data: dict[str, Any], ended: list[str]) -> list[str]:
-    """What outlives the cell and is another one: no fault, and to be known."""
+    """Notes on what differs after the cell, which is not a failure."""
     notes = [f"{leaf} itself gets no gradient any more" for leaf in ended]
     for name, value in control["variables"].items():
         now = data["variables"].get(name)

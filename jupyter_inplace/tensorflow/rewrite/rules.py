@@ -14,14 +14,15 @@ from jupyter_inplace.rewrite.syntax.move import moved_below
 from jupyter_inplace.rewrite.syntax.scope import Use
 from jupyter_inplace.rewrite.syntax.tensors import dotted, last_name
 from jupyter_inplace.rewrite.syntax.write import Proposal
+from jupyter_inplace.tensorflow.record.events import SharedThrough
 
 _ASSIGNS = {"assign": "", "assign_add": " + ", "assign_sub": " - "}
 _ASKS = ("gradient", "jacobian", "batch_jacobian")
-_ONCE = "non-persistent GradientTape"
+_ASKED_AGAIN = "non-persistent GradientTape"  # part of TensorFlow's own message
 
 
 def proposals(code: Code, report: Report, mutation: Mutation) -> list[Proposal]:
-    """The rewrites for one harmful write of TensorFlow's, the likeliest right one first."""
+    """The rewrites for one harmful TensorFlow write, the most likely one first."""
     found: list[Proposal] = []
     node, inside = find(code, mutation.site, report)
     if node is not None and inside and isinstance(node, cst.Call):
@@ -32,9 +33,14 @@ def proposals(code: Code, report: Report, mutation: Mutation) -> list[Proposal]:
     return sorted(found, key=lambda proposal: proposal.rank)
 
 
+def was_asked_twice(report: Report) -> bool:
+    """Whether the cell ended because a tape that is not persistent was asked a second time."""
+    return report.error is not None and _ASKED_AGAIN in report.error.message
+
+
 def asked_twice(code: Code, report: Report) -> list[Proposal]:
-    """A tape that was asked a second time: ``persistent=True``, where it was made."""
-    if report.error is None or _ONCE not in report.error.message:
+    """For a tape that was asked a second time: ``persistent=True`` where it is made."""
+    if report.error is None or not was_asked_twice(report):
         return []
     node, _ = find(code, report.error.site, report)
     call = next((c for c in _asks(code, node)), None) if node is not None else None
@@ -52,7 +58,7 @@ def asked_twice(code: Code, report: Report) -> list[Proposal]:
 
 
 def _bound(code: Code, call: cst.Call) -> str | None:
-    """The name that a tape is made under."""
+    """The name that a tape is bound to."""
     around = code.parent(call)
     if isinstance(around, cst.WithItem) and around.asname is not None:
         return dotted(around.asname.name)
@@ -69,7 +75,7 @@ def _asks(code: Code, node: cst.CSTNode) -> Iterator[cst.Call]:
 
 
 class _Assign:
-    """``w.assign(value)`` as a statement of its own, `w` a plain name."""
+    """The statement ``w.assign(value)``, where `w` is a plain name."""
 
     def __init__(self, code: Code, call: cst.Call, name: cst.Name, method: str, value: cst.BaseExpression) -> None:
         self.code, self.call, self.name, self.method = code, call, name.value, method
@@ -98,7 +104,7 @@ class _Assign:
         return self.code.replace_small(small, f"{name} = {self.value}")
 
     def in_sources(self) -> list[tuple[int, int]]:
-        """Where sources are named to a tape: the variable itself is meant there."""
+        """Where sources are passed to a tape: the variable itself is meant there."""
         found = []
         for call in _asks(self.code, self.code.module):
             sources = [arg for arg in call.args if arg.keyword is not None and arg.keyword.value == "sources"]
@@ -109,7 +115,7 @@ class _Assign:
 
 
 def _new_name(code: Code, call: cst.Call) -> Iterator[Proposal]:
-    """``w.assign(3 * x)`` becomes ``w_modified = 3 * x``, and that is read from there on."""
+    """``w.assign(3 * x)`` becomes ``w_modified = 3 * x``, which later lines read."""
     write = _Assign.read(code, call)
     if write is None or write.looped or code.scopes.function(write.start) is not write.binder:
         return
@@ -124,7 +130,7 @@ def _new_name(code: Code, call: cst.Call) -> Iterator[Proposal]:
 
 
 def _rebound(code: Code, call: cst.Call) -> Iterator[Proposal]:
-    """``total.assign_add(f(x))`` becomes ``total = total + f(x)``, in a loop too: the name is no variable's any more."""
+    """``total.assign_add(f(x))`` becomes ``total = total + f(x)``, also in a loop: the name no longer holds a variable."""
     write = _Assign.read(code, call)
     if write is None or code.scopes.function(write.start) is not write.binder:
         return
@@ -142,7 +148,7 @@ def _rebound(code: Code, call: cst.Call) -> Iterator[Proposal]:
 
 
 def _later(code: Code, call: cst.Call) -> Iterator[Proposal]:
-    """The assign moved below the last question to a tape: the gradient then reads what the forward read."""
+    """Move the assign below the last call of a tape, so that the gradient reads what the forward read."""
     small = code.small(call)
     if small is None or not isinstance(small, cst.Expr):
         return
@@ -159,14 +165,13 @@ def _simple(item: Item) -> bool:
 
 
 def _copied(code: Code, report: Report, conflict: Conflict) -> Iterator[Proposal]:
-    """``w * a`` becomes ``w * a.copy()``: memory of the tape's own."""
+    """``w * a`` becomes ``w * a.copy()``, memory that only the tape uses."""
+    if conflict.node != SharedThrough.NUMPY.node:
+        return
     node, inside = find(code, conflict.saved_site, report)
     if node is None or not inside:
         return
     names = [name for name in code.within(node, cst.Name) if name.value == conflict.tensor]
-    if not names:
-        return
-    suffix = ".copy()" if "numpy" in conflict.node else " + 0"
-    if suffix == ".copy()":
-        edits = tuple(edit for name in names for edit in code.append(name, suffix))
+    if names:
+        edits = tuple(edit for name in names for edit in code.append(name, ".copy()"))
         yield Proposal("clone", f"{conflict.tensor}.copy()", edits, 10)

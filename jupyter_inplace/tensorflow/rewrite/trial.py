@@ -1,4 +1,4 @@
-"""The work of one run of a cell in a sandbox: watched, with every gradient, its losses and what variables hold at the end."""
+"""One run of a cell in a sandbox: watched, with every gradient, its losses, and the values of variables at the end."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _call(call: Any) -> dict[str, Any]:
 
 
 def _variables(namespace: dict[str, Any]) -> dict[str, Any]:
-    """What the variables in view hold, by their names."""
+    """The values of the visible variables, by name."""
     import tensorflow as tf
 
     from jupyter_inplace.tensorflow.explain.names import TapeNames

@@ -20,7 +20,20 @@ export interface Table {
 /** `null`: as the report has them, the hurt ones first. */
 export type Order = { by: "leaf" | "task" | "pair"; key: string; down: boolean } | null;
 
-const RANK: Record<GradientStatus, number> = { raises: 3, wrong: 2, lost: 2, ok: 0 };
+/** How bad a status is; those with no name here stand between the bad ones and `ok`. */
+function rank(status: GradientStatus): number {
+  switch (status) {
+    case "raises":
+      return 3;
+    case "wrong":
+    case "lost":
+      return 2;
+    case "ok":
+      return 0;
+    default:
+      return 1;
+  }
+}
 
 export function pairKey(tasks: readonly [string, string]): string {
   return `${tasks[0]}\u0000${tasks[1]}`;
@@ -44,7 +57,7 @@ export function buildTable(report: Report): Table {
     const known = row.cells.get(item.task);
     if (known === undefined || weight(item) > weight(known)) row.cells.set(item.task, item);
     tasks.add(item.task);
-    if (RANK[item.status] > RANK[row.status]) row.status = item.status;
+    if (rank(item.status) > rank(row.status)) row.status = item.status;
     row.worst = Math.max(row.worst, weight(item));
   }
   for (const item of report.task_cosines) {
@@ -61,7 +74,7 @@ export function buildTable(report: Report): Table {
 
 /** How bad a row is: status first, then the relative difference. */
 export function weight(item: Gradient): number {
-  return RANK[item.status] * 1e6 + Math.min(item.relative_difference ?? 0, 1e5);
+  return rank(item.status) * 1e6 + Math.min(item.relative_difference ?? 0, 1e5);
 }
 
 export function sortRows(rows: readonly Row[], order: Order): Row[] {

@@ -1,204 +1,220 @@
-// Reads JSON that somebody else may have written into a Report: every field is checked, nothing is
-// trusted, and what is missing or of the wrong type takes a harmless value. Only a wrong format is refused.
+// Reads JSON that somebody else may have written into a Report. Only a wrong format is refused.
 
 import {
+  EFFECTS,
+  EVENT_KINDS,
+  FIX_KINDS,
   FORMAT,
-  type Conflict,
-  type Fix,
-  type Gradient,
-  type Mutation,
-  type Report,
-  type Site,
-  type Task,
-  type TaskCosine,
-  type TimelineEvent,
-  type Verdict,
-  type Verification,
+  GRADIENT_STATUSES,
+  PROOF_STATUSES,
+  READINGS,
+  TASK_STATUSES,
+  VERDICTS,
+  VERSION,
+} from "./contract";
+import type * as contract from "./contract";
+import {
+  integer,
+  isObject,
+  list,
+  number,
+  numbers,
+  oneOf,
+  text,
+  textOrNull,
+  texts,
+  truth,
+  words,
+} from "./fields";
+import type { Unread } from "./fields";
+import type {
+  Conflict,
+  Fix,
+  Gradient,
+  Mutation,
+  Report,
+  Site,
+  Task,
+  TaskCosine,
+  TimelineEvent,
+  Verdict,
+  Verification,
 } from "./types";
-
-type Json = Readonly<Record<string, unknown>>;
 
 /** What was handed over is no report of a version that this view knows. */
 export class ReportError extends Error {}
 
-const VERDICTS = ["harmless", "mixes", "cuts", "corrupts", "breaks", "rejected"] as const;
-
-/** 0 for `harmless` up to 5 for `rejected`. */
+/** 0 for `harmless`, most for `rejected`. */
 export function severity(verdict: Verdict): number {
-  return VERDICTS.indexOf(verdict);
+  return VERDICTS.length - 1 - VERDICTS.indexOf(verdict);
 }
 
-function isObject(value: unknown): value is Json {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
-}
-
-function text(value: unknown, fallback = ""): string {
-  return typeof value === "string" ? value : fallback;
-}
-
-function textOrNull(value: unknown): string | null {
-  return typeof value === "string" ? value : null;
-}
-
-function number(value: unknown): number | null {
-  return typeof value === "number" && Number.isFinite(value) ? value : null;
-}
-
-function integer(value: unknown, fallback: number): number {
-  return typeof value === "number" && Number.isInteger(value) ? value : fallback;
-}
-
-function truth(value: unknown): boolean | null {
-  return typeof value === "boolean" ? value : null;
-}
-
-function oneOf<T extends string>(value: unknown, allowed: readonly T[], fallback: T): T {
-  return allowed.find((word) => word === value) ?? fallback;
-}
-
-function list<T>(value: unknown, read: (item: Json, index: number) => T): T[] {
-  return Array.isArray(value) ? value.filter(isObject).map(read) : [];
-}
-
-function texts(value: unknown): string[] {
-  return Array.isArray(value) ? value.filter((item) => typeof item === "string") : [];
-}
+/** What stands for a word that this view does not know. */
+const NO_VERDICT: Verdict = "harmless";
+const NO_STATUS: contract.GradientStatus = "ok";
 
 function site(value: unknown): Site | null {
   if (!isObject(value)) return null;
+  const item: Unread<contract.Site> = value;
   return {
-    file: text(value["file"]),
-    line: integer(value["line"], 0),
-    column: number(value["column"]),
-    end_line: number(value["end_line"]),
-    end_column: number(value["end_column"]),
-    text: text(value["text"]),
-    line_text: text(value["line_text"]),
-    function: text(value["function"]),
-    cell_line: number(value["cell_line"]),
+    file: text(item.file),
+    line: integer(item.line, 0),
+    column: number(item.column),
+    end_line: number(item.end_line),
+    end_column: number(item.end_column),
+    text: text(item.text),
+    line_text: text(item.line_text),
+    function: textOrNull(item.function),
+    cell_line: number(item.cell_line),
   };
 }
 
-function mutation(item: Json, index: number): Mutation {
-  const versions = Array.isArray(item["versions"]) ? item["versions"].map(number) : [];
+function cell(value: unknown): contract.Cell | null {
+  if (!isObject(value)) return null;
+  const item: Unread<contract.Cell> = value;
+  return {
+    source: text(item.source),
+    id: textOrNull(item.id),
+    execution_count: number(item.execution_count),
+  };
+}
+
+function error(value: unknown): Report["error"] {
+  if (!isObject(value)) return null;
+  const item: Unread<contract.Error> = value;
+  return { type: text(item.type), message: text(item.message), site: site(item.site) };
+}
+
+function mutation(item: Unread<contract.Mutation>, index: number): Mutation {
+  const versions = Array.isArray(item.versions) ? item.versions.map(number) : [];
   const [before, after] = versions;
   return {
-    id: integer(item["id"], index),
-    op: text(item["op"], "?"),
-    tensor: text(item["tensor"], "?"),
-    shape: Array.isArray(item["shape"]) ? item["shape"].map((side) => integer(side, 0)) : [],
-    dtype: text(item["dtype"]),
-    device: text(item["device"]),
+    id: integer(item.id, index),
+    op: text(item.op, "?"),
+    tensor: text(item.tensor, "?"),
+    shape: Array.isArray(item.shape) ? item.shape.map((side) => integer(side, 0)) : [],
+    dtype: textOrNull(item.dtype),
+    device: textOrNull(item.device),
+    storage: number(item.storage),
     versions: typeof before === "number" && typeof after === "number" ? [before, after] : null,
-    time: number(item["time"]),
-    count: integer(item["count"], 1),
-    site: site(item["site"]),
-    verdict: oneOf(item["verdict"], VERDICTS, "harmless"),
-    pending: item["pending"] === true,
-    value_changed: truth(item["value_changed"]),
-    tasks: texts(item["tasks"]),
-    leaves: texts(item["leaves"]),
-    note: textOrNull(item["note"]),
+    time: number(item.time),
+    count: integer(item.count, 1),
+    site: site(item.site),
+    verdict: oneOf(item.verdict, VERDICTS, NO_VERDICT),
+    pending: item.pending === true,
+    value_changed: truth(item.value_changed),
+    tasks: texts(item.tasks),
+    leaves: texts(item.leaves),
+    tensors: texts(item.tensors),
+    module: textOrNull(item.module),
+    note: textOrNull(item.note),
+    framework: textOrNull(item.framework),
+    ranks: list(item.ranks, rankCount),
+    steps: number(item.steps),
+    effects: words(item.effects, EFFECTS),
+    own_note: textOrNull(item.own_note),
   };
 }
 
-function conflict(item: Json, index: number): Conflict {
+function rankCount(item: Unread<contract.RankCount>): contract.RankCount {
+  return { rank: integer(item.rank, 0), count: integer(item.count, 0) };
+}
+
+function conflict(item: Unread<contract.Conflict>, index: number): Conflict {
   return {
     id: index,
-    mutation: integer(item["mutation"], -1),
-    node: text(item["node"]),
-    saved_as: text(item["saved_as"]),
-    tensor: text(item["tensor"], "?"),
-    saved_version: number(item["saved_version"]),
-    found_version: number(item["found_version"]),
-    bytes_overlapping: number(item["bytes_overlapping"]),
-    saved_site: site(item["saved_site"]),
-    module: textOrNull(item["module"]),
-    tasks: texts(item["tasks"]),
-    leaves: texts(item["leaves"]),
+    mutation: integer(item.mutation, -1),
+    node: text(item.node),
+    saved_as: textOrNull(item.saved_as),
+    tensor: text(item.tensor, "?"),
+    saved_version: number(item.saved_version),
+    found_version: number(item.found_version),
+    bytes_overlapping: number(item.bytes_overlapping),
+    saved_site: site(item.saved_site),
+    module: textOrNull(item.module),
+    tasks: texts(item.tasks),
+    leaves: texts(item.leaves),
+    value_changed: truth(item.value_changed),
+    saved_before_watch: item.saved_before_watch === true,
+    pending: item.pending === true,
   };
 }
 
-function task(item: Json): Task {
+function task(item: Unread<contract.Task>): Task {
   return {
-    name: text(item["name"], "?"),
-    status: oneOf(item["status"], ["ok", "raises", "wrong", "lost", "not_run"], "ok"),
-    site: site(item["site"]),
+    name: text(item.name, "?"),
+    status: oneOf(item.status, TASK_STATUSES, NO_STATUS),
+    site: site(item.site),
   };
 }
 
-function gradient(item: Json): Gradient {
+function gradient(item: Unread<contract.Gradient>): Gradient {
   return {
-    task: text(item["task"], "?"),
-    leaf: text(item["leaf"], "?"),
-    status: oneOf(item["status"], ["ok", "raises", "wrong", "lost"], "ok"),
-    norm_as_run: number(item["norm_as_run"]),
-    norm_reference: number(item["norm_reference"]),
-    relative_difference: number(item["relative_difference"]),
-    cosine: number(item["cosine"]),
-    occurrence: number(item["occurrence"]),
-    by_version: list(item["by_version"], (part) => ({
-      version: integer(part["version"], 0),
-      norm: number(part["norm"]),
-    })),
+    task: text(item.task, "?"),
+    leaf: text(item.leaf, "?"),
+    status: oneOf(item.status, GRADIENT_STATUSES, NO_STATUS),
+    norm_as_run: number(item.norm_as_run),
+    norm_reference: number(item.norm_reference),
+    relative_difference: number(item.relative_difference),
+    cosine: number(item.cosine),
+    occurrence: number(item.occurrence),
+    by_version: list(item.by_version, versionNorm),
   };
 }
 
-function cosine(item: Json): TaskCosine {
-  const [first = "?", second = "?"] = texts(item["tasks"]);
+function versionNorm(item: Unread<contract.VersionNorm>): Gradient["by_version"][number] {
+  return { version: integer(item.version, 0), norm: number(item.norm) };
+}
+
+function cosine(item: Unread<contract.TaskCosine>): TaskCosine {
+  const [first = "?", second = "?"] = texts(item.tasks);
   return {
-    leaf: text(item["leaf"], "?"),
+    leaf: text(item.leaf, "?"),
     tasks: [first, second],
-    as_run: number(item["as_run"]),
-    reference: number(item["reference"]),
+    as_run: number(item.as_run),
+    reference: number(item.reference),
   };
 }
 
-function event(item: Json, index: number): TimelineEvent {
+function event(item: Unread<contract.TimelineEvent>, index: number): TimelineEvent {
   return {
-    seq: number(item["seq"]) ?? index,
-    time: number(item["time"]),
-    kind: oneOf(item["kind"], ["save", "write", "backward", "read"], "save"),
-    tensor: textOrNull(item["tensor"]),
-    version: number(item["version"]),
-    site: site(item["site"]),
-    task: textOrNull(item["task"]),
-    mutation: number(item["mutation"]),
-    conflict: number(item["conflict"]),
-    count: integer(item["count"], 1),
+    seq: number(item.seq) ?? index,
+    time: number(item.time),
+    kind: oneOf(item.kind, EVENT_KINDS, "save"),
+    tensor: textOrNull(item.tensor),
+    version: number(item.version),
+    site: site(item.site),
+    task: textOrNull(item.task),
+    mutation: number(item.mutation),
+    conflict: number(item.conflict),
+    count: integer(item.count, 1),
   };
 }
 
 function verification(value: unknown): Verification {
-  const item = isObject(value) ? value : {};
+  const item: Unread<contract.Verification> = isObject(value) ? value : {};
   return {
-    status:
-      item["pending"] === true
-        ? "proving"
-        : oneOf(item["status"], ["passed", "failed", "unverified"], "unverified"),
-    covered: number(item["covered"]),
-    runs: truth(item["runs"]),
-    verdict: item["verdict"] == null ? null : oneOf(item["verdict"], VERDICTS, "harmless"),
-    losses_equal: truth(item["losses_equal"]),
-    gradients_equal: truth(item["gradients_equal"]),
-    reason: textOrNull(item["reason"]),
-    gradients: list(item["gradients"], gradient),
+    status: item.pending === true ? "proving" : oneOf(item.status, PROOF_STATUSES, "unverified"),
+    covered: number(item.covered),
+    runs: truth(item.runs),
+    verdict: item.verdict == null ? null : oneOf(item.verdict, VERDICTS, NO_VERDICT),
+    losses_equal: truth(item.losses_equal),
+    gradients_equal: truth(item.gradients_equal),
+    reason: textOrNull(item.reason),
+    gradients: list(item.gradients, gradient),
   };
 }
 
-function fix(item: Json, index: number): Fix {
-  const reading = item["reading"];
+function fix(item: Unread<contract.Fix>, index: number): Fix {
   return {
-    id: integer(item["id"], index),
-    mutations: Array.isArray(item["mutations"])
-      ? item["mutations"].filter((id) => typeof id === "number")
-      : [],
-    kind: oneOf(item["kind"], ["clone", "out_of_place", "no_grad", "reorder", "preserve"], "clone"),
-    title: text(item["title"]),
-    source: text(item["source"]),
-    extra_bytes: number(item["extra_bytes"]),
-    reading: reading === "update" || reading === "copy" ? reading : null,
-    verification: verification(item["verification"]),
+    id: integer(item.id, index),
+    mutations: numbers(item.mutations),
+    kind: oneOf(item.kind, FIX_KINDS, "clone"),
+    title: text(item.title),
+    source: text(item.source),
+    extra_bytes: number(item.extra_bytes),
+    reading: READINGS.find((word) => word === item.reading) ?? null,
+    verification: verification(item.verification),
   };
 }
 
@@ -208,42 +224,36 @@ function fix(item: Json, index: number): Fix {
  * @throws ReportError in one sentence, when `data` is no report or one of a later version.
  */
 export function readReport(data: unknown): Report {
-  if (!isObject(data) || data["format"] !== FORMAT) {
+  const whole: Unread<contract.Report> = isObject(data) ? data : {};
+  if (whole.format !== FORMAT) {
     throw new ReportError("This output is not a jupyter_inplace report.");
   }
-  if (data["version"] !== 1) {
+  if (whole.version !== VERSION) {
     throw new ReportError(
-      `This report has version ${text(data["version"], JSON.stringify(data["version"]))}; ` +
-        "this panel reads version 1. A newer jupyter_inplace can show it.",
+      `This report has version ${text(whole.version, JSON.stringify(whole.version))}; ` +
+        `this panel reads version ${VERSION}. A newer jupyter_inplace can show it.`,
     );
   }
-  const cell = data["cell"];
-  const error = data["error"];
-  const rank = data["rank"];
   return {
-    verdict: oneOf(data["verdict"], VERDICTS, "harmless"),
-    summary: text(data["summary"]),
-    tool: text(data["tool"]),
-    framework: text(data["framework"]),
-    framework_version: text(data["framework_version"]),
-    rank: number(rank),
-    cell: isObject(cell)
-      ? {
-          source: text(cell["source"]),
-          id: textOrNull(cell["id"]),
-          execution_count: number(cell["execution_count"]),
-        }
-      : null,
-    error: isObject(error)
-      ? { type: text(error["type"]), message: text(error["message"]), site: site(error["site"]) }
-      : null,
-    mutations: list(data["mutations"], mutation),
-    conflicts: list(data["conflicts"], conflict),
-    tasks: list(data["tasks"], task),
-    gradients: list(data["gradients"], gradient),
-    task_cosines: list(data["task_cosines"], cosine),
-    timeline: list(data["timeline"], event).sort((a, b) => a.seq - b.seq),
-    fixes: list(data["fixes"], fix),
-    blind_spots: texts(data["blind_spots"]),
+    verdict: oneOf(whole.verdict, VERDICTS, NO_VERDICT),
+    summary: text(whole.summary),
+    tool: text(whole.tool),
+    framework: text(whole.framework),
+    framework_version: textOrNull(whole.framework_version),
+    rank: number(whole.rank),
+    cell: cell(whole.cell),
+    error: error(whole.error),
+    mutations: list(whole.mutations, mutation),
+    conflicts: list(whole.conflicts, conflict),
+    tasks: list(whole.tasks, task),
+    gradients: list(whole.gradients, gradient),
+    task_cosines: list(whole.task_cosines, cosine),
+    timeline: list(whole.timeline, event).sort((a, b) => a.seq - b.seq),
+    fixes: list(whole.fixes, fix),
+    blind_spots: texts(whole.blind_spots),
+    world: number(whole.world),
+    ranks: numbers(whole.ranks),
+    watched_steps: numbers(whole.watched_steps),
+    nothing_ran: whole.nothing_ran === true,
   };
 }

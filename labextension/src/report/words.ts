@@ -84,7 +84,7 @@ export function opName(op: string): string {
 
 /** "float32[64, 128]". */
 export function tensorType(mutation: Mutation): string {
-  return `${mutation.dtype}[${mutation.shape.join(", ")}]`;
+  return `${mutation.dtype ?? ""}[${mutation.shape.join(", ")}]`;
 }
 
 export function versionStep(versions: readonly [number, number] | null): string {
@@ -117,6 +117,8 @@ export function kindName(kind: FixKind, trans: Trans): string {
       return trans.__("other order");
     case "preserve":
       return trans.__("preserve saved values");
+    default:
+      return kind;
   }
 }
 

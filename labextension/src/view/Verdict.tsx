@@ -7,19 +7,18 @@ import { count, visible } from "../report/words";
 import { usePanel } from "./context";
 import { Icon, Sentence } from "./rich";
 
-/** Severity of a verdict: how loud it is, in shape and colour. */
+/** How loud a verdict is, in shape and colour. A word that stands here by no name is a warning, and never fine. */
 export function tone(verdict: Word): "error" | "warning" | "note" | "fine" {
   switch (verdict) {
     case "rejected":
     case "breaks":
       return "error";
-    case "corrupts":
-    case "cuts":
-      return "warning";
     case "mixes":
       return "note";
     case "harmless":
       return "fine";
+    default:
+      return "warning";
   }
 }
 

@@ -5,7 +5,18 @@ from __future__ import annotations
 from random_programs.benign import forward, state, training
 from random_programs.draft import Draft, Kind
 from random_programs.loud import refused, saved
-from random_programs.silent import aliases, checkpoints, copies, functions, held_out, hooks, kept, norms, optimizers, overlap
+from random_programs.silent import (
+    aliases,
+    checkpoints,
+    copies,
+    functions,
+    held_out,
+    hooks,
+    kept,
+    norms,
+    optimizers,
+    overlap,
+)
 from random_programs.text import Program
 
 FAMILIES: dict[str, dict[str, Kind]] = {

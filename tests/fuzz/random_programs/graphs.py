@@ -27,7 +27,14 @@ SAVES_RESULT = (
     "torch.exp({a} * 0.5)", "{a}.tanh()", "torch.sigmoid({a})", "{a}.softmax(1)", "torch.sqrt({a} * {a} + 0.5)", "torch.rsqrt({a} * {a} + 0.7)",
     "(1.5 + {a} * {a}).reciprocal()", "{a}.log_softmax(0)", "torch.expm1({a} * 0.5)",
 )  # fmt: skip
-VIEWS = ("{a}.view(-1).view(R, C)", "{a}.t().t()", "{a}[:]", "{a}.unsqueeze(0).squeeze(0)", "{a}.view_as({a})", "{a}.reshape(R, C)")
+VIEWS = (
+    "{a}.view(-1).view(R, C)",
+    "{a}.t().t()",
+    "{a}[:]",
+    "{a}.unsqueeze(0).squeeze(0)",
+    "{a}.view_as({a})",
+    "{a}.reshape(R, C)",
+)
 LOSSES = (
     "{a}.sum()", "{a}.mean()", "{a}.pow(2).mean()", "({a} * {c}).sum()", "F.mse_loss({a}, {c})", "torch.logsumexp({a}.flatten(), 0)",
     "{a}.sin().sum()", "({a} - {c}).pow(2).sum() * 0.5", "F.smooth_l1_loss({a}, {c}, beta=20.0)", "loss_of({a}, {c})", "{a}.norm()",
@@ -37,7 +44,11 @@ LOSSES = (
 def begin(d: Draft, modules: bool = True, imports: str = "") -> None:
     """The head of a program: its leaves, constants, functions and modules."""
     d.add("import torch", "import torch.nn as nn", "import torch.nn.functional as F", *imports.splitlines())
-    d.add("torch.set_default_dtype(torch.float64)", f"torch.manual_seed({d.rng.randint(0, 999)})", f"R, C = {d.rows}, {d.columns}")
+    d.add(
+        "torch.set_default_dtype(torch.float64)",
+        f"torch.manual_seed({d.rng.randint(0, 999)})",
+        f"R, C = {d.rows}, {d.columns}",
+    )
     for _ in range(d.rng.randint(2, 3)):
         w = d.name("w")
         d.add(f"{w} = torch.randn(R, C, requires_grad=True)")
@@ -54,7 +65,15 @@ def begin(d: Draft, modules: bool = True, imports: str = "") -> None:
         d.constants.append(c)
     with d.block("def loss_of(out, target):"):
         d.add(d.pick(("error = out - target", "error = (out - target) * 0.7")))
-        d.add(d.pick(("return (error * error).mean()", "return error.pow(2).sum()", "return torch.sqrt(error * error + 0.1).sum()")))
+        d.add(
+            d.pick(
+                (
+                    "return (error * error).mean()",
+                    "return error.pow(2).sum()",
+                    "return torch.sqrt(error * error + 0.1).sum()",
+                )
+            )
+        )
     if d.chance(0.5):
         _function(d)
     if modules and d.chance(0.6):
@@ -84,9 +103,17 @@ def _module(d: Draft) -> None:
         block = d.name("Block")
         with d.block(f"class {block}(nn.Module):"):
             with d.block("def __init__(self):"):
-                d.add("super().__init__()", "self.inner = nn.Linear(C, C)", "self.gain = nn.Parameter(torch.rand(C) + 0.5)")
+                d.add(
+                    "super().__init__()",
+                    "self.inner = nn.Linear(C, C)",
+                    "self.gain = nn.Parameter(torch.rand(C) + 0.5)",
+                )
             with d.block("def forward(self, x):"):
-                d.add(d.pick(("h = torch.tanh(self.inner(x))", "h = self.inner(x).sigmoid()", "h = F.silu(self.inner(x))")))
+                d.add(
+                    d.pick(
+                        ("h = torch.tanh(self.inner(x))", "h = self.inner(x).sigmoid()", "h = F.silu(self.inner(x))")
+                    )
+                )
                 d.add(d.pick(("return x + h * self.gain", "return h * self.gain", "return h * self.gain + 0.2 * x")))
         d.add(f"{net} = {block}()")
     d.oracle(f"leaf({net})")
@@ -150,16 +177,36 @@ def _grow_once(d: Draft) -> None:
     elif kind == "loop":
         t = make(d, ("{a}.tanh()", "{a} * 0.5"))
         with d.block(f"for _ in range({d.rng.randint(2, 3)}):"):
-            d.add(f"{t} = {expression(d, ('torch.tanh({a} @ {m} + {b})', '{a} + 0.3 * torch.sin({a})', '{a}.sigmoid() * {v}'), a=t)}")
+            d.add(
+                f"{t} = {expression(d, ('torch.tanh({a} @ {m} + {b})', '{a} + 0.3 * torch.sin({a})', '{a}.sigmoid() * {v}'), a=t)}"
+            )
     elif kind == "slots":  # recorded writes into memory that nobody has saved
         t = d.name("t")
         a, b = d.value(), d.value()
         d.add(f"{t} = torch.zeros(R, C)", f"{t}[0] = {a}[-1]", f"{t}[1:] = {b}[1:] * {d.number(0.5, 0.8)}")
     elif kind == "noise":  # a recorded write to fresh memory, and one to a number that is only shown
         t = make(d, ("{a} + {b}", "{a} - {b}"))
-        d.add(d.pick((f"{t}.mul_(0.7)", f"{t} += {d.pick(d.constants)}", f"{t}[0].neg_()", f"{t}.add_({d.value()}, alpha=0.2)")))
+        d.add(
+            d.pick(
+                (
+                    f"{t}.mul_(0.7)",
+                    f"{t} += {d.pick(d.constants)}",
+                    f"{t}[0].neg_()",
+                    f"{t}.add_({d.value()}, alpha=0.2)",
+                )
+            )
+        )
     else:
-        t = make(d, {"plain": PLAIN, "input": SAVES_INPUT, "result": SAVES_RESULT, "square": SAVES_INPUT_OF_SQUARE, "view": VIEWS}[kind])
+        t = make(
+            d,
+            {
+                "plain": PLAIN,
+                "input": SAVES_INPUT,
+                "result": SAVES_RESULT,
+                "square": SAVES_INPUT_OF_SQUARE,
+                "view": VIEWS,
+            }[kind],
+        )
     d.values.append(t)
 
 

@@ -4,10 +4,11 @@
 reaches each leaf, before any hook of the program's changes it, against the derivative of the root's *value* by that leaf. The value
 is that of the program as it ran: every write is in it, whoever made it and whether or not autograd recorded it.
 
-**How.** The program is run once as it is (`_Recording`), and then again and again with all leaves moved along a random direction `v` by
-a step `s` (`_Replay`). ``(L(s) - L(-s)) / 2s`` is held against ``sum over leaves of <gradient, v>``. One direction serves for all leaves:
-a difference in any of them shows, but for a set of directions of measure zero. A second step, twice as long, tells where the value
-is not smooth, and takes the largest part of the error away.
+**How.** The program is run once as it is (`Recording`), and then again and again with all leaves moved along a random direction `v` by
+a step `s` (`Replay`). ``(L(s) - L(-s)) / 2s`` is held against ``sum over leaves of <gradient, v>``. One direction serves for all leaves:
+a difference in any of them shows, but for a set of directions of measure zero; a second direction, less like the first one than by
+chance, is there for those that come near it. A second step, twice as long, and the differences to either side tell where the value is
+not smooth, and take the largest part of the error away.
 
 **What the program holds constant** is held constant in the replays. Autograd's users say so in ways that differences cannot see,
 so the generators mark the places (`text`), and the marks are these functions:
@@ -25,27 +26,29 @@ so the generators mark the places (`text`), and the marks are these functions:
 
 Nothing else is marked, in particular no write to a value that has a graph: such a write is part of what the program computes.
 
-**Verdicts.** A program is harmful if a backward call raises, if torch refuses the write, or if one of the comparisons fails by more than `HARM` of
-the size of the numbers; it is not harmful if all of them agree to `EQUAL`. All others are discarded, as are those whose value is not
-smooth at the point or not finite, and those that fail anywhere else. The rule is fixed; `Judgement.reason` says which it was.
+**Verdicts.** A program is harmful if a backward call raises (and would not without the write), if torch refuses the write, or if one of
+the comparisons fails by more than `HARM` of the size of the numbers; it is not harmful if all of them agree to `EQUAL`. All others are
+discarded, as are those whose value is not smooth at the point or not finite, those that write a leaf without a mark, and those that
+fail anywhere else. The rule is fixed; `Judgement.reason` says which it was.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
 import types
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+
+from random_programs.runs import Call, Recording, Replay, Run, usual_settings
 from random_programs.text import Program
 
 STEP = 2e-5
 HARM = 1e-4
 SMOOTH = 1e-4
+BEND = 1e-2
 EQUAL = 1e-6
 SMALL = 1e-3  # slopes below this part of the value count as this: they drown in the value's rounding
 
@@ -64,204 +67,22 @@ class Judgement:
     difference: float = 0.0
 
 
-@dataclasses.dataclass
-class _Call:
-    """One backward call of the program.
-
-    :param value: the sum of its roots.
-    :param wanted: the indices of the leaves that it asks for; None: all.
-    :param gradients: what reached each leaf, by index.
-    """
-
-    value: float
-    wanted: frozenset[int] | None
-    gradients: dict[int, torch.Tensor] = dataclasses.field(default_factory=dict)
-
-
-class _Run:
-    """What a recording and a replay share: the leaves, and the backward calls."""
-
-    def __init__(self) -> None:
-        self.leaves: list[torch.Tensor] = []
-        self.frozen: set[int] = set()
-        self.calls: list[_Call] = []
-        self.depth = 0
-
-    def _index(self, t: torch.Tensor) -> int:
-        return next(i for i, leaf in enumerate(self.leaves) if leaf is t)
-
-    def namespace(self) -> dict[str, Any]:
-        names = ("leaf", "hold", "update", "pin", "freeze", "thaw", "copied", "keep", "used")
-        return {"__name__": "__main__", **{name: getattr(self, name) for name in names}}
-
-    def leaf(self, *things: Any) -> None:
-        for t in _tensors(things):
-            self.leaves.append(t)
-            self._begin(len(self.leaves) - 1, t)
-
-    def _begin(self, i: int, t: torch.Tensor) -> None:
-        raise NotImplementedError
-
-    @contextlib.contextmanager
-    def patched(self) -> Iterator[None]:
-        """The program's own backward calls are noted; those that torch makes within one (a checkpoint's) are not."""
-        backward, grad = torch.autograd.backward, torch.autograd.grad
-
-        def noted(call: Callable[..., Any], roots: Any, inputs: Any, args: Any, kwargs: Any) -> Any:
-            if self.depth == 0:
-                self.calls.append(_Call(_value(roots), self._wanted(inputs)))
-            self.depth += 1
-            result = call(*args, **kwargs)
-            self.depth -= 1  # not where it raises: that it did so in there is to be seen
-            return result
-
-        def new_backward(*args: Any, **kwargs: Any) -> Any:
-            return noted(backward, args[0], kwargs.get("inputs"), args, kwargs)
-
-        def new_grad(*args: Any, **kwargs: Any) -> Any:
-            return noted(grad, args[0], args[1], args, kwargs)
-
-        torch.autograd.backward, torch.autograd.grad = new_backward, new_grad
-        try:
-            yield
-        finally:
-            torch.autograd.backward, torch.autograd.grad = backward, grad
-
-    def _wanted(self, inputs: Any) -> frozenset[int] | None:
-        if inputs is None:
-            return None
-        given = [inputs] if isinstance(inputs, torch.Tensor) else list(inputs)
-        return frozenset(i for i, leaf in enumerate(self.leaves) if any(leaf is t for t in given))
-
-
-class _Recording(_Run):
-    """The first run: values are noted, and nothing is changed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.values: list[Any] = []
-        self.kept: list[tuple[torch.Tensor, torch.Tensor]] = []
-        self.stale = 0.0  # how far a kept gradient that was used is from what was kept
-        self.with_graph: dict[int, bool] = {}  # the copies, by their place in `values`
-
-    def _begin(self, i: int, t: torch.Tensor) -> None:
-        def arrived(g: torch.Tensor) -> None:
-            got = self.calls[-1].gradients
-            got[i] = got[i] + g.detach() if i in got else g.detach().clone()
-
-        if t.requires_grad:
-            t.register_hook(arrived)
-        else:
-            self.frozen.add(i)
-
-    def hold(self, x: Any) -> Any:
-        self.values.append(_copy(x))
-        return x
-
-    def update(self, *things: Any) -> None:
-        self.values.extend(_copy(t) for t in _tensors(things))
-
-    pin = update
-
-    def freeze(self, *things: Any) -> None:
-        pass
-
-    thaw = freeze
-
-    def copied(self, target: torch.Tensor, source: torch.Tensor) -> None:
-        self.with_graph[len(self.values)] = source.grad_fn is not None
-        self.values.append((_copy(target), _copy(source)))
-
-    def keep(self, *gradients: torch.Tensor) -> None:
-        self.kept.extend((g, _copy(g)) for g in gradients)
-
-    def used(self, *gradients: torch.Tensor) -> None:
-        for i, g in enumerate(gradients):
-            # One tensor that was kept under several names was another gradient at each.
-            before = sum(other is g for other in gradients[:i])
-            meant = [copy for kept, copy in self.kept if kept is g][before]
-            self.stale = max(self.stale, float((g - meant).norm() / (meant.norm() + g.norm() + 1e-12)))
-
-
-class _Replay(_Run):
-    """A later run: leaves are moved, constants are those of the first run.
-
-    :param moves: how far each leaf is moved, by index.
-    :param disturbed: the copy, by its place among the values, whose memory is moved.
-    """
-
-    def __init__(self, values: Sequence[Any], moves: dict[int, torch.Tensor], disturbed: int | None = None) -> None:
-        super().__init__()
-        self.values = values
-        self.moves = moves
-        self.disturbed = disturbed
-        self.at = 0
-        self.moved_sources: set[int] = set()
-
-    def _next(self) -> Any:
-        self.at += 1
-        return self.values[self.at - 1]
-
-    def _begin(self, i: int, t: torch.Tensor) -> None:
-        if not t.requires_grad:
-            self.frozen.add(i)
-        elif i in self.moves:
-            t.data.add_(self.moves[i])
-
-    def hold(self, x: Any) -> Any:  # noqa: ARG002
-        return _copy(self._next())
-
-    def update(self, *things: Any) -> None:
-        for t in _tensors(things):
-            self._put(t, self._next())
-
-    def _put(self, t: torch.Tensor, value: torch.Tensor) -> None:
-        i = next((i for i, leaf in enumerate(self.leaves) if leaf is t), None)
-        moved = i is not None and i not in self.frozen and i in self.moves
-        t.data.copy_(value + self.moves[i] if moved else value)  # type: ignore[index]
-
-    def pin(self, *things: Any) -> None:
-        for t in _tensors(things):
-            t.data.copy_(self._next())
-
-    def freeze(self, *things: Any) -> None:
-        for t in _tensors(things):
-            i = self._index(t)
-            if i not in self.frozen and i in self.moves:
-                t.data.sub_(self.moves[i])
-            self.frozen.add(i)
-
-    def thaw(self, *things: Any) -> None:
-        for t in _tensors(things):
-            i = self._index(t)
-            if i in self.frozen and i in self.moves:
-                t.data.add_(self.moves[i])
-            self.frozen.discard(i)
-
-    def copied(self, target: torch.Tensor, source: torch.Tensor) -> None:
-        place = self.at
-        value, was = self._next()
-        if not torch.equal(source.detach(), was):
-            self.moved_sources.add(place)
-        self._put(target, value)
-        if place == self.disturbed:
-            target.data.add_(1e-3)
-
-    def keep(self, *gradients: torch.Tensor) -> None:
-        pass
-
-    used = keep
+def record(program: Program) -> tuple[Recording, Exception | None]:
+    """The first run, and what ended it."""
+    run = Recording()
+    return run, _execute(_code(program.oracle_source), run)
 
 
 def judge(program: Program) -> Judgement:
     """Run a program some six times and say whether it is harmful."""
-    code = compile(program.oracle_source, "<oracle>", "exec")
-    first = _Recording()
-    error = _execute(code, first)
+    code = _code(program.oracle_source)
+    first, error = record(program)
     if error is not None:
         if first.depth and isinstance(error, RuntimeError):
-            return Judgement(True, "raises")
+            return Judgement(None, "fails: " + repr(error)) if _raises_anyway(program) else Judgement(True, "raises")
         return Judgement(True, "refused") if _is_at(error, program) else Judgement(None, f"fails: {error!r}")
+    if not first.calls or first.unmarked():
+        return Judgement(None, "fails: a write to a leaf is not marked" if first.calls else "fails: no backward call")
     worst = _largest_difference(code, first)
     if isinstance(worst, str):
         return Judgement(None, worst)
@@ -283,20 +104,12 @@ def run_plain(program: Program) -> dict[str, Any]:
     return space
 
 
-@contextlib.contextmanager
-def usual_settings() -> Iterator[None]:
-    """Programs set the default dtype, may warn, and start from a seed: nothing of it outlives them."""
-    dtype, enabled = torch.get_default_dtype(), torch.is_grad_enabled()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        torch.set_default_dtype(dtype)
-        torch.set_grad_enabled(enabled)
+def _code(source: str) -> types.CodeType:
+    with usual_settings():
+        return compile(source, "<oracle>", "exec")
 
 
-def _execute(code: types.CodeType, run: _Run) -> Exception | None:
+def _execute(code: types.CodeType, run: Run) -> Exception | None:
     space = run.namespace()
     try:
         with usual_settings(), run.patched():
@@ -318,55 +131,78 @@ def _is_at(error: BaseException, program: Program) -> bool:
     return isinstance(error, RuntimeError) and bool(lines) and lines[-1] in program.oracle_write_lines
 
 
-def _largest_difference(code: types.CodeType, first: _Recording) -> float | str:
+def _raises_anyway(program: Program) -> bool:
+    """Whether a backward raises without the write as well."""
+    lines = program.oracle_source.splitlines()
+    for i in program.oracle_write_lines:
+        lines[i - 1] = lines[i - 1][: len(lines[i - 1]) - len(lines[i - 1].lstrip())] + "pass"
+    without = Recording()
+    error = _execute(_code("\n".join(lines)), without)
+    return without.depth > 0 and isinstance(error, RuntimeError)
+
+
+def _largest_difference(code: types.CodeType, first: Recording) -> float | str:
     """The largest relative difference between a gradient and the derivative, over all backward calls; or why it cannot be told."""
-    directions = _directions(first.leaves)
-    everywhere = frozenset(range(len(first.leaves)))
     worst = 0.0
-    for wanted in {call.wanted if call.wanted is not None else everywhere for call in first.calls}:
-        if not wanted:
-            continue
-        near, far = (_slopes(code, first, {i: directions[i] for i in wanted}, step) for step in (STEP, 2 * STEP))
-        if isinstance(near, str) or isinstance(far, str):
-            return near if isinstance(near, str) else str(far)
-        for call, slope, other in zip(first.calls, near, far, strict=True):
-            if (call.wanted if call.wanted is not None else everywhere) != wanted:
-                continue
-            got = sum(float((g * directions[i]).sum()) for i, g in call.gradients.items() if i in wanted)
-            size = sum(float(g.norm() * directions[i].norm()) for i, g in call.gradients.items() if i in wanted)
-            size = max(size, abs(slope), SMALL * max(1.0, abs(call.value)))
-            if not math.isfinite(got + slope + other):
-                return "not finite"
-            if abs(slope - other) > SMOOTH * size:
-                return "not smooth"
-            worst = max(worst, abs(got - (4 * slope - other) / 3) / size)  # Richardson: without the term of the step squared
+    for directions in (_directions(first.leaves, 1.0), _directions(first.leaves, 0.0)):
+        for wanted in dict.fromkeys(call.wanted for call in first.calls):
+            moved = {i: v for i, v in enumerate(directions) if wanted is None or i in wanted}
+            near, far = (_slopes(code, first, moved, step) for step in (STEP, 2 * STEP))
+            if isinstance(near, str) or isinstance(far, str):
+                return near if isinstance(near, str) else str(far)
+            for call, here, there in zip(first.calls, near, far, strict=True):
+                if call.wanted != wanted:
+                    continue
+                difference = _difference(call, moved, here, there)
+                if isinstance(difference, str):
+                    return difference
+                worst = max(worst, difference)
     return worst
 
 
+def _difference(
+    call: Call, moved: dict[int, torch.Tensor], here: tuple[float, float], there: tuple[float, float]
+) -> float | str:
+    """The relative difference of one backward call along one direction."""
+    (slope, bend), (other, _) = here, there
+    got = sum(float((g * moved[i]).sum()) for i, g in call.gradients.items() if i in moved)
+    size = sum(float(g.norm() * moved[i].norm()) for i, g in call.gradients.items() if i in moved)
+    size = max(size, abs(slope), SMALL * max(1.0, abs(call.value)))
+    if not math.isfinite(got + slope + other):
+        return "not finite"
+    if abs(slope - other) > SMOOTH * size or bend > BEND * size:
+        return "not smooth"
+    return abs(got - (4 * slope - other) / 3) / size  # Richardson: without the term of the step squared
+
+
 def _slopes(
-    code: types.CodeType, first: _Recording, directions: dict[int, torch.Tensor], step: float
-) -> list[float] | str:
-    """The central difference quotient of each backward call's root."""
+    code: types.CodeType, first: Recording, directions: dict[int, torch.Tensor], step: float
+) -> list[tuple[float, float]] | str:
+    """For each backward call's root the central difference quotient, and how far those of the two sides are from it."""
     values = []
     for sign in (1.0, -1.0):
-        replay = _Replay(first.values, {i: v * (sign * step) for i, v in directions.items()})
+        replay = Replay(first.values, {i: v * (sign * step) for i, v in directions.items()})
         error = _execute(code, replay)
         if error is not None or len(replay.calls) != len(first.calls) or replay.at != len(first.values):
             return f"replay: {error!r}"
         values.append([call.value for call in replay.calls])
-    return [(up - down) / (2 * step) for up, down in zip(*values, strict=True)]
+    middle = [call.value for call in first.calls]
+    return [
+        ((up - down) / (2 * step), abs(up + down - 2 * at) / (2 * step))
+        for up, down, at in zip(*values, middle, strict=True)
+    ]
 
 
-def _cut_off(code: types.CodeType, first: _Recording) -> bool:
+def _cut_off(code: types.CodeType, first: Recording) -> bool:
     """Whether a leaf behind a copied value gets a gradient from none of the roots that read the copy."""
-    directions = _directions(first.leaves)
+    directions = _directions(first.leaves, 1.0)
     behind: dict[int, list[int]] = {}  # leaf -> copies
     for i, v in enumerate(directions):
-        replay = _Replay(first.values, {i: v * 1e-3})
+        replay = Replay(first.values, {i: v * 1e-3})
         _execute(code, replay)
         behind[i] = [copy for copy in replay.moved_sources if first.with_graph[copy]]
     for copy in {copy for copies in behind.values() for copy in copies}:
-        replay = _Replay(first.values, {}, disturbed=copy)
+        replay = Replay(first.values, {}, disturbed=copy)
         _execute(code, replay)
         reading = [call for call, other in zip(first.calls, replay.calls, strict=False) if call.value != other.value]
         for i, copies in behind.items():
@@ -375,32 +211,7 @@ def _cut_off(code: types.CodeType, first: _Recording) -> bool:
     return False
 
 
-def _directions(leaves: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+def _directions(leaves: Sequence[torch.Tensor], mean: float) -> list[torch.Tensor]:
     """The same for each run: they are drawn from a stream of their own, so the program's own numbers stay what they are."""
     stream = torch.Generator().manual_seed(20)
-    return [torch.randn(leaf.shape, generator=stream, dtype=leaf.dtype) for leaf in leaves]
-
-
-def _value(roots: Any) -> float:
-    given = [roots] if isinstance(roots, torch.Tensor) else list(roots)
-    return float(sum(float(root.detach().sum()) for root in given))
-
-
-def _tensors(things: Sequence[Any]) -> Iterator[torch.Tensor]:
-    for thing in things:
-        if isinstance(thing, torch.nn.Module):
-            yield from thing.parameters()
-        elif isinstance(thing, torch.Tensor):
-            yield thing
-        else:
-            yield from _tensors(list(thing))
-
-
-def _copy(x: Any) -> Any:
-    if isinstance(x, torch.Tensor):
-        return x.detach().clone()
-    if isinstance(x, (list, tuple)):
-        return type(x)(_copy(item) for item in x)
-    if isinstance(x, dict):
-        return {key: _copy(item) for key, item in x.items()}
-    return x
+    return [torch.randn(leaf.shape, generator=stream, dtype=leaf.dtype) * 0.5 + mean for leaf in leaves]

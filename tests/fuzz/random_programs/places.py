@@ -33,15 +33,19 @@ def rounds(d: Draft, p: float = 0.4, step: bool = True) -> Iterator[bool]:
             d.oracle(f"update({d.parameters})")
             d.add(d.pick(("opt.zero_grad()", "opt.zero_grad()", "opt.zero_grad(set_to_none=False)")))
         elif how == "manual":
-            with d.block("with torch.no_grad():"), d.block(f"for p in [{d.parameters}]:"), d.block("if p.grad is not None:"):
+            with (
+                d.block("with torch.no_grad():"),
+                d.block(f"for p in [{d.parameters}]:"),
+                d.block("if p.grad is not None:"),
+            ):
                 d.add(d.pick(("p -= 0.05 * ‹p.grad›", "p.sub_(‹p.grad›, alpha=0.05)", "p.add_(-0.05 * ‹p.grad›)")))
                 d.oracle("update(p)")
                 d.add("p.grad = None")
 
 
-def backward(d: Draft, losses: list[str]) -> None:
-    """The backward calls of a program's losses, which may share a graph."""
-    form = d.pick(("sum", "weighted", "each", "list", "grad"))
+def backward(d: Draft, losses: list[str], grad: bool = True) -> None:
+    """The backward calls of a program's losses, which may share a graph; `grad`: also by `torch.autograd.grad`."""
+    form = d.pick(("sum", "weighted", "each", "list", *(("grad",) * grad)))
     if form == "each" or len(losses) == 1:
         for i, name in enumerate(losses):
             d.add(f"{name}.backward({'retain_graph=True' if i < len(losses) - 1 else ''})")
@@ -54,7 +58,9 @@ def backward(d: Draft, losses: list[str]) -> None:
         d.add(f"torch.autograd.backward([{', '.join(losses)}])")
     else:
         grads = d.name("grads")
-        d.add(f"{grads} = torch.autograd.grad({' + '.join(losses)}, [{', '.join([*d.leaves, *d.square])}], allow_unused=True)")
+        d.add(
+            f"{grads} = torch.autograd.grad({' + '.join(losses)}, [{', '.join([*d.leaves, *d.square])}], allow_unused=True)"
+        )
         d.add(f"size = sum(float(g.norm()) for g in {grads} if g is not None)")
 
 
@@ -69,7 +75,9 @@ def losses(d: Draft, outs: list[str]) -> list[str]:
 # --- written after it was saved: backward reads something else than what forward wrote ---------------------------------------
 
 
-def saved_victim(d: Draft, kinds: tuple[str, ...] = ("result", "input", "input", "leaf", "weight", "data")) -> tuple[str, str, bool]:
+def saved_victim(
+    d: Draft, kinds: tuple[str, ...] = ("result", "input", "input", "leaf", "weight", "data")
+) -> tuple[str, str, bool]:
     """Memory that a node saves: its name, the value that came of it, and whether it is a leaf."""
     kind = d.pick(kinds)
     if kind == "result":
@@ -82,16 +90,24 @@ def saved_victim(d: Draft, kinds: tuple[str, ...] = ("result", "input", "input",
         m = d.pick(d.square)
         return m, make(d, ("{a} @ {m}", "F.linear({a}, {m})", "torch.tanh({v} @ {m})"), m=m), True
     if kind == "data":
-        x = d.name("x")
-        d.add(f"{x} = torch.rand(R, C) + 0.5")
-        return x, make(d, ("{v} * %s" % x, "%s * {v}" % x, "torch.addcmul({b}, {v}, %s)" % x)), False
+        x = saved_data(d)
+        return x, make(d, ("{v} * {x}", "{x} * {v}", "torch.addcmul({b}, {v}, {x})"), x=x), False
     h = fresh(d)
     return h, save(d, h), False
 
 
-def after_saving(d: Draft, writer: Writer, kinds: tuple[str, ...] = ("result", "input", "input", "leaf", "weight", "data"), inside: bool = True) -> None:
+def after_saving(
+    d: Draft,
+    writer: Writer,
+    kinds: tuple[str, ...] = ("result", "input", "input", "leaf", "weight", "data"),
+    inside: bool = True,
+) -> None:
     """A program whose write comes after the save; a few come too late to matter."""
-    place = d.pick(("before", "before", "between", "between", "delayed", *(("inside",) * inside), "late") if d.chance(0.6) else ("before", "between"))
+    place = d.pick(
+        ("before", "before", "between", "between", "delayed", *(("inside",) * inside), "late")
+        if d.chance(0.6)
+        else ("before", "between")
+    )
     if place == "delayed":
         _delayed(d, writer, kinds)
         return
@@ -142,7 +158,7 @@ def _delayed(d: Draft, writer: Writer, kinds: tuple[str, ...]) -> None:
         grow(d, most=2)
         if shared == ("data",):
             h, leaf = victim, False
-            out = make(d, (f"{{v}} * {victim}", f"torch.addcmul({{b}}, {{v}}, {victim})"))
+            out = make(d, ("{v} * {x}", "torch.addcmul({b}, {v}, {x})"), x=victim)
         else:
             h, out, leaf = saved_victim(d, shared or kinds)
         d.values.append(out)
@@ -152,17 +168,16 @@ def _delayed(d: Draft, writer: Writer, kinds: tuple[str, ...]) -> None:
             writer(d, h, leaf)
         with d.block("if pending is not None:"):
             if not shared:
-                writer(d, "before", leaf and h == "before")
+                writer(d, h if leaf else "before", leaf)
             d.add("pending.backward()")
         d.add(f"pending = {name}")
         if not shared:
             d.add(f"before = {h}")
-    if not shared and leaf:  # every write above was to the leaf under its other name
-        d.lines = [line.replace("update(before)", f"update({h})") for line in d.lines]
     d.add("pending.backward()")
 
 
 def saved_data(d: Draft) -> str:
+    """A batch: data without a graph, which a product with a value saves."""
     x = d.name("x")
     d.add(f"{x} = torch.rand(R, C) + 0.5")
     return x
@@ -181,7 +196,11 @@ def read_again(d: Draft, writer: Writer) -> None:
     with rounds(d):
         grow(d)
         h = d.pick(d.leaves) if leaf else fresh(d)
-        outs = [make(d, ("{a} + {b}", "{a} * 0.5", "{a}.sum(1, keepdim=True) + {c}"), a=h)] if d.chance(0.5) or place == "between" else []
+        outs = (
+            [make(d, ("{a} + {b}", "{a} * 0.5", "{a}.sum(1, keepdim=True) + {c}"), a=h)]
+            if d.chance(0.5) or place == "between"
+            else []
+        )
         if place == "between":
             first = loss(d, outs[0], more=False)
             d.add(f"{first}.backward(retain_graph=True)")
@@ -210,4 +229,7 @@ def _carried(d: Draft, writer: Writer) -> None:
                 writer(d, state, False)
                 d.add(f"{state} = {update}")
     last = save(d, state)
-    d.add(f"total = {expression(d, ('{a}.sum()', '{a}.pow(2).mean()', 'loss_of({a}, {c})'), a=last)} + sum({parts})", "total.backward()")
+    d.add(
+        f"total = {expression(d, ('{a}.sum()', '{a}.pow(2).mean()', 'loss_of({a}, {c})'), a=last)} + sum({parts})",
+        "total.backward()",
+    )

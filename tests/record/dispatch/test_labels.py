@@ -51,7 +51,7 @@ def test_writes_inside_and_after_a_label_are_seen():
     assert [m.op.split(".")[1].rstrip("_") for m in report.mutations] == ["mul", "add", "sub"]
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit.script. is:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is")
 def test_a_scripted_function_with_a_label_compiles_as_unwatched():
     def scripted(x: torch.Tensor) -> torch.Tensor:
         with torch.autograd.profiler.record_function("scripted"):

@@ -213,12 +213,95 @@ def test_a_mode_that_is_put_on_while_an_optimizer_steps():
     assert private.len_dispatch_stack() == 0
 
 
-def test_torch_s_own_operators_are_known():
-    """In a process of its own: in this one, tests have made operators."""
-    source = (
-        "import torch, torch._dynamo, torch._inductor.compile_fx, torch.distributed, torch.nn.attention.flex_attention\n"
-        "from jupyter_inplace.record.dispatch.wiring import _TORCH\n"
-        "print(sorted({name.partition('::')[0] for name in torch.library._defs} - _TORCH))"
+def define(body, **mutates):
+    """An operator that is defined in Python, as a cell that is run again defines it: under the name that it had before."""
+    return torch.library.custom_op("jupyter_inplace_wiring::defined", body, **mutates)
+
+
+def test_an_operator_defined_in_python_runs_in_the_state_that_it_has_unwatched():
+    states = []
+
+    def body(x: torch.Tensor) -> torch.Tensor:
+        states.append(
+            (
+                str(torch._C._dispatch_tls_local_include_set()),
+                str(torch._C._dispatch_tls_local_exclude_set()),
+                private.len_dispatch_stack(),
+            )
+        )
+        made = torch.ones(3)
+        made.mul_(2)
+        states.append(made._version)
+        return made + x.sum()
+
+    operator = define(body, mutates_args=())
+    x = torch.ones(3)
+    operator(x)
+    unwatched = list(states)
+    with watch() as report:
+        assert wired()
+        states.clear()
+        operator(x)
+        assert wired()
+    assert states[1] == unwatched[1]
+    assert states[0][2] == 0
+    assert private.tripwire_name not in states[0][0]
+    assert report.verdict == "harmless"
+    assert not report.mutations
+
+
+def test_an_operator_that_is_defined_anew_is_seen_to_write():
+    def reads(x: torch.Tensor) -> torch.Tensor:
+        return x * 2
+
+    def writes(x: torch.Tensor, by: float) -> None:
+        x.mul_(by)
+
+    w = torch.ones(3, requires_grad=True)
+    operator = define(reads, mutates_args=())
+    with watch():
+        assert wired()
+        assert operator(w.detach()).tolist() == [2, 2, 2]
+    operator = define(writes, mutates_args=("x",))
+    with watch() as report:
+        assert wired()
+        h = w.exp()
+        with torch.no_grad():
+            operator(h, 2.0)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            h.sum().backward()
+    assert [m.op for m in report.mutations if m.verdict == "breaks"] == ["jupyter_inplace_wiring.defined.default"]
+    operator = define(reads, mutates_args=())
+    with watch() as report:
+        assert wired()
+        assert operator(w.detach()).tolist() == [2, 2, 2]
+    assert not report.mutations
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import torch",
+        "import torch, torch._dynamo, torch._inductor.compile_fx, torch.distributed, torch.nn.attention.flex_attention",
+        "import torch; op = torch.library.custom_op('mine::twice', lambda x: None, mutates_args=('x',), schema='(Tensor(a!) x) -> ()')",
+    ],
+    ids=["torch alone", "all that defines operators", "operators of the program's own"],
+)
+def test_they_come_whatever_was_imported(source):
+    """In a process of its own. A torch that defines operators under names which nobody knows yet has tripwires all the same."""
+    program = """
+from jupyter_inplace import watch
+from jupyter_inplace.record.here import trace_here
+w = torch.ones(3, requires_grad=True)
+optimizer = torch.optim.SGD([w], lr=0.1)
+with watch():
+    for _ in range(4):
+        (w * w).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    print(trace_here().stack.wired)
+"""
+    ran = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", source + program], capture_output=True, text=True, check=True
     )
-    ran = subprocess.run([sys.executable, "-W", "ignore", "-c", source], capture_output=True, text=True, check=True)
-    assert ran.stdout.strip() == "[]"
+    assert ran.stdout.strip() == "True"

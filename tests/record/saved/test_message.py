@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from jupyter_inplace import watch
+from jupyter_inplace.record.saved import message
+from jupyter_inplace.record.saved.saved import Saved
 
 
 def overwritten(t):
@@ -99,6 +101,17 @@ def test_a_view_written_in_place():
 
     # The view is gone, and with it the node that torch could name: it names the one that saved.
     assert "is at version 2; expected version 1" in message_of(program)
+
+
+def test_a_view_that_is_written_and_saved():
+    def program():
+        h = torch.ones(2, 3, requires_grad=True) * 1
+        view = h.view(-1)
+        view.relu_()
+        overwritten(view)
+        view.sum().backward()
+
+    assert "output 0 of Relu" in assert_same_message(program)
 
 
 def test_custom_functions():
@@ -196,6 +209,66 @@ def test_an_output_may_be_detached_in_place():
         y.detach_()
         z.sum().backward()
     assert torch.equal(x.grad, torch.ones(3).exp())
+
+
+def test_a_tensor_class_with_its_own_dispatch():
+    from torch.testing._internal.two_tensor import TwoTensor
+
+    a = torch.ones(3, 2, requires_grad=True)
+    y = TwoTensor(a * 1, a * 2).exp()
+    saved = Saved()
+    saved.tensor, saved.version, saved.made_by, saved.output_nr = y.detach(), 0, type(y.grad_fn), 0
+    overwritten(y)
+    assert message.torch_text(saved) == message_of(lambda: y.sum().backward())
+
+
+@pytest.mark.parametrize("way", ["no_grad", "inference_mode", "default device", "hooks"])
+def test_where_something_of_the_program_is_active(way):
+    def program():
+        y = torch.ones(3, requires_grad=True).exp()
+        overwritten(y)
+        y = y.sum()
+        with {
+            "no_grad": torch.no_grad(),
+            "inference_mode": torch.inference_mode(),
+            "default device": torch.device("meta"),
+            "hooks": torch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: t),
+        }[way]:
+            y.backward(torch.ones((), device="cpu"))
+
+    assert "output 0 of Exp" in assert_same_message(program)
+
+
+def test_many_writes():
+    def program():
+        y = torch.ones(3, requires_grad=True).exp()
+        for _ in range(12):
+            overwritten(y)
+        z = y.sin()
+        for _ in range(1000):
+            overwritten(y)
+        z.sum().backward()
+
+    assert "is at version 1012; expected version 12 " in assert_same_message(program)
+
+
+def test_where_torch_cannot_be_asked(monkeypatch):
+    """No thread can be started, as when Python ends: the error is raised all the same."""
+
+    def refuse(*_):
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    def program():
+        with watch():
+            y = torch.ones(3, requires_grad=True).exp()
+            overwritten(y)
+            y.sum().backward()
+
+    monkeypatch.setattr(message._thread, "start_new_thread", refuse)
+    assert (
+        "has been modified by an inplace operation: [torch.float32] is at version 1; expected version 0"
+        in message_of(program)
+    )
 
 
 def test_what_is_added_stands_below_torchs_own_words():

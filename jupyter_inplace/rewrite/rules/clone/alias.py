@@ -1,6 +1,6 @@
 """Copy where a name was bound: ``a = p.detach()`` becomes ``a = p.detach().clone()``, ``.numpy()`` gets ``.copy()``.
 
-The write then goes to memory of its own, and everything saved before stays what it was.
+The write then goes to separate memory, and everything saved before keeps its values.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _SEVERAL = frozenset({"chunk", "split", "tensor_split", "unbind", "unsafe_chunk"
 
 
 def propose(write: WriteSyntax) -> Iterator[Proposal]:
-    """Copy at the binding of the written variable, of those that it is an alias of, and at numpy's borders."""
+    """Copy at the binding of the written variable, at those of the variables that it aliases, and at the numpy boundary."""
     code = write.code
     if not write.inside:
         return
@@ -65,7 +65,7 @@ def binding_of(write: WriteSyntax, name: str) -> cst.BaseExpression | None:
 
 
 def copy_of(value: cst.BaseExpression) -> str:
-    """The name of the method that copies this value: numpy's where the value is an array."""
+    """The name of the method that copies this value: ``copy`` if the value is a numpy array, else ``clone``."""
     for step in _steps(value):
         if isinstance(step, cst.Call):
             name = last_name(step.func)
@@ -78,7 +78,7 @@ def copy_of(value: cst.BaseExpression) -> str:
 
 
 def _steps(value: cst.BaseExpression) -> Iterator[cst.BaseExpression]:
-    """A value and, from the outside in, what it is called or taken on."""
+    """A value and, from the outside in, the expressions on which it is called or accessed."""
     step: cst.BaseExpression | None = value
     while step is not None:
         yield step

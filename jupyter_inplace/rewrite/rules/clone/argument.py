@@ -1,4 +1,4 @@
-"""Copy at the call: ``model(x)`` becomes ``model(x.clone())`` where the callee writes what it was given."""
+"""Copy at the call: ``model(x)`` becomes ``model(x.clone())`` if the callee writes its argument."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["propose"]
 
 
 def propose(write: WriteSyntax) -> Iterator[Proposal]:
-    """Give the function that writes its parameter, or the library that writes its argument, a copy."""
+    """Pass a copy to the function that writes its parameter, or to the library that writes its argument."""
     if write.form == "call" or not write.inside:
         yield from _library_call(write)
         return
@@ -57,7 +57,7 @@ def _parameter(write: WriteSyntax, function: cst.FunctionDef) -> str | None:
 
 
 def _library_call(write: WriteSyntax) -> Iterator[Proposal]:
-    """The arguments of the calls in the cell's statement that led to the write."""
+    """The arguments of the calls in the statement of the cell that led to the write."""
     code = write.code
     tensors = {m.tensor for m in write.mutations}
     known = any(code.get(a.value) in tensors for call in code.within(write.node, cst.Call) for a in call.args)

@@ -1,6 +1,6 @@
 """Copy where autograd saves: ``y = f(h)`` becomes ``y = f(h.clone())``, ``h = x.exp()`` gets a ``.clone()``.
 
-The write and all its aliases stay as they are; only the node that needs the old values gets a copy that nobody writes.
+The write and all its aliases stay as they are; only the node that needs the old values gets a copy that is never written.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def propose(write: WriteSyntax) -> Iterator[Proposal]:
 
 
 def _inputs(write: WriteSyntax, node: cst.BaseExpression, conflict: Conflict) -> list[cst.BaseExpression]:
-    """The operands of an expression that are, or are views of, the saved tensor; else all that are variables."""
+    """The operands of an expression that are the saved tensor or views of it; if there are none, all operands that are variables."""
     tensors = {conflict.tensor, *(m.tensor for m in write.mutations)}
     operands = list(_operands(node))
 
@@ -60,7 +60,7 @@ def _inputs(write: WriteSyntax, node: cst.BaseExpression, conflict: Conflict) ->
 
 
 def _operands(node: cst.BaseExpression) -> Iterator[cst.BaseExpression]:
-    """What an operator or a call takes, the receiver of a method included."""
+    """The operands of an operator or a call, including the receiver of a method."""
     if isinstance(node, cst.BinaryOperation):
         yield from _nested(node)
     elif isinstance(node, cst.UnaryOperation):
@@ -84,7 +84,7 @@ def _nested(node: cst.BaseExpression) -> Iterator[cst.BaseExpression]:
 
 
 def _paths(write: WriteSyntax, node: cst.BaseExpression) -> Iterator[cst.BaseExpression]:
-    """Every outermost name or attribute path inside an expression."""
+    """Every outermost name or attribute path in an expression."""
     for inner in write.code.within(node, cst.BaseExpression):  # type: ignore[type-abstract]
         parent = write.code.parent(inner)
         longer = isinstance(parent, cst.Attribute) and dotted(parent) is not None

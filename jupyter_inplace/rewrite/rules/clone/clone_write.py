@@ -1,7 +1,7 @@
 """Copy the tensor just before it is written: ``h = h.clone().mul_(2)``, ``x = x.clone()`` above ``x[i] = v``.
 
-Whatever the write reads is computed first: ``x[i] = f(x)`` becomes ``value = f(x)``, ``x = x.clone()``,
-``x[i] = value``; else ``f`` would save the copy that is then written.
+What the write reads is computed first: ``x[i] = f(x)`` becomes ``value = f(x)``, ``x = x.clone()``, ``x[i] = value``;
+otherwise ``f`` would save the copy that is then written.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["copy_method", "propose"]
 
 
 def propose(write: WriteSyntax) -> Iterator[Proposal]:
-    """Give the write a copy of its own."""
+    """Give the write its own copy."""
     if write.target is None or not write.inside:
         return
     ways = list(rebindings(write))
@@ -49,7 +49,7 @@ def copy_method(write: WriteSyntax) -> str:
 
 
 def _copied_above(write: WriteSyntax, way: Rebinding) -> Iterator[Proposal]:
-    """A line that copies, above the statement; what the statement reads is computed before that line."""
+    """A line above the statement that makes the copy; what the statement reads is computed before that line."""
     code, small = write.code, write.small
     if small is None or write.path is None:
         return
@@ -59,7 +59,7 @@ def _copied_above(write: WriteSyntax, way: Rebinding) -> Iterator[Proposal]:
     rank = 30 if not isinstance(write.node, cst.AugAssign) or write.base is not write.target else 34
     yield Proposal("clone", short(copy) + " before the write" + way.note, edits, rank + way.penalty, write.reading)
     if _detached_steps(write) and write.verdict in ("corrupts", "cuts"):
-        # The same in view of autograd: `h.data[i] = 0` becomes `h = h.clone()`, `h[i] = 0`.
+        # The same, recorded by autograd: `h.data[i] = 0` becomes `h = h.clone()`, `h[i] = 0`.
         first, statement = _reads_first(write, way, recorded=True)
         edits = (code.replace_small(small, *first, copy, statement), *way.later)
         title = short(f"{copy}; {statement}") + way.note
@@ -67,7 +67,7 @@ def _copied_above(write: WriteSyntax, way: Rebinding) -> Iterator[Proposal]:
 
 
 def _reads_first(write: WriteSyntax, way: Rebinding, *, recorded: bool = False) -> tuple[list[str], str]:
-    """Lines that compute what the write reads, and the write that uses them; `recorded` without its `.data` and `.detach()`."""
+    """Lines that compute what the write reads, and the write that uses them; if `recorded`, without `.data` and `.detach()`."""
     code, small = write.code, write.small
     assert small is not None
     assert write.target is not None
@@ -114,7 +114,7 @@ def _renamed(write: WriteSyntax, path: str, steps: list[tuple[int, int]]) -> str
 
 
 def _detached_steps(write: WriteSyntax) -> list[tuple[int, int]]:
-    """Where `.data` and `.detach()` stand between the written variable and what is written of it."""
+    """The `.data` and `.detach()` steps between the written variable and the written part of it."""
     code, step = write.code, write.target
     found = []
     while step is not None and step is not write.base:
@@ -127,7 +127,7 @@ def _detached_steps(write: WriteSyntax) -> list[tuple[int, int]]:
 
 
 def _reads(write: WriteSyntax, value: cst.BaseExpression) -> bool:
-    """Whether a value may read the written memory: it names the variable, or calls something."""
+    """Whether a value may read the written memory, because it names the variable or calls something."""
     if next(write.code.within(value, cst.Call), None) is not None:
         return True
     return bool(re.search(rf"\b{re.escape(write.path or '')}\b", write.code.get(value)))

@@ -36,7 +36,7 @@ def propose(write: WriteSyntax) -> Iterator[Proposal]:
 
 
 def _is_kept(write: WriteSyntax, node: cst.Attribute) -> bool:
-    """Whether ``w.grad`` is given a name or put into a container here."""
+    """Whether ``w.grad`` is bound to a name or put into a container here."""
     if node.attr.value != "grad":
         return False
     parent = write.code.parent(node)

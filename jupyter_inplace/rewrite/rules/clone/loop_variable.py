@@ -1,6 +1,6 @@
-"""Writes of a loop's own variable: rebinding it would drop the write, so the new tensor goes back through an index.
+"""Writes to a loop variable: rebinding it would drop the write, so the new tensor is stored through an index.
 
-``for row in x: row.mul_(2)`` becomes a list of rows that is stacked again, or ``xs[i] = row`` where `xs` is a list;
+``for row in x: row.mul_(2)`` becomes a list of rows that is stacked again, or ``xs[i] = row`` if `xs` is a list;
 ``for k, v in d.items(): v.mul_(2)`` becomes ``d[k] = v``.
 """
 
@@ -23,7 +23,7 @@ __all__ = ["propose"]
 
 
 def propose(write: WriteSyntax) -> Iterator[Proposal]:
-    """Write back through the index."""
+    """Store the new tensor through the index."""
     name = write.name
     if name is None or not write.inside or write.base is not write.target:
         return
@@ -68,7 +68,7 @@ def _in_loop(write: WriteSyntax, loop: cst.For, name: str) -> Iterator[Proposal]
 
 
 def _container(loop: cst.For, name: str) -> tuple[str, str | None] | None:
-    """The variable that a loop takes `name` from, and the key under which it is there (None: the loop's count)."""
+    """The variable that a loop takes `name` from, and the key of the item (None: the index of the iteration)."""
     target: cst.BaseExpression = loop.target
     source = loop.iter
     if isinstance(source, cst.Call) and last_name(source.func) == "enumerate" and source.args:
@@ -95,7 +95,7 @@ def _is(element: cst.BaseElement, name: str) -> bool:
 
 
 def _index(code: Code, loop: cst.For) -> tuple[str, tuple[Edit, ...]]:
-    """The loop's counter, and the edits that give it one."""
+    """The counter of the loop, and the edits that add one if it has none."""
     if isinstance(loop.iter, cst.Call) and last_name(loop.iter.func) == "enumerate":
         assert isinstance(loop.target, cst.Tuple)
         counter = loop.target.elements[0].value

@@ -1,7 +1,7 @@
 """Pieces of one tensor that autograd does not follow when they are written: ``unsafe_chunk``, ``chunk``, ``split``.
 
-Either the pieces become ordinary slices, whose writes autograd does follow, or they are written out of place and the
-tensor is put together again.
+Either the pieces become ordinary slices, whose writes autograd records, or they are written out of place and the tensor is
+concatenated again.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SPLITTERS = {"chunk": 1, "split": 1, "tensor_split": 1, "unsafe_chunk": 1, "uns
 
 
 def propose(write: WriteSyntax) -> Iterator[Proposal]:
-    """Safe pieces for a written name that was unpacked from a splitting call."""
+    """Make safe pieces for a written name that was unpacked from a splitting call."""
     found = _unpacking(write)
     if found is None:
         return
@@ -36,7 +36,7 @@ def propose(write: WriteSyntax) -> Iterator[Proposal]:
     size, dim = _arguments(code, call, splitter)
     torch = code.torch
     if splitter != "unbind" and size is not None:
-        # Index pieces say where each slice begins; narrow makes a view that may be written.
+        # Splitting a range of indices the same way tells where each piece begins; `narrow` makes a view that may be written.
         plain = splitter.removeprefix("unsafe_")
         piece = code.fresh("i")
         whole = code.receiver(tensor)
@@ -90,7 +90,7 @@ def _unpacking(write: WriteSyntax) -> tuple[cst.Assign, cst.Call, list[str]] | N
 
 
 def _arguments(code: Code, call: cst.Call, splitter: str) -> tuple[str | None, str]:
-    """Number or sizes of the pieces, and the dimension."""
+    """The number or sizes of the pieces, and the dimension."""
     at = _SPLITTERS[splitter]
     named = keyword(call, "dim")
     dim = named or positional(call, at)

@@ -14,7 +14,7 @@ from jupyter_inplace.rewrite.syntax.write import Proposal, WriteSyntax
 
 __all__ = ["propose"]
 
-#: What may be asked of the tensor itself while its slots are in the list: nothing that the writes change.
+#: Attributes of the tensor that may be read while its slots are in the list, since the writes do not change them.
 _SHAPE = frozenset({"device", "dim", "dtype", "ndim", "shape", "size"})
 
 
@@ -46,7 +46,7 @@ def _rows(code: Code, name: str) -> str:
 
 
 def _slot(code: Code, node: cst.Subscript) -> tuple[int, str] | None:
-    """The dimension that a subscript takes one slot of, and the index: ``x[:, :, i]`` gives (2, "i")."""
+    """The dimension and the index of a subscript that selects one slot: ``x[:, :, i]`` gives (2, "i")."""
     found: tuple[int, str] | None = None
     for dim, element in enumerate(node.slice):
         part = element.slice
@@ -61,7 +61,7 @@ def _slot(code: Code, node: cst.Subscript) -> tuple[int, str] | None:
 
 
 def _inside(write: WriteSyntax, loop: cst.For | cst.While, name: str, dim: int) -> list[Edit] | None:
-    """The loop's uses of the tensor turned into uses of the list; None where one of them is no slot."""
+    """Edits that turn the loop's uses of the tensor into uses of the list; None if one of them is not a slot."""
     code = write.code
     rows = _rows(code, name)
     start, end = code.span(loop.body)
@@ -96,7 +96,7 @@ def _inside(write: WriteSyntax, loop: cst.For | cst.While, name: str, dim: int) 
 
 
 def _renamed(code: Code, value: cst.BaseExpression, name: str, rows: str, done: set[int]) -> str | None:
-    """The text of a value with its slots of the tensor taken from the list."""
+    """The text of a value, with slots of the tensor read from the list."""
     start, end = code.whole(value)
     edits = []
     for node in _slots_of(code, value, name):

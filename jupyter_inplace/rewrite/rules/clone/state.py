@@ -1,7 +1,7 @@
 """Run a module on copies of its parameters: ``D(fake)`` becomes ``functional_call(D, {...p.clone()...}, (fake,))``.
 
 The optimizer then steps the parameters themselves, the graph keeps the copies, and the gradients still reach the
-parameters, since ``clone`` is differentiable. The same keeps running statistics that an evaluation saved.
+parameters, since ``clone`` is differentiable. This also protects running statistics that an evaluation saved.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["propose"]
 
 
 def propose(write: WriteSyntax) -> Iterator[Proposal]:
-    """Give the module that saved its own parameters or buffers copies of them."""
+    """Run the module that saved its own parameters or buffers on copies of them."""
     code = write.code
     torch = code.torch
     every: list[Edit] = []

@@ -1,8 +1,8 @@
-"""A write through an alias that other names read: the alias is made again, or the tensor behind it is written itself.
+"""A write through an alias that other names read: make the alias again, or write the tensor behind it directly.
 
-``x = x.clone()`` above ``x[0] = 1`` leaves an older ``flat = x.view(-1)`` behind, so that line is said again. A numpy
-array and the tensor made from it are such a pair too. Where `h` is read after ``a = h.detach(); a.mul_(2)``, what is
-meant may be ``h = h.mul(2)``.
+``x = x.clone()`` above ``x[0] = 1`` leaves an older ``flat = x.view(-1)`` behind, so that line is repeated. A numpy array
+and the tensor made from it are such a pair too. If `h` is read after ``a = h.detach(); a.mul_(2)``, the intention may be
+``h = h.mul(2)``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["propose"]
 
 
 def propose(write: WriteSyntax) -> Iterator[Proposal]:
-    """The views made again after a copy; the tensor behind a detached alias in place of the alias."""
+    """Make the views again after a copy, or write the tensor behind a detached alias."""
     if write.name is None or not write.inside or not write.is_statement:
         return
     yield from _made_again(write)
@@ -36,7 +36,7 @@ def propose(write: WriteSyntax) -> Iterator[Proposal]:
 
 
 def _made_again(write: WriteSyntax) -> Iterator[Proposal]:
-    """Copy, write, and repeat the lines that had made aliases of the variable."""
+    """Copy, write, and repeat the lines that made aliases of the variable."""
     code, name, small = write.code, write.name, write.small
     assert name is not None
     assert small is not None
@@ -71,7 +71,7 @@ def _base_first(write: WriteSyntax) -> Iterator[Proposal]:
 
 
 def _alias_line(write: WriteSyntax, item: Item, name: str) -> str | None:
-    """``flat = x.view(-1)`` where a line is such an assignment and its variable is read after the write."""
+    """The line ``flat = x.view(-1)`` if it is such an assignment and its variable is read after the write."""
     if not isinstance(item, cst.SimpleStatementLine) or len(item.body) != 1:
         return None
     assign = item.body[0]
@@ -84,7 +84,7 @@ def _alias_line(write: WriteSyntax, item: Item, name: str) -> str | None:
 
 
 def _behind(write: WriteSyntax) -> Iterator[Proposal]:
-    """The same write said of the tensor that the alias was detached from."""
+    """The same write to the tensor that the alias was detached from."""
     code, name, small = write.code, write.name, write.small
     assert name is not None
     assert small is not None

@@ -1,4 +1,4 @@
-"""``w.mul_(2)`` becomes ``with torch.no_grad(): w.mul_(2)``: the leaf itself gets the new value, as an update."""
+"""``w.mul_(2)`` becomes ``with torch.no_grad(): w.mul_(2)``: an update, which gives the leaf itself a new value."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["propose"]
 
 
 def propose(write: WriteSyntax) -> Iterator[Proposal]:
-    """Take a write of a leaf out of autograd's sight; ``.data``, which hides it from the version check too, goes."""
+    """Hide a write of a leaf from autograd; ``.data``, which also hides it from the version check, is removed."""
     code, small = write.code, write.small
     if small is None or write.target is None or not write.inside or _is_under_no_grad(code, write.node):
         return
@@ -38,7 +38,7 @@ def propose(write: WriteSyntax) -> Iterator[Proposal]:
         nested = code.nest(small, header, text if hidden else None)
         yield Proposal("no_grad", "under torch.no_grad(): " + short(text, 40), (nested,), rank, reading)
     elif write.path is not None and isinstance(small, cst.Assign | cst.AnnAssign | cst.Return | cst.Expr):
-        # The write first, on its own; the expression then uses the written tensor.
+        # The write first, as its own statement; the expression then uses the written tensor.
         written = _without(code, write.node, hidden)
         line = code.insert_before(code.item(small), header, code.module.default_indent + enclosed(written))
         edits = (line, code.replace(write.node, write.path))
@@ -46,7 +46,7 @@ def propose(write: WriteSyntax) -> Iterator[Proposal]:
 
 
 def _following(write: WriteSyntax) -> list[cst.SimpleStatementLine]:
-    """The lines right below that write to the same variable: torch refuses them as well, once the first is out of the way."""
+    """The lines right below that write to the same variable: torch would refuse them too, once the first one is permitted."""
     code, root = write.code, write.path
     whole = write.is_statement or isinstance(write.node, cst.Assign)
     if root is None or not whole or not isinstance(write.item, cst.SimpleStatementLine) or len(write.item.body) > 1:

@@ -1,4 +1,4 @@
-"""A write of an activation under ``torch.no_grad()``, which the gradient then ignores: taken out of the block."""
+"""A write of an activation under ``torch.no_grad()``, which the gradient then ignores: moved out of the block."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["propose"]
 
 
 def propose(write: WriteSyntax) -> Iterator[Proposal]:
-    """The write alone, out of place and in view of autograd; or the whole block without its ``no_grad``."""
+    """Make the write alone out of place and recorded by autograd, or remove ``no_grad`` from the whole block."""
     code = write.code
     if write.verdict != "cuts" or not write.inside:
         return
@@ -44,7 +44,7 @@ def propose(write: WriteSyntax) -> Iterator[Proposal]:
 
 
 def _decorated(write: WriteSyntax) -> Iterator[Proposal]:
-    """The function without its ``@torch.no_grad()``."""
+    """Remove ``@torch.no_grad()`` from the function."""
     function = write.code.function(write.node)
     for decorator in function.decorators if function is not None else ():
         if "no_grad" in write.code.get(decorator.decorator):

@@ -1,4 +1,4 @@
-"""A function that writes its parameter for its caller: it returns the new tensor, and the caller takes it.
+"""A function that writes its parameter for its caller: it returns the new tensor instead, and the caller binds it.
 
 ``def scale_(h): h.mul_(2)``, called as ``scale_(z)``, becomes ``h = h.mul(2)``, ``return h`` and ``z = scale_(z)``.
 A hook or a ``backward`` that writes its gradient returns the new gradient in the same way.
@@ -24,7 +24,7 @@ __all__ = ["propose"]
 
 
 def propose(write: WriteSyntax) -> Iterator[Proposal]:
-    """Return the new tensor where nothing is returned, and bind it where the result was thrown away."""
+    """Return the new tensor if nothing is returned, and bind it where the result was discarded."""
     yield from _tuple_returned(write)
     code, name = write.code, write.name
     function = code.function(write.node)
@@ -41,7 +41,7 @@ def propose(write: WriteSyntax) -> Iterator[Proposal]:
         return
     calls = _taken(write, function, name)
     if not calls and returns:
-        return  # the plain out-of-place rule says all there is
+        return  # the plain out-of-place rule suffices
     torch = code.torch
     forms: tuple[tuple[FixKind, str | None], ...] = (
         ("out_of_place", out_of_place(write, name, torch)),
@@ -57,7 +57,7 @@ def propose(write: WriteSyntax) -> Iterator[Proposal]:
 
 
 def _tuple_returned(write: WriteSyntax) -> Iterator[Proposal]:
-    """``def pre(module, args): args[0].mul_(2)`` returns the tuple with a new tensor in it."""
+    """``def pre(module, args): args[0].mul_(2)`` returns the tuple with the new tensor."""
     code, target = write.code, write.target
     function = code.function(write.node)
     if function is None or write.small is None or not write.is_statement or not isinstance(target, cst.Subscript):
@@ -88,7 +88,7 @@ def _return_at_end(code: Code, function: cst.FunctionDef, name: str) -> tuple[Ed
 
 
 def _taken(write: WriteSyntax, function: cst.FunctionDef, name: str) -> list[Edit]:
-    """Assignments in place of the calls whose result is thrown away."""
+    """Assignments in place of the calls whose result is discarded."""
     edits = []
     for site in call_sites(write.code, function):
         small = write.code.small(site.call)

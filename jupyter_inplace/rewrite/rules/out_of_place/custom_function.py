@@ -18,7 +18,7 @@ __all__ = ["propose"]
 
 
 def propose(write: WriteSyntax) -> Iterator[Proposal]:
-    """Declare the write to autograd; or make the Function out of place and rebind its result at the calls."""
+    """Declare the write to autograd, or make the Function out of place and bind its result at the calls."""
     code = write.code
     yield from _kept_on_ctx(write)
     function = code.function(write.node)
@@ -66,7 +66,7 @@ def _kept_on_ctx(write: WriteSyntax) -> Iterator[Proposal]:
 
 
 def _result_used(write: WriteSyntax, function: cst.FunctionDef) -> Iterator[Proposal]:
-    """``Double_.apply(h)`` as a statement becomes ``h = Double_.apply(h)``, and the Function writes no more."""
+    """``Double_.apply(h)`` as a statement becomes ``h = Double_.apply(h)``, and the Function does not write any more."""
     code = write.code
     torch = code.torch
     calls: list[Edit] = []

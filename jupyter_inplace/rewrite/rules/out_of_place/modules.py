@@ -24,7 +24,7 @@ from jupyter_inplace.rewrite.syntax.write import Proposal, WriteSyntax, form_of
 
 __all__ = ["propose"]
 
-#: Methods of tensors, optimizers and Functions that a statement often ends with.
+#: Methods of tensors, optimizers and Functions that are often called last in a statement.
 _METHODS = frozenset({
     "abs", "apply", "backward", "clone", "detach", "exp", "flatten", "item", "log", "mean", "pow", "relu", "reshape",
     "sigmoid", "softmax", "step", "sum", "t", "tanh", "view", "zero_grad",
@@ -32,7 +32,7 @@ _METHODS = frozenset({
 
 
 def propose(write: WriteSyntax) -> Iterator[Proposal]:
-    """Build the module that writes without its flag."""
+    """Construct the writing module without its flag."""
     if write.form != "call" and write.inside:
         return
     code = write.code
@@ -55,7 +55,7 @@ def propose(write: WriteSyntax) -> Iterator[Proposal]:
 
 
 def _flag(call: cst.Call) -> cst.Arg | None:
-    """The argument that makes a constructor's module write in place."""
+    """The constructor argument that makes the module write in place."""
     name = last_name(call.func)
     flag = keyword(call, "inplace")
     if flag is None and name in FLAG_MODULES:
@@ -66,13 +66,13 @@ def _flag(call: cst.Call) -> cst.Arg | None:
 
 
 def _op_of(call: cst.Call) -> str:
-    """The constructor's name and those of its arguments, as ops spell them: ``partial(nn.ReLU, ...)`` has relu."""
+    """The names of the constructor and of its arguments, spelled like ops: ``partial(nn.ReLU, ...)`` has relu."""
     words = [last_name(call.func), *(last_name(argument.value) for argument in call.args)]
     return " ".join(words + [word.replace("ReLU", "_ReLU") for word in words]).lower()
 
 
 def _switched_off(write: WriteSyntax, rank: int) -> Iterator[Proposal]:
-    """A loop above the call that sets ``inplace = False`` on all modules inside of the one that is called."""
+    """Insert a loop above the call that sets ``inplace = False`` on all submodules of the called module."""
     code = write.code
     item = code.item(write.node)
     callees = dict.fromkeys(dotted(call.func) for call in code.within(write.node, cst.Call))
@@ -91,7 +91,7 @@ def _switched_off(write: WriteSyntax, rank: int) -> Iterator[Proposal]:
 
 
 def _may_be_module(write: WriteSyntax, path: str) -> bool:
-    """Whether a callee can be a module object: no torch function, no method of a tensor, no function of the cell."""
+    """Whether a callee can be a module: not a torch function, a method of a tensor, or a function of the cell."""
     root, _, rest = path.partition(".")
     last = rest.rpartition(".")[2]
     scopes = write.code.scopes

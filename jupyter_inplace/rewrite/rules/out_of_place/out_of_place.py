@@ -38,7 +38,7 @@ def propose(write: WriteSyntax) -> Iterator[Proposal]:
     elif _only_detached(write):
         yield from _through_detached(write)
     elif write.in_container is None and write.is_statement and write.small is not None:
-        # Right where the container is a list or a dict of tensors.
+        # Right if the container is a list or a dict of tensors.
         if not isinstance(write.target, cst.Subscript):
             return
         new = f"{write.code.get(write.target)} = {enclosed(value)}"
@@ -57,7 +57,7 @@ def _rebound(write: WriteSyntax) -> Iterator[Proposal]:
 
 
 def _through_detached(write: WriteSyntax) -> Iterator[Proposal]:
-    """``fast.data -= g``: the same with gradient, and the same without one, as a new tensor."""
+    """``fast.data -= g``: a new tensor, with gradient and without one."""
     torch = write.code.torch
     for way in rebindings(write):
         for rank, old in ((20, way.old), (24, f"{way.old}.detach()")):
@@ -69,7 +69,7 @@ def _through_detached(write: WriteSyntax) -> Iterator[Proposal]:
 
 
 def _as_value(write: WriteSyntax, value: str) -> Iterator[Proposal]:
-    """Only the value where the write is part of an expression: ``return g.mul_(0.1)``."""
+    """Replace only the value if the write is part of an expression: ``return g.mul_(0.1)``."""
     if write.is_statement:
         return
     kept = write.name is not None and write.local(write.name) and not write.read_later(write.name)
@@ -81,7 +81,7 @@ def _as_value(write: WriteSyntax, value: str) -> Iterator[Proposal]:
 
 
 def _only_detached(write: WriteSyntax) -> bool:
-    """Whether nothing but ``.data`` and ``.detach()`` stands between the base and the target."""
+    """Whether there are only ``.data`` and ``.detach()`` steps between the base and the target."""
     step = write.target
     while step is not None and step is not write.base:
         data = isinstance(step, cst.Attribute) and step.attr.value == "data"

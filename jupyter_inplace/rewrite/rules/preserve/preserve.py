@@ -1,6 +1,6 @@
 """``with jupyter_inplace.preserve_saved():`` around what saves and what writes: saved tensors are copied when written.
 
-Nothing else of the program changes. It is the rewrite for sources out of reach, and the last one offered elsewhere.
+Nothing else in the program changes. It is the rewrite for source that cannot be edited, and otherwise the last one offered.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _PACKAGE = "jupyter_inplace"
 
 
 def propose(write: WriteSyntax) -> Iterator[Proposal]:
-    """The smallest block around save and write, then the statements of the cell, then all up to the last backward."""
+    """Blocks around save and write: the smallest, then one of top-level statements, then one up to the last backward."""
     yield from propose_all([write])
 
 
@@ -33,7 +33,7 @@ def propose_all(writes: Sequence[WriteSyntax]) -> Iterator[Proposal]:
     code = writes[0].code
     found = [list(_anchors(write)) for write in writes]
     if any(len(anchors) < 2 for anchors in found):
-        return  # what was saved before the cell, or by no expression of it, this block cannot hold
+        return  # what was saved before the cell, or not by an expression of it, cannot be inside the block
     anchors = [anchor for group in found for anchor in group]
     ranges = [_common(code, anchors), _at_top(code, writes, anchors)]
     if ranges[1] is not None:
@@ -47,7 +47,7 @@ def propose_all(writes: Sequence[WriteSyntax]) -> Iterator[Proposal]:
 
 
 def _anchors(write: WriteSyntax) -> Iterator[cst.CSTNode]:
-    """Where the tensors were saved, and where they are written."""
+    """The nodes where the tensors were saved, and where they are written."""
     yield write.node
     for conflict in write.conflicts:
         node, _ = find(write.code, conflict.saved_site, write.report)
@@ -71,7 +71,7 @@ def _common(code: Code, anchors: list[cst.CSTNode]) -> tuple[Item, Item] | None:
 
 
 def _at_top(code: Code, writes: Sequence[WriteSyntax], anchors: list[cst.CSTNode]) -> tuple[Item, Item] | None:
-    """The same among the statements of the cell itself, calls of functions followed."""
+    """The same among the top-level statements of the cell, following calls of functions."""
     items = [item for anchor in anchors for item in top_items(code, anchor)]
     sites = [m.site for w in writes for m in w.mutations] + [c.saved_site for w in writes for c in w.conflicts]
     for site in sites:
@@ -93,7 +93,7 @@ def _extent(code: Code, items: Sequence[cst.CSTNode]) -> tuple[Item, Item]:
 
 
 def _under(code: Code, first: Item, last: Item) -> Iterator[Edit]:
-    """A ``with`` line, the statements indented by insertions, and the import where it is missing."""
+    """A ``with`` line, insertions that indent the statements, and the import if it is missing."""
     alias = code.scopes.imported(_PACKAGE)
     if alias is None and _PACKAGE not in code.known:
         yield code.top(f"import {_PACKAGE}")
@@ -112,7 +112,7 @@ def _under(code: Code, first: Item, last: Item) -> Iterator[Edit]:
 
 
 def _displayed(code: Code, last: Item) -> Iterator[Edit]:
-    """The last expression of a cell is displayed: it is computed inside and named again below."""
+    """The last expression of a cell is displayed: compute it inside the block and repeat its name below."""
     if not isinstance(last, cst.SimpleStatementLine) or not code.module.body or last is not code.module.body[-1]:
         return
     shown = last.body[-1]

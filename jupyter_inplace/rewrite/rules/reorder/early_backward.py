@@ -15,7 +15,7 @@ __all__ = ["propose"]
 
 
 def propose(write: WriteSyntax) -> Iterator[Proposal]:
-    """Split a summed loss; the addends that exist before the write are differentiated there."""
+    """Split a summed loss, so that the addends that exist before the write are differentiated there."""
     code = write.code
     if write.verdict == "rejected":
         return
@@ -45,7 +45,7 @@ def _split(write: WriteSyntax, item: Item, call: cst.Call, early: list[str], res
 
 
 def _summed_backwards(code: Code, item: Item) -> Iterator[tuple[cst.Call, list[str]]]:
-    """Backward calls without arguments of a sum of names, written out or bound to a name in the same block."""
+    """Backward calls, without arguments, of a sum of names that is written out or bound to a name in the same block."""
     if isinstance(item, cst.FunctionDef | cst.ClassDef):
         return
     for call in code.within(item, cst.Call):
@@ -71,7 +71,7 @@ def _value_of(item: Item, name: str) -> cst.BaseExpression | None:
 
 
 def _addends(node: cst.BaseExpression) -> list[str]:
-    """The names that a sum adds up; empty where anything else is in it."""
+    """The names that a sum adds; empty if it contains anything else."""
     if isinstance(node, cst.BinaryOperation) and isinstance(node.operator, cst.Add):
         left, right = _addends(node.left), _addends(node.right)
         return [*left, *right] if left and right else []

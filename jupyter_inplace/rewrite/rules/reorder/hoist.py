@@ -1,4 +1,4 @@
-"""A write inside of a checkpointed function runs again when the backward recomputes it: hoisted out to the caller."""
+"""A write in a checkpointed function runs again when backward recomputes it: hoist it into the caller."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["propose"]
 
 
 def propose(write: WriteSyntax) -> Iterator[Proposal]:
-    """The writing statement after, or before, the statement that checkpoints the function."""
+    """Put the writing statement after, or before, the statement that checkpoints the function."""
     code, small = write.code, write.small
     function = code.function(write.node)
     if function is None or small is None or not (write.is_statement or isinstance(write.node, cst.Assign)):
@@ -28,7 +28,7 @@ def propose(write: WriteSyntax) -> Iterator[Proposal]:
         names = parameters(function)
         given: dict[str, cst.BaseExpression] = {}
         if isinstance(callee, cst.Attribute) and callee.attr.value == function.name.value and names:
-            given[names.pop(0)] = callee.value  # a bound method brings its object
+            given[names.pop(0)] = callee.value  # a bound method passes its object
         elif dotted(callee) is None or last_name(callee) != function.name.value:
             continue
         plain = [a.value for a in call.args[1:] if a.keyword is None and not a.star]

@@ -1,7 +1,7 @@
 """Move the write below the backward that needs the old values: ``opt_D.step()`` below ``G_loss.backward()``.
 
-The write may stand in a function; then its call is moved, or the statement itself goes out to the caller. Where the
-backward would add gradients of its own to the step, ``backward(inputs=...)`` keeps them away.
+The write may be in a function; then its call is moved, or the statement itself is moved to the caller. If the backward
+would add its own gradients to the step, ``backward(inputs=...)`` keeps them out.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from jupyter_inplace.rewrite.syntax.write import Proposal, WriteSyntax
 
 __all__ = ["propose"]
 
-_MOST = 4  # places that one statement is moved to
+_MOST = 4  # the most places that one statement is moved to
 
 
 def propose(write: WriteSyntax) -> Iterator[Proposal]:
-    """The write below each later backward, the one of the harmed task first."""
+    """Move the write below each later backward, that of the harmed task first."""
     if write.verdict == "rejected":
         return
     seen: set[tuple[int, int]] = set()
@@ -53,7 +53,7 @@ def _is_step(write: WriteSyntax) -> bool:
 
 
 def _levels(write: WriteSyntax, node: cst.CSTNode, depth: int) -> Iterator[tuple[Item, cst.BaseSmallStatement | None]]:
-    """The statements whose move moves the write: its own, those around it, and the calls of its function."""
+    """The statements that move the write if they are moved: its own, those around it, and the calls of its function."""
     code = write.code
     items = code.items(node)
     for item in items:
@@ -67,7 +67,7 @@ def _levels(write: WriteSyntax, node: cst.CSTNode, depth: int) -> Iterator[tuple
 
 
 def _along_the_line(write: WriteSyntax, item: Item, small: cst.BaseSmallStatement | None) -> Iterator[Proposal]:
-    """``opt.step(); loss.backward()`` turned round on its line."""
+    """Swap ``opt.step(); loss.backward()`` on one line."""
     code = write.code
     if small is None or not isinstance(item, cst.SimpleStatementLine):
         return
@@ -80,15 +80,15 @@ def _along_the_line(write: WriteSyntax, item: Item, small: cst.BaseSmallStatemen
 
 
 def _later_backwards(write: WriteSyntax, item: Item, small: cst.BaseSmallStatement | None) -> list[Item]:
-    """The later siblings that run a backward and use nothing that the moved statement makes."""
+    """The later siblings that run a backward and do not use what the moved statement computes."""
     code = write.code
     moved = small if small is not None and isinstance(item, cst.SimpleStatementLine) else item
     if backwards_in(code, moved) or any(_covers(code, moved, code.span(node)[0]) for node, _ in saving_nodes(write)):
-        return []  # what saves would move along
+        return []  # the saving expression would be moved too
     uses = code.scopes.uses
     made = {use.name for use in uses if use.stores and not use.augmented and _covers(code, moved, use.start)}
     if write.name is not None and code.function(moved) is code.function(write.node):
-        made.add(write.name)  # whoever reads it down there wants what was written
+        made.add(write.name)  # later reads need the written value
     later: list[Item] = []
     for other in code.after(item):
         if any(use.name in made and not use.stores and _covers(code, other, use.start) for use in uses):
@@ -117,7 +117,7 @@ def _name(code: Code, item: Item, small: cst.BaseSmallStatement | None) -> str:
 
 
 def _kept_apart(write: WriteSyntax, target: Item, edits: tuple[Edit, ...], title: str, rank: int) -> Iterator[Proposal]:
-    """The same move, with the backward's gradients going to the parameters of the optimizers stepped after it alone."""
+    """The same move, where backward gives gradients only to the parameters of the optimizers stepped after it."""
     code = write.code
     if not isinstance(write.node, cst.Call) or not isinstance(write.node.func, cst.Attribute) or not _is_step(write):
         return
@@ -134,7 +134,7 @@ def _kept_apart(write: WriteSyntax, target: Item, edits: tuple[Edit, ...], title
 
 
 def _parameters(code: Code, optimizer: str) -> str:
-    """The parameters of an optimizer, as the cell gave them to it, else out of its groups."""
+    """The parameters of an optimizer as the cell passed them, or else those of its groups."""
     for node in code.nodes:
         if isinstance(node, cst.Assign) and any(dotted(t.target) == optimizer for t in node.targets):
             call = node.value
@@ -147,7 +147,7 @@ def _parameters(code: Code, optimizer: str) -> str:
 
 
 def _carried_out(write: WriteSyntax) -> Iterator[Proposal]:
-    """``self.opt.step()`` out of a method, and below the backward that the method's caller runs after it."""
+    """Move ``self.opt.step()`` out of a method, below the backward that the caller of the method runs after it."""
     code, small = write.code, write.small
     function = code.function(write.node)
     if function is None or small is None or not write.is_statement or write.verdict == "rejected":

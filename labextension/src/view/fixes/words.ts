@@ -1,6 +1,6 @@
 // How a rewrite and its proof are said.
 
-import type { Fix, FixStatus } from "../../report/types";
+import type { Fix, FixStatus, Reading } from "../../report/types";
 import { bytes, type Trans } from "../../report/words";
 
 export function statusName(status: FixStatus, trans: Trans): string {
@@ -16,10 +16,15 @@ export function statusName(status: FixStatus, trans: Trans): string {
   }
 }
 
-export function readingName(reading: "update" | "copy", trans: Trans): string {
-  return reading === "update"
-    ? trans.__("the leaf itself takes the new value")
-    : trans.__("a new tensor goes on, the leaf stays");
+export function readingName(reading: Reading, trans: Trans): string {
+  switch (reading) {
+    case "update":
+      return trans.__("the leaf itself takes the new value");
+    case "copy":
+      return trans.__("a new tensor goes on, the leaf stays");
+    default:
+      return reading;
+  }
 }
 
 /** What the trial showed, in short pieces. */

@@ -3,6 +3,7 @@
 import type { Gradient } from "../../report/types";
 import { cosine, number, visible, type Trans } from "../../report/words";
 
+/** A status that has no translation here is said as the contract says it. */
 export function statusWord(status: Gradient["status"], trans: Trans): string {
   switch (status) {
     case "ok":
@@ -13,6 +14,8 @@ export function statusWord(status: Gradient["status"], trans: Trans): string {
       return trans.__("wrong");
     case "lost":
       return trans.__("lost");
+    default:
+      return status;
   }
 }
 

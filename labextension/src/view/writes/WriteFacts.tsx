@@ -8,12 +8,11 @@ import { Task } from "../rich";
 /** What was written, and what it hits. */
 export function WriteFacts({ mutation }: { mutation: Mutation }): JSX.Element {
   const { trans } = usePanel();
+  const name = mutation.site?.function ?? "";
   const parts = [
     `${opName(mutation.op)} · ${mutation.tensor} · ${tensorType(mutation)}`,
-    mutation.device === "cpu" ? "" : mutation.device,
-    mutation.site?.function !== undefined && !/^(<|$)/.test(mutation.site.function)
-      ? trans.__("in %1", mutation.site.function)
-      : "",
+    mutation.device === "cpu" ? null : mutation.device,
+    /^[^<]/.test(name) ? trans.__("in %1", name) : "",
     mutation.value_changed === false && mutation.verdict === "breaks"
       ? trans.__("value unchanged: torch is over-careful here")
       : "",

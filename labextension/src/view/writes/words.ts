@@ -3,8 +3,9 @@
 import type { Conflict, Mutation } from "../../report/types";
 import { bytes, opName, versionStep, type Trans } from "../../report/words";
 
+/** A verdict that has no translation here is said as the contract says it. */
 export function verdictWord(mutation: Mutation, trans: Trans): string {
-  const words: Record<Mutation["verdict"], string> = {
+  const words: Partial<Record<Mutation["verdict"], string>> = {
     rejected: trans.__("rejected"),
     breaks: trans.__("breaks"),
     corrupts: trans.__("corrupts"),
@@ -12,7 +13,8 @@ export function verdictWord(mutation: Mutation, trans: Trans): string {
     mixes: trans.__("mixes"),
     harmless: trans.__("harmless"),
   };
-  return words[mutation.verdict] + (mutation.pending ? ` · ${trans.__("pending")}` : "");
+  const word = words[mutation.verdict] ?? mutation.verdict;
+  return word + (mutation.pending ? ` · ${trans.__("pending")}` : "");
 }
 
 /** What wrote: the expression; where a report may not carry it (code of another file), the operation. */
@@ -30,7 +32,7 @@ export function savedNote(conflict: Conflict, trans: Trans): string {
   const what =
     conflict.saved_as === "result"
       ? trans.__("%1 saved its result", conflict.node)
-      : conflict.saved_as === ""
+      : conflict.saved_as === null || conflict.saved_as === ""
         ? trans.__("%1 saved it", conflict.node)
         : trans.__("%1 saved %2", conflict.node, conflict.saved_as);
   return `${what}${version}${owner}${size}`;

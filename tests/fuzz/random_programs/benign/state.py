@@ -27,7 +27,14 @@ def step(d: Draft) -> None:
 
 
 def optimizer(d: Draft, fused: bool = True) -> None:
-    forms = ["SGD([{p}], lr=0.05)", "SGD([{p}], lr=0.05, momentum=0.9)", "Adam([{p}], lr=0.01)", "AdamW([{p}], lr=0.01)", "RMSprop([{p}], lr=0.01)", "SGD([{p}], lr=0.05, foreach=False)"]
+    forms = [
+        "SGD([{p}], lr=0.05)",
+        "SGD([{p}], lr=0.05, momentum=0.9)",
+        "Adam([{p}], lr=0.01)",
+        "AdamW([{p}], lr=0.01)",
+        "RMSprop([{p}], lr=0.01)",
+        "SGD([{p}], lr=0.05, foreach=False)",
+    ]
     if fused:
         forms += ["SGD([{p}], lr=0.05, fused=True)", "Adam([{p}], lr=0.01, fused=True)"]
     d.add("opt = torch.optim." + d.pick(forms).format(p=d.parameters))
@@ -52,7 +59,17 @@ def _ema(d: Draft) -> None:
         backward(d, names)
         step(d)
         with d.block("with torch.no_grad():"), d.block("for e, p in zip(ema, params):"):
-            d.add(d.pick(("e.mul_(0.9).add_(p, alpha=0.1)", "e.lerp_(p, 0.1)", "e *= 0.9; e += 0.1 * p", "e.copy_(0.9 * e + 0.1 * p)", "e.data.mul_(0.9).add_(p.data, alpha=0.1)")))
+            d.add(
+                d.pick(
+                    (
+                        "e.mul_(0.9).add_(p, alpha=0.1)",
+                        "e.lerp_(p, 0.1)",
+                        "e *= 0.9; e += 0.1 * p",
+                        "e.copy_(0.9 * e + 0.1 * p)",
+                        "e.data.mul_(0.9).add_(p.data, alpha=0.1)",
+                    )
+                )
+            )
         d.oracle("pin(*ema)")
 
 
@@ -62,13 +79,24 @@ def _queue(d: Draft) -> None:
     d.add("queue = F.normalize(torch.randn(2 * R, C), dim=1)")
     with d.block(loop(d)):
         grow(d, most=2)
-        d.add(f"z = F.normalize({d.value()} + 0.1 * {d.pick(d.leaves)}, dim=1)", f"near = z @ queue{d.pick(('.clone()', '.clone().detach()', '.detach().clone()'))}.t()")
+        d.add(
+            f"z = F.normalize({d.value()} + 0.1 * {d.pick(d.leaves)}, dim=1)",
+            f"near = z @ queue{d.pick(('.clone()', '.clone().detach()', '.detach().clone()'))}.t()",
+        )
         d.add("contrast = torch.logsumexp(near, 1).mean() - (z * z.roll(1, 0)).sum(1).mean()")
         early = d.chance(0.5)
         if not early:
             backward(d, ["contrast"])
         with d.block("with torch.no_grad():"):
-            d.add(*d.pick((("queue[:R] = queue[R:].clone()", "queue[R:] = z"), ("queue.copy_(torch.cat([queue[R:], z]))",), ("queue[(r % 2) * R:(r % 2 + 1) * R] = z",))))
+            d.add(
+                *d.pick(
+                    (
+                        ("queue[:R] = queue[R:].clone()", "queue[R:] = z"),
+                        ("queue.copy_(torch.cat([queue[R:], z]))",),
+                        ("queue[(r % 2) * R:(r % 2 + 1) * R] = z",),
+                    )
+                )
+            )
         d.oracle("pin(queue)")
         if early:
             backward(d, ["contrast"])
@@ -81,7 +109,15 @@ def _replay_buffer(d: Draft) -> None:
     d.add("memory = torch.zeros(6, C)")
     with d.block(f"for r in range({d.rng.randint(3, 4)}):"):
         grow(d, least=1)
-        d.add(d.pick(("memory[r % 6] = ‹{v}.detach()[0]›", "memory[r % 6].copy_(‹{v}.detach()[-1]›)", "memory.data[r % 6] = ‹{v}.data.mean(0)›")).format(v=d.value()))
+        d.add(
+            d.pick(
+                (
+                    "memory[r % 6] = ‹{v}.detach()[0]›",
+                    "memory[r % 6].copy_(‹{v}.detach()[-1]›)",
+                    "memory.data[r % 6] = ‹{v}.data.mean(0)›",
+                )
+            ).format(v=d.value())
+        )
         d.add(f"batch = memory[torch.randint(0, r + 1, (R,))] + {d.pick(d.constants)}")
         backward(d, task(d, "batch"))
         step(d)
@@ -110,8 +146,20 @@ def _target_network(d: Draft) -> None:
             if d.chance(0.4):
                 d.add(f"target.load_state_dict({net}.state_dict())")
             else:
-                with d.block("with torch.no_grad():"), d.block(f"for p, q in zip(target.parameters(), {net}.parameters()):"):
-                    d.add(d.pick(("p.mul_(0.95).add_(q, alpha=0.05)", "p.copy_(0.9 * p + 0.1 * q)", "p.lerp_(q, 0.05)", "p.data.mul_(0.9).add_(0.1 * q.data)")))
+                with (
+                    d.block("with torch.no_grad():"),
+                    d.block(f"for p, q in zip(target.parameters(), {net}.parameters()):"),
+                ):
+                    d.add(
+                        d.pick(
+                            (
+                                "p.mul_(0.95).add_(q, alpha=0.05)",
+                                "p.copy_(0.9 * p + 0.1 * q)",
+                                "p.lerp_(q, 0.05)",
+                                "p.data.mul_(0.9).add_(0.1 * q.data)",
+                            )
+                        )
+                    )
             d.oracle("pin(target)")
 
 
@@ -147,7 +195,10 @@ def _codebook(d: Draft) -> None:
         d.values.append("zq")
         update = d.pick(
             (
-                ("counts.mul_(0.9).index_add_(0, nearest, torch.full((R,), 0.1))", "book.mul_(0.9).index_add_(0, nearest, 0.1 * z)"),
+                (
+                    "counts.mul_(0.9).index_add_(0, nearest, torch.full((R,), 0.1))",
+                    "book.mul_(0.9).index_add_(0, nearest, 0.1 * z)",
+                ),
                 ("book.index_copy_(0, nearest[:1], z[:1])",),
                 ("for k in nearest.unique(): book[k].lerp_(z[nearest == k].mean(0), 0.1)",),
                 ("book.data.copy_(book * 0.95 + 0.05 * z.mean(0))",),
@@ -193,13 +244,28 @@ def _spectral_norm(d: Draft) -> None:
     begin(d)
     with d.block("class Spectral(nn.Module):"):
         with d.block("def __init__(self):"):
-            d.add("super().__init__()", "self.weight = nn.Parameter(torch.randn(C, C))", "self.register_buffer('u', F.normalize(torch.randn(C), dim=0))")
+            d.add(
+                "super().__init__()",
+                "self.weight = nn.Parameter(torch.randn(C, C))",
+                "self.register_buffer('u', F.normalize(torch.randn(C), dim=0))",
+            )
         with d.block("def forward(self, x):"):
             with d.block("with torch.no_grad():"):
-                d.add("v = F.normalize(self.weight.t() @ self.u, dim=0)", d.pick(("self.u.copy_(F.normalize(self.weight @ v, dim=0))", "self.u[:] = F.normalize(self.weight @ v, dim=0)")))
+                d.add(
+                    "v = F.normalize(self.weight.t() @ self.u, dim=0)",
+                    d.pick(
+                        (
+                            "self.u.copy_(F.normalize(self.weight @ v, dim=0))",
+                            "self.u[:] = F.normalize(self.weight @ v, dim=0)",
+                        )
+                    ),
+                )
             d.oracle("v = hold(v)")
             d.oracle("pin(self.u)")
-            d.add(f"sigma = self.u{d.pick(('.clone()', '.clone().detach()'))} @ self.weight @ v", "return x @ (self.weight / sigma).t()")
+            d.add(
+                f"sigma = self.u{d.pick(('.clone()', '.clone().detach()'))} @ self.weight @ v",
+                "return x @ (self.weight / sigma).t()",
+            )
     d.add("sn = Spectral()")
     d.oracle("leaf(sn)")
     d.modules.append("sn")
@@ -219,17 +285,39 @@ def _ppo(d: Draft) -> None:
     d.oracle("leaf(policy, critic)")
     d.modules += ["policy", "critic"]
     optimizer(d)
-    d.add("states, actions, old, returns, adv = torch.zeros(4, C), torch.zeros(4, dtype=torch.long), torch.zeros(4), torch.zeros(4), torch.zeros(4)")
+    d.add(
+        "states, actions, old, returns, adv = torch.zeros(4, C), torch.zeros(4, dtype=torch.long), torch.zeros(4), torch.zeros(4), torch.zeros(4)"
+    )
     with d.block("for r in range(2):"):
         with d.block("with torch.no_grad():"):
             with d.block("for i in range(4):"):
-                d.add("states[i] = torch.randn(C)", "logits = policy(states[i])", "actions[i] = torch.randint(0, 3, ())", d.pick(("old[i] = logits.log_softmax(0)[actions[i]]", "old[i].copy_(logits.log_softmax(0)[actions[i]])")))
+                d.add(
+                    "states[i] = torch.randn(C)",
+                    "logits = policy(states[i])",
+                    "actions[i] = torch.randint(0, 3, ())",
+                    d.pick(
+                        (
+                            "old[i] = logits.log_softmax(0)[actions[i]]",
+                            "old[i].copy_(logits.log_softmax(0)[actions[i]])",
+                        )
+                    ),
+                )
                 d.add("returns[i] = torch.rand(()) + 0.3 * critic(states[i])[0]")
-            d.add("adv.copy_(returns - critic(states)[:, 0])", d.pick(("adv.sub_(adv.mean()).div_(adv.std() + 1e-8)", "adv -= adv.mean(); adv /= adv.std() + 1e-8")))
+            d.add(
+                "adv.copy_(returns - critic(states)[:, 0])",
+                d.pick(("adv.sub_(adv.mean()).div_(adv.std() + 1e-8)", "adv -= adv.mean(); adv /= adv.std() + 1e-8")),
+            )
         d.oracle("pin(old, returns, adv)")
         with d.block("for epoch in range(2):"):
-            d.add(f"rows = torch.randperm(4)[:{d.rng.randint(2, 4)}]", "now = policy(states[rows]).log_softmax(1).gather(1, actions[rows, None])[:, 0]", "ratio = (now - old[rows]).exp()")
-            d.add("gain = torch.min(ratio * adv[rows], ratio.clamp(0.8, 1.2) * adv[rows]).mean()", "fit = F.mse_loss(critic(states[rows])[:, 0], returns[rows])")
+            d.add(
+                f"rows = torch.randperm(4)[:{d.rng.randint(2, 4)}]",
+                "now = policy(states[rows]).log_softmax(1).gather(1, actions[rows, None])[:, 0]",
+                "ratio = (now - old[rows]).exp()",
+            )
+            d.add(
+                "gain = torch.min(ratio * adv[rows], ratio.clamp(0.8, 1.2) * adv[rows]).mean()",
+                "fit = F.mse_loss(critic(states[rows])[:, 0], returns[rows])",
+            )
             d.add("(0.5 * fit - gain).backward()", "nn.utils.clip_grad_norm_(policy.parameters(), 0.5)")
             step(d)
 

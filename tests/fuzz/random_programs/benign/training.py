@@ -26,10 +26,16 @@ def _clip(d: Draft) -> None:
     optimizer(d)
     with d.block(loop(d)):
         d.add(f"({' + '.join(task(d))}).backward()")
-        clips = ("nn.utils.clip_grad_norm_([{p}], 0.1)", "size = nn.utils.clip_grad_norm_([{p}], 0.5, foreach=False)", "nn.utils.clip_grad_value_([{p}], 0.05)")
+        clips = (
+            "nn.utils.clip_grad_norm_([{p}], 0.1)",
+            "size = nn.utils.clip_grad_norm_([{p}], 0.5, foreach=False)",
+            "nn.utils.clip_grad_value_([{p}], 0.05)",
+        )
         d.add(d.pick(clips).format(p=d.parameters))
         if d.chance(0.3):
-            d.add(f"with torch.no_grad(): noise = [p.grad.add_(0.01 * torch.randn(p.shape)) for p in [{d.parameters}] if p.grad is not None]")
+            d.add(
+                f"with torch.no_grad(): noise = [p.grad.add_(0.01 * torch.randn(p.shape)) for p in [{d.parameters}] if p.grad is not None]"
+            )
         step(d)
 
 
@@ -64,7 +70,10 @@ def _sam(d: Draft) -> None:
             d.add("scale = 0.05 / (sum(p.grad.pow(2).sum() for p in params).sqrt() + 1e-12)")
             way = d.pick(("eps", "old"))
             if way == "eps":
-                d.add("eps = [p.grad * scale for p in params]", d.pick(("for p, e in zip(params, eps): p.add_(e)", "torch._foreach_add_(params, eps)")))
+                d.add(
+                    "eps = [p.grad * scale for p in params]",
+                    d.pick(("for p, e in zip(params, eps): p.add_(e)", "torch._foreach_add_(params, eps)")),
+                )
             else:
                 d.add("old = [p.clone() for p in params]", "for p in params: p.add_(p.grad * scale)")
         d.oracle("update(*params)")
@@ -98,7 +107,9 @@ def _truncated_bptt(d: Draft) -> None:
     d.add("state = torch.zeros(R, C)")
     with d.block(loop(d)):
         with d.block(f"for t in range({d.rng.randint(2, 3)}):"):
-            d.add(f"state = {expression(d, ('torch.tanh({a} @ {m} + {v})', '0.5 * {a} + torch.sin({v})', 'torch.sigmoid({a} * {v} + {c})'), a='state')}")
+            d.add(
+                f"state = {expression(d, ('torch.tanh({a} @ {m} + {v})', '0.5 * {a} + torch.sin({v})', 'torch.sigmoid({a} * {v} + {c})'), a='state')}"
+            )
         backward(d, losses(d, [save(d, "state")]))
         step(d)
         if d.chance(0.5):
@@ -127,12 +138,22 @@ def _weight_clipping(d: Draft) -> None:
 
 def _gan(d: Draft) -> None:
     begin(d, modules=False)
-    d.add("G = nn.Sequential(nn.Linear(C, C), nn.Tanh(), nn.Linear(C, C))", "D = nn.Sequential(nn.Linear(C, C), nn.LeakyReLU(0.2, inplace=True), nn.Linear(C, 1))")
+    d.add(
+        "G = nn.Sequential(nn.Linear(C, C), nn.Tanh(), nn.Linear(C, C))",
+        "D = nn.Sequential(nn.Linear(C, C), nn.LeakyReLU(0.2, inplace=True), nn.Linear(C, 1))",
+    )
     d.oracle("leaf(G, D)")
-    d.add(f"g_opt = torch.optim.{d.pick(('Adam', 'RMSprop'))}(G.parameters(), lr=0.01)", f"d_opt = torch.optim.{d.pick(('Adam', 'SGD'))}(D.parameters(), lr=0.02)")
+    d.add(
+        f"g_opt = torch.optim.{d.pick(('Adam', 'RMSprop'))}(G.parameters(), lr=0.01)",
+        f"d_opt = torch.optim.{d.pick(('Adam', 'SGD'))}(D.parameters(), lr=0.02)",
+    )
     with d.block(loop(d)):
         d.add("fake = G(torch.randn(R, C))", "d_opt.zero_grad()")
-        d.add("d_loss = F.softplus(D(‹fake.detach()›)).mean() + F.softplus(-D(torch.rand(R, C))).mean()", "d_loss.backward()", "d_opt.step()")
+        d.add(
+            "d_loss = F.softplus(D(‹fake.detach()›)).mean() + F.softplus(-D(torch.rand(R, C))).mean()",
+            "d_loss.backward()",
+            "d_opt.step()",
+        )
         d.oracle("update(D)")
         if d.chance(0.5):
             d.add("for p in D.parameters(): p.data.clamp_(-0.5, 0.5)")
@@ -162,7 +183,12 @@ def _meta(d: Draft) -> None:
             d.add(f"out = functional_call(net, fast, ({d.pick(d.constants)},))")
         else:
             d.add("weight = net[0].weight")
-            d.add(f"task = F.mse_loss(torch.tanh({a} @ weight), {b})", "grads = torch.autograd.grad(task, weight, create_graph=True)", "fast = weight - 0.1 * grads[0]", f"out = torch.tanh({d.pick(d.constants)} @ fast)")
+            d.add(
+                f"task = F.mse_loss(torch.tanh({a} @ weight), {b})",
+                "grads = torch.autograd.grad(task, weight, create_graph=True)",
+                "fast = weight - 0.1 * grads[0]",
+                f"out = torch.tanh({d.pick(d.constants)} @ fast)",
+            )
         d.values.append("out")
         names = losses(d, [save(d, "out")])
         d.add(f"({' + '.join(names)}).backward()")
@@ -178,7 +204,10 @@ def _gradient_penalty(d: Draft) -> None:
         with d.scope():
             grow(d, most=1)
             d.add(f"score = {expression(d, ('torch.tanh(x @ {m}) * {v}', 'x * {v} * x', 'torch.sin(x @ {m})'))}")
-            d.add("slope, = torch.autograd.grad(score.sum(), x, create_graph=True)", "penalty = (slope.norm(dim=1) - 1.0).pow(2).mean()")
+            d.add(
+                "slope, = torch.autograd.grad(score.sum(), x, create_graph=True)",
+                "penalty = (slope.norm(dim=1) - 1.0).pow(2).mean()",
+            )
             name = loss(d, "score")
         d.add(f"({name} + penalty).backward()")
         step(d)
@@ -207,7 +236,15 @@ def _averaging(d: Draft) -> None:
         backward(d, task(d))
         step(d)
         with d.block("if r % 2 == 1:"), d.block("with torch.no_grad():"), d.block("for s, p in zip(slow, fast):"):
-            d.add(*d.pick((("s.add_(p - s, alpha=0.5)", "p.copy_(s)"), ("s.lerp_(p, 0.5)", "p.data.copy_(s)"), ("s += 0.5 * (p - s)", "p.data = s.clone()"))))
+            d.add(
+                *d.pick(
+                    (
+                        ("s.add_(p - s, alpha=0.5)", "p.copy_(s)"),
+                        ("s.lerp_(p, 0.5)", "p.data.copy_(s)"),
+                        ("s += 0.5 * (p - s)", "p.data = s.clone()"),
+                    )
+                )
+            )
         d.oracle("update(*fast)")
 
 
@@ -215,12 +252,33 @@ def _initialised(d: Draft) -> None:
     """Leaves and data are written before anything reads them."""
     begin(d)
     for w in d.rng.sample([*d.leaves, *d.square], 2):
-        d.add(d.pick(("nn.init.normal_({w}, std=0.5)", "with torch.no_grad(): {w}.mul_(0.5)", "{w}.data.uniform_(-1, 1)", "{w}.data.copy_(torch.randn({w}.shape))", "with torch.no_grad(): {w}[0] = 0.3")).format(w=w))
+        d.add(
+            d.pick(
+                (
+                    "nn.init.normal_({w}, std=0.5)",
+                    "with torch.no_grad(): {w}.mul_(0.5)",
+                    "{w}.data.uniform_(-1, 1)",
+                    "{w}.data.copy_(torch.randn({w}.shape))",
+                    "with torch.no_grad(): {w}[0] = 0.3",
+                )
+            ).format(w=w)
+        )
         d.oracle(f"update({w})")
     optimizer(d)
     d.add("batch = torch.zeros(R, C)")
     with d.block(loop(d)):
-        d.add("batch.copy_(torch.rand(R, C))", d.pick(("batch.add_(0.1 * torch.randn(R, C)).clamp_(0.0, 1.0)", "batch.sub_(batch.mean()).div_(batch.std())", "batch[:, 0] = 1.0", "batch *= (torch.rand(R, C) > 0.2)", "batch.numpy()[0] += 0.5")))
+        d.add(
+            "batch.copy_(torch.rand(R, C))",
+            d.pick(
+                (
+                    "batch.add_(0.1 * torch.randn(R, C)).clamp_(0.0, 1.0)",
+                    "batch.sub_(batch.mean()).div_(batch.std())",
+                    "batch[:, 0] = 1.0",
+                    "batch *= (torch.rand(R, C) > 0.2)",
+                    "batch.numpy()[0] += 0.5",
+                )
+            ),
+        )
         backward(d, task(d, "batch"))
         step(d)
 

@@ -6,7 +6,17 @@ from random_programs.draft import Draft, Kind
 from random_programs.graphs import begin, fresh, grow, save
 from random_programs.places import backward, losses, rounds
 
-_FORMS = ("{t}.mul_({k})", "{t}.add_({k})", "{t}[0] = {k}", "{t}.zero_()", "{t} *= {k}", "{t} += {k}", "{t}[:1].fill_({k})", "torch._foreach_mul_([{t}], {k})", "F.relu_({t})")
+_FORMS = (
+    "{t}.mul_({k})",
+    "{t}.add_({k})",
+    "{t}[0] = {k}",
+    "{t}.zero_()",
+    "{t} *= {k}",
+    "{t} += {k}",
+    "{t}[:1].fill_({k})",
+    "torch._foreach_mul_([{t}], {k})",
+    "F.relu_({t})",
+)
 
 
 def _program(d: Draft, target: str, before: tuple[str, ...], inside: str | None = None) -> None:
@@ -25,9 +35,9 @@ def _program(d: Draft, target: str, before: tuple[str, ...], inside: str | None 
 def _leaf(d: Draft) -> None:
     begin(d)
     w = d.pick([*d.leaves, *d.square])
-    with rounds(d, p=0.4):
+    with rounds(d, p=0.4) as looped:
         grow(d, most=1)
-        with d.block("if r > 0:" if d.lines[-1].startswith("    ") and d.chance(0.5) and any(line.startswith("for r in") for line in d.lines) else None):
+        with d.block("if r > 0:" if looped and d.chance(0.5) else None):
             view = d.pick(("", "", "view", "alias"))
             if view == "view":
                 v = d.name("part")
@@ -47,7 +57,13 @@ def _several_views(d: Draft) -> None:
         h = fresh(d)
         a = d.name("piece")
         d.values.append(h)
-        makes = ("{a}, *rest = {h}.unbind(0)", "{a}, *rest = {h}.split(1)", "{a}, *rest = {h}.chunk(2)", "{a} = {h}.unbind(1)[0]", "{a} = torch.split({h}, 1)[-1]")
+        makes = (
+            "{a}, *rest = {h}.unbind(0)",
+            "{a}, *rest = {h}.split(1)",
+            "{a}, *rest = {h}.chunk(2)",
+            "{a} = {h}.unbind(1)[0]",
+            "{a} = torch.split({h}, 1)[-1]",
+        )
         _program(d, a, (d.pick(makes).format(a=a, h=h),))
         backward(d, losses(d, [save(d, h)]))
 
@@ -58,8 +74,20 @@ def _expanded(d: Draft) -> None:
         grow(d, most=1)
         h = fresh(d)
         a = d.name("wide")
-        d.add(d.pick(("{a} = {h}[:1].expand(R, C)", "{a} = {h}[0].expand(R, C)", "{a} = torch.broadcast_to({h}[:, :1], (R, C))")).format(a=a, h=h))
-        d.write(d.pick(("{a}.mul_({k})", "{a}.add_({k})", "{a}.copy_({c})", "{a} += {c}", "{a}.exp_()")).format(a=a, k=d.number(), c=d.pick(d.constants)))
+        d.add(
+            d.pick(
+                (
+                    "{a} = {h}[:1].expand(R, C)",
+                    "{a} = {h}[0].expand(R, C)",
+                    "{a} = torch.broadcast_to({h}[:, :1], (R, C))",
+                )
+            ).format(a=a, h=h)
+        )
+        d.write(
+            d.pick(("{a}.mul_({k})", "{a}.add_({k})", "{a}.copy_({c})", "{a} += {c}", "{a}.exp_()")).format(
+                a=a, k=d.number(), c=d.pick(d.constants)
+            )
+        )
         d.values.append(a)
         backward(d, losses(d, [save(d, h)]))
 

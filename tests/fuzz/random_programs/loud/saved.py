@@ -14,7 +14,7 @@ _RECORDED = (
 )  # fmt: skip
 
 
-def _recorded(d: Draft, target: str, leaf: bool) -> None:  # noqa: ARG001
+def _recorded(d: Draft, target: str, leaf: bool) -> None:
     form = d.pick(_RECORDED).format(t=target, k=d.number(), c=d.pick(d.constants))
     if d.chance(0.3) and " = " not in form and "= " not in form:
         f = d.name("write")
@@ -45,7 +45,16 @@ def _slots(d: Draft) -> None:
         n = d.rng.randint(3, 4)
         d.add(f"out = torch.zeros({n}, R, C)", f"out[0] = {d.value()}")
         with d.block(f"for t in range(1, {n}):"):
-            read = d.pick(("torch.tanh(out[t - 1]) * {v}", "out[t - 1] * {v}", "out[t - 1] @ {m}", "out[t - 1].pow(2) + {v}", "out[t - 1] + {v}", "out[t - 1].clone() * {v}"))
+            read = d.pick(
+                (
+                    "torch.tanh(out[t - 1]) * {v}",
+                    "out[t - 1] * {v}",
+                    "out[t - 1] @ {m}",
+                    "out[t - 1].pow(2) + {v}",
+                    "out[t - 1] + {v}",
+                    "out[t - 1].clone() * {v}",
+                )
+            )
             d.write(f"out[t] = {read.format(v=d.value(), m=d.pick(d.square))}")
         d.add("y = out.sum(0)")
         d.values.append("y")
@@ -56,10 +65,21 @@ def _slots(d: Draft) -> None:
 def _step_between(d: Draft) -> None:
     """An optimizer's step between two backwards of one graph."""
     begin(d)
-    d.add("opt = torch.optim." + d.pick(("SGD([{p}], lr=0.1)", "Adam([{p}], lr=0.1)", "AdamW([{p}], lr=0.1)", "SGD([{p}], lr=0.1, foreach=False)", "Adam([{p}], lr=0.1, foreach=True)")).format(p=d.parameters))
+    d.add(
+        "opt = torch.optim."
+        + d.pick(
+            (
+                "SGD([{p}], lr=0.1)",
+                "Adam([{p}], lr=0.1)",
+                "AdamW([{p}], lr=0.1)",
+                "SGD([{p}], lr=0.1, foreach=False)",
+                "Adam([{p}], lr=0.1, foreach=True)",
+            )
+        ).format(p=d.parameters)
+    )
     with rounds(d, p=0.3, step=False):
         grow(d)
-        shared = make(d, ("{a} @ {m}", "{a} * %s" % d.pick(d.leaves), "torch.tanh({a} @ {m})", "{a} + %s" % d.pick(d.leaves)))
+        shared = make(d, ("{a} @ {m}", "{a} * {w}", "torch.tanh({a} @ {m})", "{a} + {w}"), w=d.pick(d.leaves))
         d.values.append(shared)
         first, second = loss(d, save(d, shared)), loss(d, save(d, shared))
         late = d.chance(0.15)

@@ -11,7 +11,7 @@ __all__ = ["KINDS", "data", "detach", "dlpack", "no_grad", "numpy", "storage", "
 # Writes through a tensor {t}. None of them leaves what it writes as it was, none is the identity for a derivative, but for `add_`.
 IN_PLACE = (
     "{t}.mul_({k})", "{t}.mul_({k})", "{t}.zero_()", "{t}[0] = {k}", "{t}[-1].mul_({k})", "{t}[:, 0] *= {k}", "{t}.copy_(torch.full_like({t}, {k}))",
-    "{t}.view(-1)[1:3].mul_({k})", "{t}.neg_()", "{t}.sub_({t} * 0.5)", "{t}.fill_({k})", "{t}.div_({k})", "{t}.t()[0].zero_()",
+    "{t}.view(-1)[1:3].mul_({k})", "{t}.neg_()", "{t}.fill_({k})", "{t}.div_({k})", "{t}.t()[0].zero_()",
     "torch._foreach_mul_([{t}], {k})", "torch.mul({t}, {k}, out={t})", "{t}.normal_()", "nn.init.constant_({t}, {k})", "{t}.clamp_(-0.1, 0.1)",
 )  # fmt: skip
 ADDS = ("{t}.add_({k})", "{t} += {k}", "{t}.sub_(0.3)")
@@ -101,13 +101,23 @@ def _array(d: Draft, target: str, template: str) -> None:
 
 
 def numpy(d: Draft, target: str, leaf: bool) -> None:
-    forms = ("{t}.detach().numpy()", "{t}.data.numpy()", "np.asarray({t}.detach())", "{t}.numpy(force=True)", "{t}.detach().cpu().numpy()")
+    forms = (
+        "{t}.detach().numpy()",
+        "{t}.data.numpy()",
+        "np.asarray({t}.detach())",
+        "{t}.numpy(force=True)",
+        "{t}.detach().cpu().numpy()",
+    )
     _array(d, target, d.pick(forms))
     _updated(d, target, leaf)
 
 
 def dlpack(d: Draft, target: str, leaf: bool) -> None:
-    forms = ("torch.from_dlpack({t}.detach())", "torch.utils.dlpack.from_dlpack(torch.utils.dlpack.to_dlpack({t}.detach()))", "torch.from_dlpack({t}.data)")
+    forms = (
+        "torch.from_dlpack({t}.detach())",
+        "torch.utils.dlpack.from_dlpack(torch.utils.dlpack.to_dlpack({t}.detach()))",
+        "torch.from_dlpack({t}.data)",
+    )
     through(d, target, d.pick(forms))
     _updated(d, target, leaf)
 
@@ -116,7 +126,11 @@ def storage(d: Draft, target: str, leaf: bool) -> None:
     way = d.pick(("copy", "fill", "set", "bytes", "copy"))
     if way == "copy":
         other = d.name("other")
-        d.add(f"{other} = torch.full_like({target}, {d.number()}).contiguous()" if d.chance(0.5) else f"{other} = torch.rand({target}.shape) + 1.0")
+        d.add(
+            f"{other} = torch.full_like({target}, {d.number()}).contiguous()"
+            if d.chance(0.5)
+            else f"{other} = torch.rand({target}.shape) + 1.0"
+        )
         d.write(f"{target}.untyped_storage().copy_({other}.untyped_storage())")
     elif way == "fill":
         d.write(f"{target}.untyped_storage().fill_(0)")
@@ -125,7 +139,9 @@ def storage(d: Draft, target: str, leaf: bool) -> None:
     else:
         first = d.name("first")
         d.add_early(target, f"{first} = {target}.untyped_storage()")
-        byte, value = d.pick(((6, 0), (6, 64), (7, 0), (7, 63), (14, 1), (15, 63), (15, 0)))  # of the exponents of the first two elements
+        byte, value = d.pick(
+            ((6, 0), (6, 64), (7, 0), (7, 63), (14, 1), (15, 63), (15, 0))
+        )  # of the exponents of the first two elements
         d.write(f"{first}[{byte}] = {value}")
     _updated(d, target, leaf)
 

@@ -36,7 +36,9 @@ def _block(d: Draft) -> tuple[str, str, bool]:
         elif kind == "leaf":
             d.add(f"y = a @ {state}")
         else:
-            d.add(f"y = {d.pick(('a * {s}', 'a + a * a * {s}', 'a / (0.3 + {s})', 'torch.sin(a * {s})')).format(s=state)}")
+            d.add(
+                f"y = {d.pick(('a * {s}', 'a + a * a * {s}', 'a / (0.3 + {s})', 'torch.sin(a * {s})')).format(s=state)}"
+            )
         d.add(d.pick(("return torch.tanh(y)", "return y.sigmoid()", "return y * y", "return F.softplus(y) * a")))
     return f, state, kind in ("leaf", "module")
 
@@ -46,7 +48,19 @@ def _write(d: Draft, state: str, leaf: bool) -> None:
     if leaf:
         d.pick((data, no_grad, numpy))(d, state, True)
         return
-    k, form = d.number(), d.pick(("{s}.mul_({k})", "{s}.copy_(torch.rand(C) + 2.0)", "{s}.fill_({k})", "{s}.add_(0.5)", "{s}[0] = 3.0", "{s} *= {k}"))
+    k, form = (
+        d.number(),
+        d.pick(
+            (
+                "{s}.mul_({k})",
+                "{s}.copy_(torch.rand(C) + 2.0)",
+                "{s}.fill_({k})",
+                "{s}.add_(0.5)",
+                "{s}[0] = 3.0",
+                "{s} *= {k}",
+            )
+        ),
+    )
     d.write(form.format(s=state, k=k))
 
 
@@ -88,9 +102,9 @@ def _checkpoint(d: Draft) -> None:
         elif place == "before":
             names = losses(d, [out])
             _write(d, state, leaf)
-            backward(d, names)
+            backward(d, names, grad=False)
         else:
-            backward(d, losses(d, [out]))
+            backward(d, losses(d, [out]), grad=False)
             _write(d, state, leaf)
 
 
@@ -98,14 +112,18 @@ def _counts(d: Draft) -> None:
     """The checkpointed function itself changes its state each time that it runs."""
     d.add("count = torch.ones(C)")
     with d.block("def run(a):"):
-        d.write(d.pick(("count.add_(0.5)", "count.mul_(1.5)", "torch.add(count, 1.0, out=count)", "count[0] = count[0] * 2.0")))
+        d.write(
+            d.pick(
+                ("count.add_(0.5)", "count.mul_(1.5)", "torch.add(count, 1.0, out=count)", "count[0] = count[0] * 2.0")
+            )
+        )
         d.add(d.pick(("return torch.tanh(a * count)", "return a * a / count", "return torch.sin(a) * count + a")))
     with rounds(d):
         grow(d)
         out = _apply(d, "run")
         d.values.append(out)
         grow(d, most=1)
-        backward(d, losses(d, [out]))
+        backward(d, losses(d, [out]), grad=False)
 
 
 # --- read again while backward runs ------------------------------------------------------------------------------------------
@@ -148,7 +166,9 @@ def _recompute(d: Draft) -> None:
             out = _apply(d, f)
         y = make(d, (f"{{a}} @ {head}", f"torch.tanh({{a}} @ {head})"), a=out)
         hook = d.name("hook")
-        how = d.pick(("tensor", "tensor", "first", "post", "post", "late") if d.chance(0.5) else ("tensor", "first", "post"))
+        how = d.pick(
+            ("tensor", "tensor", "first", "post", "post", "late") if d.chance(0.5) else ("tensor", "first", "post")
+        )
         with d.block(f"def {hook}({'p' if how == 'post' else 'g'}):"):
             _in_hook(d, state, leaf)
         # "post": the head's gradient is there before the block is computed again, in one order of the engine.
@@ -163,13 +183,21 @@ def _recompute(d: Draft) -> None:
             d.add(f"{y if how == 'tensor' else out}.register_hook({hook})")
         d.values.append(y)
         grow(d, most=1)
-        backward(d, losses(d, [y]))
+        backward(d, losses(d, [y]), grad=False)
 
 
 def _in_hook(d: Draft, state: str, leaf: bool) -> None:
     k = d.number()
     if leaf:
-        form = d.pick(("with torch.no_grad(): {s}.mul_({k})", "{s}.data.mul_({k})", "{s}.data[0] = {k}", "{s}.data.clamp_(-0.1, 0.1)", "with torch.no_grad(): {s}.copy_(torch.rand(C, C))"))
+        form = d.pick(
+            (
+                "with torch.no_grad(): {s}.mul_({k})",
+                "{s}.data.mul_({k})",
+                "{s}.data[0] = {k}",
+                "{s}.data.clamp_(-0.1, 0.1)",
+                "with torch.no_grad(): {s}.copy_(torch.rand(C, C))",
+            )
+        )
         d.write(form.format(s=state, k=k))
         d.oracle(f"update({state})")
     else:

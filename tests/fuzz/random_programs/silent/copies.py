@@ -43,7 +43,9 @@ def _graph_copy(d: Draft) -> None:
     how = d.pick(("cut", "cut", "cut", "cut", "cut", "cut", "cut", "other path", "asked for", "other task"))
     with rounds(d, p=0.35):
         grow(d)
-        expression = d.pick(("torch.tanh({w})", "{w} * 2.0", "{w} + {c}", "{w}.sin()", "{w} * {c}", "({w} * {w} + 0.5).sqrt()")).format(w=own, c=d.pick(d.constants))
+        expression = d.pick(
+            ("torch.tanh({w})", "{w} * 2.0", "{w} + {c}", "{w}.sin()", "{w} * {c}", "({w} * {w} + 0.5).sqrt()")
+        ).format(w=own, c=d.pick(d.constants))
         if d.chance(0.3):
             expression = f"{expression} + {d.value()}"
         if how == "asked for":  # harmless: the value has no graph, on purpose

@@ -8,8 +8,17 @@ from random_programs.places import backward, losses, rounds
 from random_programs.silent.aliases import data, dlpack, no_grad, numpy
 
 # forward's result and backward's factor, from the tensor that is kept.
-_OF_INPUT = (("torch.sin({x})", "torch.cos({x})"), ("{x} * {x}", "2.0 * {x}"), ("torch.exp(0.5 * {x})", "0.5 * torch.exp(0.5 * {x})"), ("torch.tanh({x})", "1 - torch.tanh({x}) ** 2"))
-_OF_RESULT = (("torch.exp(0.5 * {x})", "0.5 * {x}"), ("torch.sigmoid({x})", "{x} * (1 - {x})"), ("torch.tanh({x})", "1 - {x} * {x}"))
+_OF_INPUT = (
+    ("torch.sin({x})", "torch.cos({x})"),
+    ("{x} * {x}", "2.0 * {x}"),
+    ("torch.exp(0.5 * {x})", "0.5 * torch.exp(0.5 * {x})"),
+    ("torch.tanh({x})", "1 - torch.tanh({x}) ** 2"),
+)
+_OF_RESULT = (
+    ("torch.exp(0.5 * {x})", "0.5 * {x}"),
+    ("torch.sigmoid({x})", "{x} * (1 - {x})"),
+    ("torch.tanh({x})", "1 - {x} * {x}"),
+)
 # How it is kept, and how it is found again.
 _KEPT = (
     ("ctx.x = {x}", "ctx.x"), ("ctx.parts = [{x}, 1.0]", "ctx.parts[0]"), ("ctx.parts = dict(x={x})", "ctx.parts['x']"), ("ctx.pair = ({x}.shape, {x})", "ctx.pair[1]"),
@@ -30,10 +39,18 @@ def _function(d: Draft, kept: str, again: str, of_result: bool) -> str:
     return name
 
 
-def _recorded(d: Draft, target: str, leaf: bool) -> None:  # noqa: ARG001
+def _recorded(d: Draft, target: str, leaf: bool) -> None:
     """A write that autograd records and takes for right: it does not know of the other reader."""
     k = d.number()
-    forms = ("{t}.mul_({k})", "{t} *= {k}", "{t}[0] = {k}", "{t}.add_({c})", "{t}[:, 1].zero_()", "{t}.tanh_()", "{t}.copy_({c})")
+    forms = (
+        "{t}.mul_({k})",
+        "{t} *= {k}",
+        "{t}[0] = {k}",
+        "{t}.add_({c})",
+        "{t}[:, 1].zero_()",
+        "{t}.tanh_()",
+        "{t}.copy_({c})",
+    )
     d.write(d.pick(forms).format(t=target, k=k, c=d.pick(d.constants)))
 
 
@@ -77,7 +94,15 @@ def _no_mark_dirty(d: Draft) -> None:
     begin(d)
     name = d.name("Scale")
     k = d.number()
-    write, factor = d.pick((("a.mul_({k})", "{k}"), ("a.neg_()", "-1.0"), ("a *= {k}", "{k}"), ("torch.mul(a, {k}, out=a)", "{k}"), ("a[0].mul_({k})", "weight")))
+    write, factor = d.pick(
+        (
+            ("a.mul_({k})", "{k}"),
+            ("a.neg_()", "-1.0"),
+            ("a *= {k}", "{k}"),
+            ("torch.mul(a, {k}, out=a)", "{k}"),
+            ("a[0].mul_({k})", "weight"),
+        )
+    )
     returned = d.pick(("a", "a.clone()", "a + 0.5"))
     with d.block(f"class {name}(torch.autograd.Function):"):
         d.add("@staticmethod")

@@ -20,14 +20,19 @@ def _flat_vector(d: Draft) -> None:
     begin(d, modules=False)
     leaves = ", ".join([*d.leaves, *d.square])
     if d.chance(0.5):
-        d.add(f"flat = nn.utils.parameters_to_vector([{leaves}]).detach().clone()", f"nn.utils.vector_to_parameters(flat, [{leaves}])")
+        d.add(
+            f"flat = nn.utils.parameters_to_vector([{leaves}]).detach().clone()",
+            f"nn.utils.vector_to_parameters(flat, [{leaves}])",
+        )
     else:
         d.add(f"flat = torch.cat([w.detach().flatten() for w in [{leaves}]])", "at = 0")
         with d.block(f"for w in [{leaves}]:"):
             d.add("w.data = flat[at:at + w.numel()].view(w.shape)", "at += w.numel()")
 
-    def write(d: Draft, target: str, leaf: bool) -> None:  # noqa: ARG001
-        form = d.pick(_ON_FLAT if not d.lines[-1].lstrip().startswith("def hook") else [f for f in _ON_FLAT if "*=" not in f])
+    def write(d: Draft, target: str, leaf: bool) -> None:
+        form = d.pick(
+            _ON_FLAT if not d.lines[-1].lstrip().startswith("def hook") else [f for f in _ON_FLAT if "*=" not in f]
+        )
         d.write(form.format(k=d.number()))
         d.oracle(f"update({leaves})")
 
@@ -46,7 +51,9 @@ def _offload_ring(d: Draft) -> None:
         d.write(d.pick(("slot.copy_(t.detach())", "slot[...] = t.detach()", "slot.copy_(t.data)")))
         d.add("return slot")
     with rounds(d):
-        with d.block(f"with torch.autograd.graph.saved_tensors_hooks(pack, {d.pick(('lambda s: s', 'lambda s: s.clone()'))}):"):
+        with d.block(
+            f"with torch.autograd.graph.saved_tensors_hooks(pack, {d.pick(('lambda s: s', 'lambda s: s.clone()'))}):"
+        ):
             grow(d, least=1)
             out = save(d, make(d, ("{a} + {b}", "{a} * 0.5")))
             d.values.append(out)

@@ -79,7 +79,11 @@ def _own_backward(d: Draft) -> None:
     """A Function whose backward uses memory that it saved for its result, as fused kernels do; others have saved the same memory."""
     name = d.name("Reuse")
     value, factor = d.pick(
-        (("a * torch.sigmoid(a)", "torch.sigmoid(a) * (1 + a * (1 - torch.sigmoid(a)))"), ("torch.sin(a)", "torch.cos(a)"), ("a * a", "2.0 * a"))
+        (
+            ("a * torch.sigmoid(a)", "torch.sigmoid(a) * (1 + a * (1 - torch.sigmoid(a)))"),
+            ("torch.sin(a)", "torch.cos(a)"),
+            ("a * a", "2.0 * a"),
+        )
     )
     attribute = d.chance(0.4)
     with d.block(f"class {name}(torch.autograd.Function):"):

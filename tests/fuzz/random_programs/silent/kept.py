@@ -29,7 +29,11 @@ def _named(d: Draft) -> None:
     w = d.pick(d.leaves)
     first, second = _two_losses(d, w)
     g = d.name("g")
-    how = d.pick(("backward", "backward", "zero", "zero one", "scaled", "clipped") if d.chance(0.85) else ("cloned", "none", "unused", "read before"))
+    how = d.pick(
+        ("backward", "backward", "zero", "zero one", "scaled", "clipped")
+        if d.chance(0.92)
+        else ("cloned", "none", "unused", "read before")
+    )
     d.add(f"{first}.backward(retain_graph=True)")
     d.add(f"{g} = {w}.grad{'.clone()' if how == 'cloned' else ''}")
     d.oracle(f"keep({g})")
@@ -40,11 +44,36 @@ def _named(d: Draft) -> None:
         d.add(f"opt = {optimizer}")
         d.write("opt.zero_grad(set_to_none=False)")
     elif how == "zero one":
-        d.write(d.pick(("{w}.grad.zero_()", "{w}.grad.detach().zero_()", "{w}.grad.fill_(0.0)", "torch._foreach_zero_([{w}.grad])")).format(w=w))
+        d.write(
+            d.pick(
+                (
+                    "{w}.grad.zero_()",
+                    "{w}.grad.detach().zero_()",
+                    "{w}.grad.fill_(0.0)",
+                    "torch._foreach_zero_([{w}.grad])",
+                )
+            ).format(w=w)
+        )
     elif how == "scaled":
-        d.write(d.pick(("{w}.grad.mul_(0.5)", "{w}.grad.div_(4.0)", "{w}.grad.clamp_(-0.01, 0.01)", "{w}.grad /= {w}.grad.norm() * 3.0")).format(w=w))
+        d.write(
+            d.pick(
+                (
+                    "{w}.grad.mul_(0.5)",
+                    "{w}.grad.div_(4.0)",
+                    "{w}.grad.clamp_(-0.01, 0.01)",
+                    "{w}.grad /= {w}.grad.norm() * 3.0",
+                )
+            ).format(w=w)
+        )
     elif how == "clipped":
-        d.write(d.pick((f"nn.utils.clip_grad_norm_([{', '.join(d.leaves)}], 0.001)", f"nn.utils.clip_grad_value_([{w}], 0.001)")))
+        d.write(
+            d.pick(
+                (
+                    f"nn.utils.clip_grad_norm_([{', '.join(d.leaves)}], 0.001)",
+                    f"nn.utils.clip_grad_value_([{w}], 0.001)",
+                )
+            )
+        )
     elif how == "none":
         d.add(f"{w}.grad = None")
     if how in ("zero", "zero one", "scaled", "clipped") and d.chance(0.4):
@@ -63,12 +92,12 @@ def _named(d: Draft) -> None:
 def _listed(d: Draft) -> None:
     """The gradients of several tasks or rounds in a list."""
     w = d.pick(d.leaves)
-    copied = d.chance(0.1)
+    copied = d.chance(0.06)
     each = ".clone()" if copied else ""
     how = d.pick(("tasks", "rounds", "dictionary"))
     d.add("history = {}" if how == "dictionary" else "history = []")
     if how == "rounds":
-        clear = d.pick(("none", "zero", "zero", "all"))
+        clear = d.pick(("none", "none", "zero", "zero", "zero", "all"))
         with d.block(f"for r in range({d.rng.randint(2, 3)}):"):
             if clear == "zero":
                 with d.block(f"if {w}.grad is not None:"):
@@ -97,7 +126,16 @@ def _listed(d: Draft) -> None:
                 d.add(f"history.append({w}.grad{each})")
                 d.oracle("keep(history[-1])")
         kept = "history.values()" if how == "dictionary" else "history"
-    d.add(d.pick(("sizes = [float(g.norm()) for g in {h}]", "mean = sum({h}) / len(history)", "stacked = torch.stack(list({h})).mean(0)", "angle = (list({h})[0] * list({h})[1]).sum()")).format(h=kept))
+    d.add(
+        d.pick(
+            (
+                "sizes = [float(g.norm()) for g in {h}]",
+                "mean = sum({h}) / len(history)",
+                "stacked = torch.stack(list({h})).mean(0)",
+                "angle = (list({h})[0] * list({h})[1]).sum()",
+            )
+        ).format(h=kept)
+    )
     d.oracle(f"used(*list({kept})[:2])")
 
 

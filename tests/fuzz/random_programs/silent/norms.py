@@ -46,7 +46,9 @@ def _batch_norm(d: Draft) -> None:
     d.rows += 3  # two rows are normalised to plus and minus one, whatever they are
     begin(d)
     norm = _Norm(d)
-    place = d.pick(("before", "between", "delayed", "delayed", "first", "late") if d.chance(0.5) else ("before", "between"))
+    place = d.pick(
+        ("before", "between", "delayed", "delayed", "first", "late") if d.chance(0.5) else ("before", "between")
+    )
     if place == "delayed":
         d.add("pending = None")
     with rounds(d) if place != "delayed" else d.block(f"for r in range({d.rng.randint(2, 3)}):"):
@@ -60,7 +62,11 @@ def _batch_norm(d: Draft) -> None:
         if place == "between":
             first, second = loss(d, still), loss(d, shown)
             d.add(f"{first}.backward(retain_graph=True)")
-            third = loss(d, norm.train(d, d.value()), more=False) if d.chance(0.6) else norm.train(d, d.pick(d.constants)) and ""
+            third = (
+                loss(d, norm.train(d, d.value()), more=False)
+                if d.chance(0.6)
+                else norm.train(d, d.pick(d.constants)) and ""
+            )
             d.add(f"{second}.backward({'retain_graph=True' if third else ''})")
             if third:
                 d.add(f"{third}.backward()")

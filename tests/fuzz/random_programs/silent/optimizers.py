@@ -27,13 +27,16 @@ def _product(d: Draft) -> str:
         t = d.name("t")
         d.add(f"{t} = {d.pick(d.modules)}(torch.tanh({d.value()}))")
         return t
-    return make(d, ("{a} @ {m}", "torch.tanh({a} @ {m})", "{a} * %s" % d.pick(d.leaves), "F.linear({a}, {m})", "({a} @ {m}) @ {m}"))
+    forms = ("{a} @ {m}", "torch.tanh({a} @ {m})", "{a} * {w}", "F.linear({a}, {m})", "({a} @ {m}) @ {m}")
+    return make(d, forms, w=d.pick(d.leaves))
 
 
 def _fused(d: Draft) -> None:
     begin(d)
     _optimizer(d)
-    place = d.pick(("between", "between", "delayed", "late", "apart") if d.chance(0.5) else ("between", "between", "delayed"))
+    place = d.pick(
+        ("between", "between", "delayed", "late", "apart") if d.chance(0.25) else ("between", "between", "delayed")
+    )
     if place == "delayed":
         d.add("pending = None")
         with d.block(f"for r in range({d.rng.randint(3, 4)}):"):
@@ -88,7 +91,10 @@ def _step_in_hook(d: Draft) -> None:
         d.values.append(inner)
         grow(d, most=1)
         y = make(d, (f"torch.tanh({{a}} @ {head})", f"{{a}} @ {head}", f"F.softplus(F.linear({{a}}, {head}))"), a=inner)
-        d.add(f"warm = {d.pick(('{a}.pow(2).mean()', '{a}.sum()', 'loss_of({a}, {c})')).format(a=y, c=d.pick(d.constants))}", "warm.backward(retain_graph=True)")
+        d.add(
+            f"warm = {d.pick(('{a}.pow(2).mean()', '{a}.sum()', 'loss_of({a}, {c})')).format(a=y, c=d.pick(d.constants))}",
+            "warm.backward(retain_graph=True)",
+        )
         how = d.pick(("tensor", "tensor", "node", "post", "multi"))
         hook = d.name("hook")
         with d.block(f"def {hook}(*given):"):

@@ -17,17 +17,19 @@ def _flat(d: Draft, length: str) -> str:
 def _overlap(d: Draft) -> None:
     """Views several of whose elements are one in memory: `as_strided`, `unfold`, a row of what was expanded."""
     begin(d)
-    shared = not d.chance(0.06)
+    shared = not d.chance(0.05)
     with rounds(d):
         grow(d)
         base = d.name("base")
-        how = d.pick(("as_strided", "unfold") * 6 + ("expand",)) if shared else d.pick(("unfold", "expand"))
+        how = d.pick(("as_strided", "unfold") * 8 + ("expand",)) if shared else d.pick(("unfold", "expand"))
         graph = d.chance(0.7) or not shared
         d.add(f"{base} = {_flat(d, '6')}" if graph else f"{base} = torch.{d.pick(('zeros', 'ones', 'rand'))}(6)")
         view = d.name("view")
         if how == "as_strided":
             rows, size, stride = d.pick(((4, 3, 1), (3, 4, 1), (2, 4, 2), (5, 2, 1)))
-            d.add(f"{view} = {d.pick((f'{base}.as_strided(({rows}, {size}), ({stride}, 1))', f'torch.as_strided({base}, ({rows}, {size}), ({stride}, 1))'))}")
+            d.add(
+                f"{view} = {d.pick((f'{base}.as_strided(({rows}, {size}), ({stride}, 1))', f'torch.as_strided({base}, ({rows}, {size}), ({stride}, 1))'))}"
+            )
         elif how == "unfold":
             size, step = d.pick(((3, 1), (4, 1), (4, 2), (2, 1))) if shared else (3, 3)
             rows = (6 - size) // step + 1
@@ -36,19 +38,41 @@ def _overlap(d: Draft) -> None:
             rows, size = d.rng.randint(2, 3), 6
             d.add(f"{view} = {base}.expand({rows}, 6)")
         values = d.name("vals")
-        d.add(f"{values} = torch.stack([{d.pick(('{v}[0, 0] * k', '{v}.sum() - 0.2 * k', 'torch.sin({v}.mean() + k)')).format(v=d.value())} for k in range({rows} * {size})]).view({rows}, {size})")
+        d.add(
+            f"{values} = torch.stack([{d.pick(('{v}[0, 0] * k', '{v}.sum() - 0.2 * k', 'torch.sin({v}.mean() + k)')).format(v=d.value())} for k in range({rows} * {size})]).view({rows}, {size})"
+        )
         if how == "expand":
             for i in range(rows):
-                d.write(d.pick(("{t}[{i}].mul_({k})", "{t}[{i}] = {v}[{i}]", "{t}[{i}].add_({v}[{i}])")).format(t=view, i=i, v=values, k=d.number()))
+                d.write(
+                    d.pick(("{t}[{i}].mul_({k})", "{t}[{i}] = {v}[{i}]", "{t}[{i}].add_({v}[{i}])")).format(
+                        t=view, i=i, v=values, k=d.number()
+                    )
+                )
         elif shared:
             forms = ["{t}.copy_({v})", "{t}[:] = {v}", "{t}.add_({v}).mul_({k})", "{t}[1:] = {v}[1:]"]
             if graph:  # else nobody is paid
-                forms += ["{t}.mul_({k})", "{t}.mul_({v})", "{t}.tanh_()", "{t} *= {v}", "{t}.sigmoid_()", "{t}.mul_({k})"]
+                forms += [
+                    "{t}.mul_({k})",
+                    "{t}.mul_({v})",
+                    "{t}.tanh_()",
+                    "{t} *= {v}",
+                    "{t}.sigmoid_()",
+                    "{t}.mul_({k})",
+                ]
             d.write(d.pick(forms).format(t=view, v=values, k=d.number()))
         else:
             d.write(d.pick(("{t}.mul_({k})", "{t}.copy_({v})", "{t}.add_({v})")).format(t=view, v=values, k=d.number()))
         read = d.name("t")
-        form = d.pick(("{t}.pow(2).sum()", "({t} * torch.arange(1.0, 7.0)).sum()", "torch.sin({t}).sum()", "{t}.cumsum(0).sum()", "{w}.sum()", "({w} * {w}).sum()"))
+        form = d.pick(
+            (
+                "{t}.pow(2).sum()",
+                "({t} * torch.arange(1.0, 7.0)).sum()",
+                "torch.sin({t}).sum()",
+                "{t}.cumsum(0).sum()",
+                "{w}.sum()",
+                "({w} * {w}).sum()",
+            )
+        )
         d.add(f"{read} = {d.value()} + 0.2 * {form.format(t=base, w=view)}")
         d.values.append(read)
         grow(d, most=1)
@@ -58,14 +82,18 @@ def _overlap(d: Draft) -> None:
 def _repeated(d: Draft) -> None:
     """`index_put_`, `scatter_`, `index_copy_`, `put_` with an index that stands twice: the last one wins, and all are paid."""
     begin(d)
-    clean = d.chance(0.14)
+    clean = d.chance(0.1)
     with rounds(d):
         grow(d)
         grid = d.name("grid")
-        d.add(f"{grid} = {d.pick(('torch.zeros(5, C)', 'torch.rand(5, C)', expression(d, ('torch.cat([{a}, {b}])[:4]',)) + '[[0, 1, 2, 3, 0]] * 1.0'))}")
+        d.add(
+            f"{grid} = {d.pick(('torch.zeros(5, C)', 'torch.rand(5, C)', expression(d, ('torch.cat([{a}, {b}])[:4]',)) + '[[0, 1, 2, 3, 0]] * 1.0'))}"
+        )
         rows = d.pick(([0, 2, 2], [1, 1, 4], [3, 0, 3], [2, 2, 2])) if not clean else d.pick(([0, 1, 2], [4, 2, 0]))
         v = d.name("v")
-        d.add(f"{v} = {expression(d, ('torch.cat([{a}, {v}])[:3]', 'torch.stack([{a}[0], {a}[1], {v}[1]])', 'torch.cat([{a}, {a} * 0.5])[[0, 1, 2]]'))} * 1.0")
+        d.add(
+            f"{v} = {expression(d, ('torch.cat([{a}, {v}])[:3]', 'torch.stack([{a}[0], {a}[1], {v}[1]])', 'torch.cat([{a}, {a} * 0.5])[[0, 1, 2]]'))} * 1.0"
+        )
         index = f"torch.tensor({rows})"
         forms = [
             "{g}[{i}] = {v}", "{g}.index_put_(({i},), {v})", "{g}.index_copy_(0, {i}, {v})", "{g}.scatter_(0, {i}[:, None].expand(3, C), {v})",
@@ -73,10 +101,24 @@ def _repeated(d: Draft) -> None:
             "{g}.t()[:, {i}] = {v}.t()", "{g}.index_put_(({i},), {v}[0])",
         ]  # fmt: skip
         if d.chance(0.05):
-            forms = ["{g}.index_put_(({i},), {v}, accumulate=True)", "{g}.index_add_(0, {i}, {v})", "{g}.scatter_add_(0, {i}[:, None].expand(3, C), {v})", "{g}.put_({i}, {v}[:, 0], accumulate=True)"]
+            forms = [
+                "{g}.index_put_(({i},), {v}, accumulate=True)",
+                "{g}.index_add_(0, {i}, {v})",
+                "{g}.scatter_add_(0, {i}[:, None].expand(3, C), {v})",
+                "{g}.put_({i}, {v}[:, 0], accumulate=True)",
+            ]
         d.write(d.pick(forms).format(g=grid, i=index, v=v))
         read = d.name("t")
-        form = d.pick(("({g} * torch.arange(1.0, 6.0)[:, None]).sum(0)", "torch.sin({g}).mean(0)", "{g}.pow(2).sum()", "{g}.sum()", "{g}.cumsum(0)[-1]", "{g}.tanh().mean()"))
+        form = d.pick(
+            (
+                "({g} * torch.arange(1.0, 6.0)[:, None]).sum(0)",
+                "torch.sin({g}).mean(0)",
+                "{g}.pow(2).sum()",
+                "{g}.sum()",
+                "{g}.cumsum(0)[-1]",
+                "{g}.tanh().mean()",
+            )
+        )
         d.add(f"{read} = {d.value()} + {form.format(g=grid)}")
         d.values.append(read)
         grow(d, most=1)

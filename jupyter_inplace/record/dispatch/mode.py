@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from jupyter_inplace.record.base import torch_private as private
 from jupyter_inplace.record.base.arguments import tensors_in
+from jupyter_inplace.record.base.own_mode import OwnMode
 from jupyter_inplace.record.base.schema import ALIAS, Plan, is_custom, make_plan
 from jupyter_inplace.record.channels.channel import Operation
 from jupyter_inplace.record.channels.untracked_writes import UntrackedWrites
@@ -22,17 +23,8 @@ CUSTOM: Any = object()  # the plan of an operator that is not torch's own and wr
 _NOBODY: Any = TorchDispatchMode()
 
 
-class WatchMode(TorchDispatchMode):
+class WatchMode(OwnMode):
     """Looks each operator up in a table of plans: no plan, no work beyond the call itself."""
-
-    # Higher-order operators (cond, flex_attention ...) are called through, not refused.
-    supports_higher_order_operators = True
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        # Else torch wraps the handler such that the first operation imports torch._dynamo (over a second) and every
-        # operation costs half as much again.
-        return False
 
     @classmethod
     def is_infra_mode(cls) -> bool:

@@ -93,6 +93,7 @@ def _run_parser() -> argparse.ArgumentParser:
         description="Run a program under the watch: which of its in-place writes break gradients, and what they hit.",
         epilog="The report goes to the error stream, so that the program's own output stays what it is. Exit status: "
         "the program's own; 3 where --fail-on is met, unless the program asked for another one by sys.exit(); "
+        "4 where it is not met, but the report is unknown and the program's own status is 0; "
         "2 for a wrong word here.",
         allow_abbrev=False,
     )

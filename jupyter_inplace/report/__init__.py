@@ -23,6 +23,7 @@ from jupyter_inplace.report.data import (
     TimelineEvent,
     Verification,
     VersionNorm,
+    verdict_of,
     worst,
 )
 
@@ -44,5 +45,6 @@ __all__ = [
     "TimelineEvent",
     "Verification",
     "VersionNorm",
+    "verdict_of",
     "worst",
 ]

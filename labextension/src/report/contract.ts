@@ -4,16 +4,16 @@ export const FORMAT = "jupyter-inplace/report";
 export const VERSION = 1;
 export const MIME_TYPE = "application/vnd.jupyter-inplace.v1+json";
 
-export const VERDICTS = ["rejected", "breaks", "corrupts", "cuts", "mixes", "harmless"] as const;
+export const VERDICTS = ["rejected", "breaks", "corrupts", "cuts", "unknown", "mixes", "harmless"] as const;
 export type Verdict = (typeof VERDICTS)[number];
 
 export const EFFECTS = ["discards_gradient", "cuts_later_reads", "overwrites_gradients"] as const;
 export type Effect = (typeof EFFECTS)[number];
 
-export const TASK_STATUSES = ["ok", "raises", "wrong", "lost", "not_run"] as const;
+export const TASK_STATUSES = ["ok", "raises", "wrong", "lost", "not_run", "unknown"] as const;
 export type TaskStatus = (typeof TASK_STATUSES)[number];
 
-export const GRADIENT_STATUSES = ["ok", "raises", "wrong", "lost"] as const;
+export const GRADIENT_STATUSES = ["ok", "raises", "wrong", "lost", "unknown"] as const;
 export type GradientStatus = (typeof GRADIENT_STATUSES)[number];
 
 export const EVENT_KINDS = ["save", "write", "backward", "read"] as const;
@@ -59,6 +59,8 @@ export interface Report {
   watched_steps?: number[];
   /** No operation of a framework was seen, so that there was nothing to watch. */
   nothing_ran?: boolean;
+  /** What could not be worked out, or was seen and not compared, and may hide a harmful write. Each stands in `blind_spots` too. Where there is any, the verdict is `"unknown"` or worse. */
+  unknown_because?: string[];
 }
 
 /** The watched notebook cell. */
@@ -73,6 +75,8 @@ export interface Error {
   type: string;
   message: string;
   site: Site | null;
+  /** It is known to be none that torch raises over an in-place write. */
+  other_cause?: boolean;
 }
 
 /** An in-place write, or `count` writes of one place in a loop. */

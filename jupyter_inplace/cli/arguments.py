@@ -91,8 +91,10 @@ def _run_parser() -> argparse.ArgumentParser:
         "       jupyter-inplace show REPORT.json ... [--html PAGE]\n"
         "       jupyter-inplace fix [--apply] script.py [arguments of the script ...]",
         description="Run a program under the watch: which of its in-place writes break gradients, and what they hit.",
-        epilog="The report goes to the error stream, so that the output of the program is unchanged. Exit status: that of "
-        "the program; 3 if --fail-on is met, unless the program chose another one with sys.exit(); 2 for a wrong argument.",
+        epilog="The report goes to the error stream, so that the program's own output stays what it is. Exit status: "
+        "the program's own; 3 where --fail-on is met, unless the program asked for another one by sys.exit(); "
+        "4 where it is not met, but the report is unknown and the program's own status is 0; "
+        "2 for a wrong word here.",
         allow_abbrev=False,
     )
     _watch_words(parser)

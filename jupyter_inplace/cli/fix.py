@@ -14,6 +14,7 @@ from jupyter_inplace.cli.source_file import SourceFile
 from jupyter_inplace.report.data import HARMFUL, Cell, Fix, Report
 
 TO_DO = 1
+NOT_KNOWN = 4
 
 
 def main(options: Options) -> int:
@@ -34,7 +35,7 @@ def main(options: Options) -> int:
     conclude(raised)
     print(report, flush=True)
     if report.verdict not in HARMFUL:
-        return status_of(raised)
+        return status_of(raised) or (NOT_KNOWN if report.verdict == "unknown" else 0)
     chosen = _best(report, options.reading)
     if not options.apply:
         _say_what_next(path, chosen)

@@ -64,6 +64,7 @@ class Copies:
         if self._bytes + size > _BUDGET:
             self._count()
         if self._bytes + size > _BUDGET:
+            saved.uncopied = True
             self._trace.blind_spots.setdefault(
                 "copies of overwritten saved tensors reached their budget of 2 GiB: some numbers are missing"
             )
@@ -72,17 +73,20 @@ class Copies:
         try:
             saved.clone = copy_of(t)
         except (torch.OutOfMemoryError, MemoryError):
+            saved.uncopied = True
             self._trace.blind_spots.setdefault(
                 "a copy of an overwritten saved tensor did not fit into memory: its numbers are missing"
             )
             return
         except RuntimeError as error:
+            saved.uncopied = True
             self._trace.blind_spots.setdefault(
                 f"an overwritten saved tensor could not be copied ({error}): its numbers are missing"
             )
             return
         if saved.clone is None:
             if not private.is_fake(t):
+                saved.uncopied = True
                 self._trace.blind_spots.setdefault(
                     f"an overwritten saved tensor of the class {type(t).__name__} could not be copied: its numbers are missing"
                 )

@@ -4,16 +4,16 @@ export const FORMAT = "jupyter-inplace/report";
 export const VERSION = 1;
 export const MIME_TYPE = "application/vnd.jupyter-inplace.v1+json";
 
-export const VERDICTS = ["rejected", "breaks", "corrupts", "cuts", "mixes", "harmless"] as const;
+export const VERDICTS = ["rejected", "breaks", "corrupts", "cuts", "unknown", "mixes", "harmless"] as const;
 export type Verdict = (typeof VERDICTS)[number];
 
 export const EFFECTS = ["discards_gradient", "cuts_later_reads", "overwrites_gradients"] as const;
 export type Effect = (typeof EFFECTS)[number];
 
-export const TASK_STATUSES = ["ok", "raises", "wrong", "lost", "not_run"] as const;
+export const TASK_STATUSES = ["ok", "raises", "wrong", "lost", "not_run", "unknown"] as const;
 export type TaskStatus = (typeof TASK_STATUSES)[number];
 
-export const GRADIENT_STATUSES = ["ok", "raises", "wrong", "lost"] as const;
+export const GRADIENT_STATUSES = ["ok", "raises", "wrong", "lost", "unknown"] as const;
 export type GradientStatus = (typeof GRADIENT_STATUSES)[number];
 
 export const EVENT_KINDS = ["save", "write", "backward", "read"] as const;
@@ -38,7 +38,7 @@ export interface Report {
   tool: string;
   framework: string;
   framework_version: string | null;
-  /** The process of a job that it comes from; `world` is how many processes the job has. */
+  /** Which process of a job it is of; `world` is how many there are. */
   rank: number | null;
   verdict: Verdict;
   summary: string;
@@ -53,12 +53,14 @@ export interface Report {
   fixes: Fix[];
   blind_spots: string[];
   world?: number | null;
-  /** In a merged report, the ranks that it comes from. */
+  /** Of a merged report, the ranks that it is of. */
   ranks?: number[];
-  /** In a report of watched steps, how many were watched, and how many there were. */
+  /** Of a report of watched steps, how many were watched, and how many there were. */
   watched_steps?: number[];
-  /** No operation of a framework was seen, so there was nothing to watch. */
+  /** No operation of a framework was seen, so that there was nothing to watch. */
   nothing_ran?: boolean;
+  /** What could not be worked out, or was seen and not compared, and may hide a harmful write. Each stands in `blind_spots` too. Where there is any, the verdict is `"unknown"` or worse. */
+  unknown_because?: string[];
 }
 
 /** The watched notebook cell. */
@@ -73,6 +75,8 @@ export interface Error {
   type: string;
   message: string;
   site: Site | null;
+  /** It is known to be none that torch raises over an in-place write. */
+  other_cause?: boolean;
 }
 
 /** An in-place write, or `count` writes at one place, as in a loop. */

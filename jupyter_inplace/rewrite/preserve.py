@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from jupyter_inplace.record.base import torch_private as private
 from jupyter_inplace.record.base.geometry import byte_range
+from jupyter_inplace.record.base.own_mode import OwnMode
 from jupyter_inplace.record.base.schema import Plan, make_plan
 from jupyter_inplace.record.dispatch.stack import ModeStack
 
@@ -188,14 +188,8 @@ def write_plan(func: Any) -> Plan | None:
     return plan if isinstance(plan, Plan) else None
 
 
-class _PreserveMode(TorchDispatchMode):
+class _PreserveMode(OwnMode):
     """Sees every operation below autograd, and looks for saved tensors under the arguments that it writes to."""
-
-    supports_higher_order_operators = True
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # otherwise the first operation imports torch._dynamo; see record/dispatch/mode.py
 
     def __init__(self, preserver: _Preserver) -> None:
         super().__init__()
@@ -220,9 +214,7 @@ class _PreserveMode(TorchDispatchMode):
             return func(*args, **kwargs)
         before = [private.version(t) for t in targets]
         out = func(*args, **kwargs)
-        stale = [t for t, v in zip(targets, before, strict=True) if v is not None and private.version(t) == v]
-        if stale:  # torch does not bump these under a mode
-            private.increment_version(stale)
+        private.bump_unbumped(targets, before)
         return out
 
 

@@ -54,47 +54,6 @@ def view_of(t: torch.Tensor) -> View | None:
         return None
 
 
-def byte_range(self) -> tuple[int, int]:
-    """First byte and the byte after the last, (0, 0) where the view is empty."""
-    if 0 in self.shape:
-        return (0, 0)
-    last = self.offset + sum((n - 1) * s for n, s in zip(self.shape, self.stride, strict=True))
-    return (self.offset * self.itemsize, (last + 1) * self.itemsize)
-
-
-WHOLE = (
-    0,
-    1 << 62,
-)  # a tensor whose bytes cannot be told apart (sparse components, wrapper, opaque): overlaps everything
-
-
-def shape_of(t: torch.Tensor) -> tuple[int, ...]:
-    """The shape of `t`, with -1 for what has no one length: the dimensions inside of a nested tensor."""
-    try:
-        shape = t.shape
-    except RuntimeError:  # of a nested tensor only the first is told
-        return (t.size(0), *(-1 for _ in range(t.dim() - 1)))
-    return tuple(n if type(n) is int else -1 for n in shape) if t.is_nested else shape
-
-
-def view_of(t: torch.Tensor) -> View | None:
-    """The geometry of `t` in its memory, or None where it is not strided, or has no memory of its own."""
-    if t.layout is not torch.strided or is_wrapper(t):  # both name strides too, of a storage that they have not
-        return None
-    try:
-        return View(int(t.storage_offset()), tuple(t.shape), t.stride(), t.element_size())
-    except (RuntimeError, NotImplementedError):
-        return None
-
-
-def shape_of(t: torch.Tensor) -> tuple[int, ...]:
-    """The shape of `t`; of a nested tensor of the old kind, which has none, the number of its parts."""
-    try:
-        return tuple(t.shape)
-    except RuntimeError:
-        return (int(t.size(0)),)
-
-
 def byte_range(t: torch.Tensor) -> tuple[int, int]:
     """The smallest byte range of its storage that holds `t`; `WHOLE` where it is not strided, or has no memory of its own."""
     if t.layout is not torch.strided or is_wrapper(t):

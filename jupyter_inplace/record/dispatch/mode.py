@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from jupyter_inplace.record.base import torch_private as private
 from jupyter_inplace.record.base.arguments import tensors_in
+from jupyter_inplace.record.base.own_mode import OwnMode
 from jupyter_inplace.record.base.schema import ALIAS, Plan, is_custom, make_plan
 from jupyter_inplace.record.channels.channel import Operation
 from jupyter_inplace.record.channels.untracked_writes import UntrackedWrites
@@ -22,17 +23,8 @@ CUSTOM: Any = object()  # the plan of an operator that is not torch's own and wr
 _NOBODY: Any = TorchDispatchMode()
 
 
-class WatchMode(TorchDispatchMode):
+class WatchMode(OwnMode):
     """Looks each operator up in a table of plans: no plan, no work beyond the call itself."""
-
-    # Higher-order operators (cond, flex_attention ...) are called through, not refused.
-    supports_higher_order_operators = True
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        # Else torch wraps the handler such that the first operation imports torch._dynamo (over a second) and every
-        # operation costs half as much again.
-        return False
 
     @classmethod
     def is_infra_mode(cls) -> bool:
@@ -116,7 +108,7 @@ class WatchMode(TorchDispatchMode):
         lists: list[torch.Tensor] = []
         if plan.foreach:
             lists = targets or plan.tensors(args, kwargs)
-            shapes = [t.shape for t in lists]
+            shapes, versions = [t.shape for t in lists], [private.version(t) for t in lists]
         # A write that the kernel refuses (expanded memory) raises here and is never recorded.
         out = self._call_custom(func, args, kwargs) if plan.custom else func._op(*args, **kwargs)
         if pending is not None:
@@ -126,9 +118,9 @@ class WatchMode(TorchDispatchMode):
                 trace.fault(fault)
         # Last of all: a view that is asked for its node between this and the end of the operation keeps a node from before it.
         if lists:
-            private.increment_version(lists)
-            resized = [t for t, shape in zip(lists, shapes, strict=True) if t.shape != shape]  # an `out=` made to fit
-            if resized:
+            bumped = {id(t) for t in private.bump_unbumped(lists, versions)}
+            resized = [t for t, shape in zip(lists, shapes, strict=True) if t.shape != shape and id(t) in bumped]
+            if resized:  # an `out=` made to fit: that counts as well
                 private.increment_version(resized)
         return out
 

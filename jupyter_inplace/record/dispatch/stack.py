@@ -9,6 +9,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from jupyter_inplace.record.base import torch_private as private
+from jupyter_inplace.record.base.own_mode import CONSTRUCTORS
+from jupyter_inplace.record.base.patching import Held
 from jupyter_inplace.record.dispatch import tripwires
 from jupyter_inplace.record.dispatch.aliases import Aliases
 
@@ -33,6 +35,7 @@ class ModeStack:
         self._tripped = False  # whether the mode is on for one operation
         self._rewire = False  # whether a lifted place is to get its tripwires again
         self._aliases = Aliases()
+        self._constructors = Held()
         self.wired = False  # whether tripwires stand in for the mode
 
     @property
@@ -42,6 +45,7 @@ class ModeStack:
 
     def put_on(self, *, wire: bool = False) -> None:
         """Put the mode on top of the stack, or tripwires in its place where `wire` says so and they would do."""
+        self._constructors.acquire((CONSTRUCTORS,))
         if wire and self._may_wire is not None and self._may_wire():
             self._wire(private.len_dispatch_stack())
         else:
@@ -99,6 +103,7 @@ class ModeStack:
 
     def take_off(self) -> None:
         """Take the mode off, wherever it stands."""
+        self._constructors.release()
         self._aliases.leave()
         if self.wired:
             self._unwire()

@@ -21,9 +21,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from jupyter_inplace.record.base import torch_private as private
+from jupyter_inplace.record.base.own_mode import OwnMode
 from jupyter_inplace.record.base.schema import Plan
 from jupyter_inplace.record.base.torch_private import storage_id
 from jupyter_inplace.rewrite.preserve import write_plan
@@ -65,19 +65,13 @@ class _Memory:
         return flat.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
 
 
-class DerivativeMode(TorchDispatchMode):
+class DerivativeMode(OwnMode):
     """Propagates tangents along with a program on the CPU.
 
     :param names: names the leaves in the result of `slopes`.
     :param leaves_follow: in `live` mode, treat a write to a leaf like one to any other tensor, as if later reads saw a new
         tensor made from the leaf.
     """
-
-    supports_higher_order_operators = True
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # otherwise the first operation imports torch._dynamo
 
     def __init__(self, names: LeafNames, *, leaves_follow: bool = False) -> None:
         super().__init__()

@@ -6,22 +6,16 @@ import weakref
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from jupyter_inplace.record.base import torch_private as private
+from jupyter_inplace.record.base.own_mode import CONSTRUCTORS, OwnMode
 
 
-class LiveBytes(TorchDispatchMode):
+class LiveBytes(OwnMode):
     """Counts the memory that operations allocate, as long as it is alive.
 
     Unlike the size of the process, this is the same in every run of the same program.
     """
-
-    supports_higher_order_operators = True
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # otherwise the first operation imports torch._dynamo
 
     @classmethod
     def is_infra_mode(cls) -> bool:
@@ -45,6 +39,7 @@ class LiveBytes(TorchDispatchMode):
         It must be below: a watch does not pack saved tensors if other modes are on when it begins, and it removes its own
         mode for a while only if that is on top.
         """
+        CONSTRUCTORS.acquire()
         above = [private.pop_dispatch_mode(None) for _ in range(private.len_dispatch_stack())]
         for mode in (self, *reversed(above)):
             private.push_dispatch_mode(mode)

@@ -53,6 +53,8 @@ def torch_text(saved: Saved) -> str:
             name, number = _name_inside(reader, saved.cell[0] if saved.cell else None) or name, 0
     elif t.grad_fn is not None:  # torch keeps no output number of an input and says 0 of each
         name = t.grad_fn.name()
+    if t.is_nested and private.is_python_tensor(t):
+        t._nested_tensor_size()  # torch asks its class, which may refuse
     text = None
     if found is not None and expected is not None:
         ask = _nested_text if t.is_nested else _text

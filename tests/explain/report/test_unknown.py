@@ -133,6 +133,7 @@ def test_no_room_for_a_copy(monkeypatch):
     assert report.verdict == "harmless"
 
 
+@pytest.mark.faulty
 def test_a_fault_of_the_recorder():
     def fault():
         raise ValueError("ours")
@@ -149,6 +150,7 @@ def test_a_fault_of_the_recorder():
     check(report, "the recorder failed on an operation and left it out: ValueError: ours")
 
 
+@pytest.mark.faulty
 def test_a_fault_of_the_report(monkeypatch):
     def report(self):
         raise ValueError("ours")
@@ -159,6 +161,7 @@ def test_a_fault_of_the_report(monkeypatch):
     check(handle, "the report could not be worked out: ValueError: ours")
 
 
+@pytest.mark.faulty
 def test_a_fault_while_the_watch_is_removed(monkeypatch):
     from jupyter_inplace.record.saved.freed import FreedMemory
 
@@ -174,6 +177,7 @@ def test_a_fault_while_the_watch_is_removed(monkeypatch):
     check(report, "the recorder failed on an operation and left it out: ValueError: ours")
 
 
+@pytest.mark.faulty
 def test_a_watch_that_cannot_begin(monkeypatch, capsys):
     def install(self):
         raise ValueError("a torch\nof another kind")

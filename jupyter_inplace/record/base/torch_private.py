@@ -128,7 +128,6 @@ def alias_apart(t: torch.Tensor) -> torch.Tensor | None:
 
 #: A context in which no tensor class and no function mode of the program's is asked: what we read of a tensor is no part of it.
 Unfollowed: Any = _C.DisableTorchFunction
-#: How many function modes are in force.
 function_modes: Any = _C._len_torch_function_stack
 
 
@@ -363,10 +362,7 @@ def version(t: torch.Tensor) -> int | None:
 
 
 def bump_unbumped(tensors: list[torch.Tensor], before: list[int | None]) -> list[torch.Tensor]:
-    """Bump the versions that an operator of lists left as they were `before`, and return those tensors.
-
-    Under a Python dispatch mode torch forgets to bump them (pytorch#191154); a torch that does not must not bump them twice.
-    """
+    """Bump the versions that an operator of lists left as `before`, as torch does under a mode (pytorch#191154); returns those tensors."""
     left = [t for t, v in zip(tensors, before, strict=True) if v is not None and version(t) == v]
     if left:
         increment_version(left)
@@ -374,22 +370,18 @@ def bump_unbumped(tensors: list[torch.Tensor], before: list[int | None]) -> list
 
 
 def checkpoints_may_wait() -> bool:
-    """Whether somewhere in this process a checkpointed function may wait for a backward to run it once more.
-
-    Each of its saved tensors is an instance of a class of torch's own. Where that has another name, the answer is yes.
-    """
+    """Whether a checkpointed function may wait to be run once more: each of its saved tensors is an instance of a class of torch."""
     module = sys.modules.get("torch.utils.checkpoint")
     if module is None:
         return False
     return not isinstance(getattr(module, "_Holder", None), type) or may_have_instances(module, "_Holder")
 
 
-# Sets a version counter back where a write was taken back. Where missing, the counter stays where the write put it.
 _set_version_counter = getattr(_autograd, "_unsafe_set_version_counter", None)
 
 
 def set_version(t: torch.Tensor, number: int) -> None:
-    """Put the version counter of `t` to `number`."""
+    """Set the version counter of `t` back where a write was taken back. A torch that cannot do that leaves it as it is."""
     if _set_version_counter is not None:
         _set_version_counter((t,), (number,))
 
@@ -404,6 +396,5 @@ def _skipping() -> Any:
     return lambda code: frames.set_code_exec_strategy(code, skip)
 
 
-# Tells Dynamo to run a code object as it is; what that code calls is compiled as ever. Part of torch._C, so that marking imports no
-# Dynamo. Where missing, compiled regions that call our wrappers may have more graphs than unwatched.
+# Tells Dynamo to run a code object as it is, without importing Dynamo. Without it compiled regions may have more graphs than unwatched.
 skip_in_dynamo = _skipping()

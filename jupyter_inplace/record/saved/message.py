@@ -164,11 +164,12 @@ def _asked(make: Callable[[], _Read]) -> str | None:
 
     def ask() -> None:
         try:
-            read = make()
-            try:
-                read()
-            except RuntimeError as error:
-                said.append(str(error))
+            with private.Unfollowed():  # what is read of the program's tensor is nobody's business, on this thread too
+                read = make()
+                try:
+                    read()
+                except RuntimeError as error:
+                    said.append(str(error))
         except BaseException:
             pass  # there is a plain wording for that
         finally:

@@ -9,7 +9,7 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,8 @@ def bare(tmp_path, monkeypatch) -> Iterator[Shell]:
     yield shell
     atexit.unregister(shell.ip.atexit_operations)
     shell.ip.atexit_operations()
+    with suppress(AttributeError):  # IPython 7 leaves it open, and Python 3.13 says so
+        shell.ip.history_manager.db.close()
     InteractiveShell.clear_instance()
 
 

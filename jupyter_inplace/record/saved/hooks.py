@@ -25,6 +25,7 @@ from jupyter_inplace.record.saved.saved_objects import Hold
 from jupyter_inplace.record.trace import Trace
 
 _APPLY = private.APPLY_CODE
+_UNNUMBERED = 2**64 - 1  # the number of nodes that stand for a derivative which nobody wrote
 _weak = weakref.ref
 _peek = private.peek_sequence_nr
 _DisableTorchDispatch = private.DisableTorchDispatch
@@ -232,7 +233,8 @@ def _make_pack(ref: weakref.ref[SavedTensorHooks]) -> Any:
                 custom = caller.f_code is _APPLY
                 node = t.grad_fn
                 if node is None or (
-                    node._sequence_nr() < sequence and not (trace.rewritten and _is_late_output(node, sequence))
+                    not sequence <= node._sequence_nr() < _UNNUMBERED
+                    and not (trace.rewritten and _is_late_output(node, sequence))
                 ):
                     saved.interior = node is not None
                     saved.cell = trace.cell

@@ -119,7 +119,7 @@ with watch():
     gc.disable()
     del h
     assert not any(ref() is not None for ref in saved)  # the program's own objects
-    assert deep_graphs._held
+    assert deep_graphs._held or not deep_graphs._alone  # a torch whose nodes let their Python objects go needs none held
     w.exp()
     assert not deep_graphs._held
 """

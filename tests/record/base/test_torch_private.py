@@ -230,9 +230,10 @@ class _Twice(torch.autograd.Function):
 def test_this_torch_has_what_is_declared(name):
     of = ATTRIBUTES[name].of
     leaf = torch.ones(1, requires_grad=True)
+    twice = _Twice.apply(leaf)
     objects = {
         "a node": leaf.exp().grad_fn,
-        "a custom Function's node": _Twice.apply(leaf).grad_fn,
+        "a custom Function's node": twice.grad_fn,
         "torch.Tensor": leaf,
         "torch.nn.Module": torch.nn.Module(),
         "torch._ops.OpOverload": torch.ops.aten.add.Tensor,

@@ -33,6 +33,7 @@ def watched():
         program()
 
 
+@pytest.mark.filterwarnings("ignore:.*Profiler clears events at the end of each cycle")
 def test_a_profile_has_the_same_labels_watched_as_unwatched():
     plain = labels_of(program)
     assert sorted(plain) == ["decorated", "fails", "inner", "outer"]

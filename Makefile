@@ -76,6 +76,7 @@ python-test: $(VENV)/.installed-test $(VENV)/ipython-7.34 front-end-test browser
 	    --ignore=tests/channels --ignore=tests/rewrite --ignore=tests/browser --ignore=tests/fuzz \
 	    --ignore=tests/tensorflow
 	@echo "== 500 random programs" && $(BIN)/python -m pytest -q -p no:xdist tests/fuzz/fuzz.py
+	@echo "== 300 random programs of each family" && $(BIN)/python -m pytest -q -p no:xdist tests/fuzz tests/fuzz/random_families.py
 
 $(TENSORFLOW_VENV)/.installed: pyproject.toml constraints.txt constraints-tensorflow.txt tools/make_venv.sh $(FRONT_END)
 	@CONSTRAINTS=constraints-tensorflow.txt tools/make_venv.sh $(TENSORFLOW_VENV) tensorflow-test
@@ -85,9 +86,11 @@ tensorflow-test: $(TENSORFLOW_VENV)/.installed
 	@echo "== pytest tests/tensorflow" && $(TENSORFLOW_VENV)/bin/python -c "import tensorflow" && \
 	    $(TENSORFLOW_VENV)/bin/python -m pytest -n $(JOBS) --dist loadfile tests/tensorflow
 
-# Other random programs than those of `make test`, watched as unwatched (EXAMPLES=500).
+# Other random programs than those of `make test`: watched as unwatched (EXAMPLES=500), and against differences (PROGRAMS=5000 of
+# each family; what fails is written to build/fuzz).
 fuzz: $(VENV)/.installed-test
 	@cd tests/fuzz && FUZZ_EXAMPLES=$${EXAMPLES:-500} $(CURDIR)/$(BIN)/python -m pytest -q -p no:xdist fuzz.py
+	@$(BIN)/python tests/fuzz/run_families.py --programs $${PROGRAMS:-5000} --jobs $(JOBS)
 
 # Every table is printed, whichever target is missed.
 bench: $(VENV)/.installed-test

@@ -1,7 +1,10 @@
 """``pytest --autograd-watch`` watches every test; a harmful write fails the test, with the report as its message.
 
-Without the flag, the fixture or the marker ``autograd_watch`` has one test watched. The watch covers the test itself, not the
-set-up of its fixtures. It does not import torch: a test that never uses torch runs as without the plugin.
+Tests of which it is not known whether a gradient was harmed, and those that could not be watched, are counted apart;
+``--autograd-watch=unknown`` fails them.
+
+Without the flag, the fixture or the marker ``autograd_watch`` puts one test under the watch. The watch covers the test
+itself, not the set-up of its fixtures. Torch is not imported for it: a test that never uses torch is left as it is.
 """
 
 from __future__ import annotations
@@ -39,7 +42,7 @@ _MARKER = (
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The flag and the ini option."""
     group = parser.getgroup("autograd watch", "in-place writes that harm gradients (jupyter_inplace)")
-    said = f"watch every test; fail it where the verdict is this or worse: {', '.join(LEVELS)} (default: {DEFAULT})"
+    said = f"watch every test; fail it if the verdict is this or worse: {', '.join(LEVELS)} (default: {DEFAULT})"
     group.addoption("--autograd-watch", dest=NAME, action="store_const", const=DEFAULT, help=said)
     for level in LEVELS:
         # One flag for each verdict: with nargs="?", `--autograd-watch tests/` would take the folder for a verdict.
@@ -153,8 +156,9 @@ def _tell(item: pytest.Item, watched: Watched, error: BaseException | None) -> R
     report = watched.arrival.end(None if isinstance(error, _ENDINGS) else error)
     if by_hand:
         return None
-    item.stash[_REPORT] = report
-    if error is not None and not isinstance(error, pytest.skip.Exception) and report.verdict in HARMFUL:
+    item.stash[_REPORT] = (report, watched.arrival.watched or report.nothing_ran)
+    told = report.verdict in (*HARMFUL, "unknown")
+    if error is not None and not isinstance(error, pytest.skip.Exception) and told:
         item.add_report_section("call", NAME, str(report))
     return report
 
@@ -177,15 +181,37 @@ class Found:
 
     def __init__(self) -> None:
         self.tests = 0
+        #: By reason, the tests of which nobody can tell whether a gradient was harmed.
+        self.unknown: dict[str, set[str]] = {}
+        #: By reason, the tests that could not be watched.
+        self.unwatched: dict[str, set[str]] = {}
         self.sites: dict[tuple[Any, ...], tuple[set[str], list[int]]] = {}
 
-    def add(self, test: str, rows: list[list[Any]]) -> None:
-        """Add the sites of one test: rows of verdict, file, line, text, count."""
-        self.tests += 1
+    def add(self, test: str, rows: list[list[Any]], reasons: list[str], *, watched: bool) -> None:
+        """Count one test.
+
+        :param rows: of its harmful sites: verdict, file, line, text, count.
+        :param reasons: for which more may have been harmed.
+        """
+        self.tests += watched
+        for reason in reasons:
+            (self.unknown if watched else self.unwatched).setdefault(reason, set()).add(test)
         for verdict, file, line, text, count in rows:
             tests, counts = self.sites.setdefault((verdict, file, line, text), (set(), []))
             tests.add(test)
             counts.append(count)
+
+    def summary(self) -> str:
+        """How many tests were watched, of how many it is not known, and how many could not be watched."""
+        unknown = len(set().union(*self.unknown.values()))
+        parts = [f"{_counted(self.tests, 'test')} watched"]
+        if not self.sites:
+            parts.append("no write harms a gradient" if not unknown else "no write is known to harm a gradient")
+        if unknown:
+            parts.append(f"{unknown:,} unknown")
+        if self.unwatched:
+            parts.append(f"{len(set().union(*self.unwatched.values())):,} could not be watched")
+        return ", ".join(parts)
 
     def lines(self, root: Path) -> list[str]:
         """One line for each site, those found in most tests first."""
@@ -205,7 +231,7 @@ class Found:
 
 
 _WATCHED = pytest.StashKey[Watched | None]()
-_REPORT = pytest.StashKey[Report]()
+_REPORT = pytest.StashKey[tuple[Report, bool]]()
 _FOUND = pytest.StashKey[Found]()
 
 
@@ -213,8 +239,9 @@ _FOUND = pytest.StashKey[Found]()
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
     """Add the harmful sites to pytest's own report, which xdist sends from its workers to the terminal."""
     made = yield
-    if call.when == "call" and (report := item.stash.get(_REPORT, None)) is not None:
-        made.autograd_watch = _rows(report)
+    if call.when == "call" and (found := item.stash.get(_REPORT, None)) is not None:
+        report, watched = found
+        made.autograd_watch = [_rows(report), _reasons(report), watched]
         del item.stash[_REPORT]
     return made
 
@@ -229,6 +256,12 @@ def _rows(report: Report) -> list[list[Any]]:
     ]
 
 
+def _reasons(report: Report) -> list[str]:
+    if report.verdict == "unknown" and not report.unknown_because:
+        return [report.summary]
+    return list(report.unknown_because)
+
+
 class _Collector:
     """Collects the sites of all tests in the process with the terminal: the only one, or xdist's controller."""
 
@@ -236,10 +269,11 @@ class _Collector:
         self._found = found
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """One phase of a test is over."""
-        rows = getattr(report, NAME, None)
-        if rows is not None:
-            self._found.add(report.nodeid, rows)
+        """One phase of one test is over."""
+        told = getattr(report, NAME, None)
+        if told is not None:
+            rows, reasons, watched = told
+            self._found.add(report.nodeid, rows, reasons, watched=watched)
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -250,15 +284,26 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Print the sites found, the most frequent ones first."""
     found = config.stash[_FOUND]
-    if not found.tests:
+    if not found.tests and not found.unwatched:
         return
     if not found.sites:
-        terminalreporter.line(f"autograd watch: {_counted(found.tests, 'test')} watched, no write harms a gradient")
+        terminalreporter.line(f"autograd watch: {found.summary()}")
+        _tell_open(terminalreporter, found)
         return
     sites, verb = len(found.sites), "harms" if len(found.sites) == 1 else "harm"
     terminalreporter.section(f"autograd watch: {_counted(sites, 'site')} {verb} gradients")
     for line in found.lines(config.invocation_params.dir):
         terminalreporter.line(line)
+    if found.unknown or found.unwatched:
+        terminalreporter.line(f"autograd watch: {found.summary()}")
+        _tell_open(terminalreporter, found)
+
+
+def _tell_open(terminalreporter: Any, found: Found) -> None:
+    """Why it is not known of some tests, one line a reason, the most frequent first."""
+    reasons = [*found.unwatched.items(), *found.unknown.items()]
+    for reason, tests in sorted(reasons, key=lambda item: -len(item[1]))[:_MOST_SITES]:
+        terminalreporter.line(f"  {_counted(len(tests), 'test')}: {reason}")
 
 
 def _counted(number: int, noun: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from jupyter_inplace import _faults
 from jupyter_inplace.progress import Progress
 from jupyter_inplace.report.merge import Merger
 from jupyter_inplace.show.report import Report
@@ -16,19 +17,23 @@ if TYPE_CHECKING:
 
 Open = Callable[[types.FrameType | None], "Window"]
 Close = Callable[["Window", BaseException | None], Report]
+Unwatched = Callable[[Exception], Report]
 
 
 class Steps:
     """Opens a window over one in `every` steps, and merges their reports.
 
-    :param every: the steps watched are 0, `every`, 2 * `every` and so on.
-    :param open_window: begins a watch; `close_window` ends it and returns its report.
-    :param progress: False to show no progress; None to show it where somebody may be looking.
+    :param every: the first of so many steps is watched: 0, `every`, twice `every` and so on.
+    :param open_window: begins a watch; `close_window` ends it and gives its report.
+    :param unwatched: gives the report of a step that could not be watched.
+    :param progress: False: never tell how far the loop is; None: where somebody may be looking.
     """
 
-    def __init__(self, every: int, open_window: Open, close_window: Close, progress: bool | None) -> None:
+    def __init__(
+        self, every: int, open_window: Open, close_window: Close, progress: bool | None, unwatched: Unwatched
+    ) -> None:
         self._every = every
-        self._open, self._close = open_window, close_window
+        self._open, self._close, self._unwatched = open_window, close_window, unwatched
         self._merger = Merger[Report]()
         self._window: Window | None = None
         self._told: Report | None = None
@@ -46,7 +51,11 @@ class Steps:
         """The next step begins, which ends the current one."""
         self.end(None)
         if self.begun % self._every == 0:
-            self._window = self._open(frame)
+            try:
+                self._window = self._open(frame)
+            except Exception as fault:  # noqa: BLE001 (the loop goes on; its report says so)
+                _faults.show(fault)
+                self._merger.add(self._unwatched(fault), step=self.begun)
         self.begun += 1
         self.progress.update(self.begun, self.watched, self._verdict)
 
@@ -73,8 +82,12 @@ class Steps:
         if self._window is None and error is not None and self.begun:
             unwatched = f"the {type(error).__name__} came in step {self.begun - 1:,}, which was not watched"
         if self._window is None and (error is not None or not self.watched):
-            # The step was not watched; still, the report says where the error was raised and whether torch refused a write there.
-            self._merger.add(self._close(self._open(None), error))
+            # Nobody saw how it came to this; where it was raised, and whether torch refused a write there, can be said.
+            try:
+                self._merger.add(self._close(self._open(None), error))
+            except Exception as fault:  # noqa: BLE001 (the same)
+                _faults.show(fault)
+                self._merger.add(self._unwatched(fault))
         self.end(error)
         report = self._merger.report(self.begun, error_unseen=unwatched)
         if not self.begun:

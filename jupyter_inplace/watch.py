@@ -8,10 +8,12 @@ import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from jupyter_inplace import _faults
 from jupyter_inplace._interrupts import uninterrupted
 from jupyter_inplace._rank import stamped
 from jupyter_inplace.report.data import Cell
 from jupyter_inplace.report.data import Report as Data
+from jupyter_inplace.report.unknown import left_open
 from jupyter_inplace.show.report import Report, public
 
 if TYPE_CHECKING:
@@ -106,7 +108,9 @@ class watch:
         self._proofs: Proofs | None = None
         self._began = 0.0
         self._report: Report | None = None
-        self._window: Any = None  # the open `Window`, in a watch without `every`
+        #: Why the watch could not be put in force; None where it could.
+        self.fault: Exception | None = None
+        self._window: Any = None  # the `Window` of a watch over one block
         self._steps: Steps | None = None
         self._frame: types.FrameType | None = None
 
@@ -123,24 +127,32 @@ class watch:
         return self._proofs
 
     def start(self) -> watch:
-        """Start to watch this thread. Call `stop` to end the watch, whatever happens in between."""
+        """Put the watch in force on this thread. Use `stop` to end it, whatever happened in between.
+
+        Where that cannot be done (a torch that we cannot watch), the program goes on, `fault` says why, and so does the report,
+        whose verdict is then ``"unknown"``.
+        """
         if self._running:
             raise RuntimeError("this watch is running already; make a new one with watch()")
+        self.fault = None
         frame, self._frame = self._frame or sys._getframe(1), None
         if self._every is None:
             self._keep_before()
             try:
                 uninterrupted(self._begin, frame)
-            except BaseException:
+            except BaseException as fault:
                 window, self._window = self._window, None
                 if window is not None:  # Ctrl+C arrived while the window was being opened
                     uninterrupted(window.abandon)
                 self._drop_before()
-                raise
+                if not isinstance(fault, Exception):
+                    raise
+                _faults.show(fault)
+                self.fault = fault
             return self
         from jupyter_inplace.steps import Steps
 
-        self._steps = Steps(self._every, self._open, _close, self._progress)
+        self._steps = Steps(self._every, self._open, _close, self._progress, _unwatched)
         if self._namespace is None:
             space = frame.f_globals
             self._namespace = lambda: space
@@ -174,7 +186,7 @@ class watch:
 
     @property
     def _running(self) -> bool:
-        return self._window is not None or self._steps is not None
+        return self._window is not None or self._steps is not None or self.fault is not None
 
     def stop(self, error: BaseException | None = None) -> Report:
         """Stop watching and return the report. `error` is the exception that ended the block, if one did."""
@@ -183,6 +195,10 @@ class watch:
             self._report = stamped(steps.finish(error))
             return self._report
         window = self._window
+        if self.fault is not None:
+            self._report = stamped(_unwatched(self.fault, self._cell))
+            self.fault = None
+            return self._report
         if window is None:
             if self._report is None:
                 raise RuntimeError("this watch was never started; use `with watch() as report:`")
@@ -304,7 +320,10 @@ class watch:
 
     def __enter__(self) -> watch:
         self._frame = sys._getframe(1)
-        return self.start()
+        self.start()
+        if self.fault is not None:
+            print(f"jupyter_inplace: {not_watched(self.fault)}", file=sys.stderr)  # noqa: T201 (the one line of a script)
+        return self
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         self.stop(error)
@@ -341,6 +360,15 @@ class watch:
         if report is None:
             return {"text/plain": str(self)}
         return report._repr_mimebundle_()
+
+
+def not_watched(fault: BaseException) -> str:
+    """Why nothing is watched, in one line."""
+    return f"not watched: {type(fault).__name__}: {' '.join(str(fault).split())}"
+
+
+def _unwatched(fault: Exception, cell: Cell | None = None) -> Report:
+    return left_open(Report(cell=cell), not_watched(fault))
 
 
 def _close(window: Window, error: BaseException | None) -> Report:

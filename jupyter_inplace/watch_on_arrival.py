@@ -8,11 +8,11 @@ from __future__ import annotations
 import sys
 
 from jupyter_inplace._rank import stamped
-from jupyter_inplace._version import __version__
 from jupyter_inplace.frameworks.companions import FRAMEWORKS
 from jupyter_inplace.frameworks.import_hook import OnArrival
+from jupyter_inplace.report.unknown import left_open
 from jupyter_inplace.show.report import Report, nothing_ran
-from jupyter_inplace.watch import watch
+from jupyter_inplace.watch import not_watched, watch
 
 
 class WatchOnArrival:
@@ -42,12 +42,19 @@ class WatchOnArrival:
         :param error: the exception that ended the program, if one did.
         """
         self._stop_waiting()
-        if self._began:
+        if self._began or self._watch.fault is not None:
             return self._watch.stop(error)
         if self.fault is not None:
-            note = f"not watched: {self.fault!r}"
-            return stamped(Report(tool=__version__, summary=f"{note}.", blind_spots=(note,)))
+            return stamped(left_open(Report(), not_watched(self.fault)))
+        came = [name for name in FRAMEWORKS if name in sys.modules]
+        if came:
+            return stamped(left_open(Report(), f"not watched: {came[0]} was imported on another thread"))
         return stamped(nothing_ran())
+
+    @property
+    def watched(self) -> bool:
+        """Whether the program was watched, from the import of its framework on."""
+        return self._began
 
     def _stop_waiting(self) -> None:
         for arrival in self._arrivals:
@@ -57,6 +64,7 @@ class WatchOnArrival:
         self._stop_waiting()
         try:
             self._watch.start()
-            self._began = True
+            self.fault = self._watch.fault
+            self._began = self.fault is None
         except Exception as fault:  # noqa: BLE001 (the program goes on unwatched, and its report says so)
             self.fault = fault

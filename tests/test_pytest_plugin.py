@@ -202,7 +202,7 @@ def test_fixture_and_marker_watch_single_tests(make):
         "test_unasked": "passed", "test_in_class": "failure",
     }  # fmt: skip
     assert (
-        "marker autograd_watch: fail_on is one of off, rejected, breaks, corrupts, cuts, mixes, not 'never'"
+        "marker autograd_watch: fail_on is one of off, rejected, breaks, corrupts, cuts, unknown, mixes, not 'never'"
         in suite.out
     )
     assert "marker autograd_watch: no such word `fingerprints`" in suite.out
@@ -222,7 +222,9 @@ def test_bad_words(make):
     assert "'never'" in suite.out
     (suite.folder / "pytest.ini").write_text("[pytest]\nautograd_watch = never\n")
     assert suite.run() == 4
-    assert "ini option autograd_watch: one of rejected, breaks, corrupts, cuts, mixes, not 'never'" in suite.out
+    assert (
+        "ini option autograd_watch: one of rejected, breaks, corrupts, cuts, unknown, mixes, not 'never'" in suite.out
+    )
 
 
 def test_the_flag_is_explained(make):

@@ -63,7 +63,7 @@ def test_a_watched_loop_trains_the_same():
     assert torch.equal(results[0], results[2])
 
 
-def test_between_watched_steps_nothing_is_in_force():
+def test_between_watched_steps_nothing_is_in_force(no_tripwires):
     from jupyter_inplace.record.base.torch_private import len_dispatch_stack, top_saved_tensors_hooks
 
     seen = []

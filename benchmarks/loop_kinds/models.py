@@ -135,7 +135,7 @@ def _diffusion() -> Run:
     return run
 
 
-@_loops("convolutions on pictures", 3, large=True)
+@_loops("convolutions on pictures", 6, large=True)
 def _convolutions() -> Run:
     net = nn.Sequential(
         *(nn.Conv2d(3, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(inplace=True), nn.MaxPool2d(2)),

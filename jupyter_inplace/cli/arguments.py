@@ -93,6 +93,7 @@ def _run_parser() -> argparse.ArgumentParser:
         description="Run a program under the watch: which of its in-place writes break gradients, and what they hit.",
         epilog="The report goes to the error stream, so that the program's own output stays what it is. Exit status: "
         "the program's own; 3 where --fail-on is met, unless the program asked for another one by sys.exit(); "
+        "4 where it is not met, but the report is unknown and the program's own status is 0; "
         "2 for a wrong word here.",
         allow_abbrev=False,
     )
@@ -100,7 +101,7 @@ def _run_parser() -> argparse.ArgumentParser:
     parser.add_argument("--save", type=Path, metavar="DIR", help="write the report as JSON, one file a rank")
     parser.add_argument(
         "--fail-on", choices=LEVELS, metavar="VERDICT",
-        help=f"exit with 3 where the verdict is this or worse: {', '.join(LEVELS)}",
+        help=f"exit with status 3 if the verdict is this or worse: {', '.join(LEVELS)}",
     )  # fmt: skip
     parser.add_argument("-q", "--quiet", action="store_true", help="print no report")
     parser.add_argument(
@@ -113,7 +114,7 @@ def _run_parser() -> argparse.ArgumentParser:
 def _watch_words(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--task", dest="tasks", action="append", default=[], metavar="NAME",
-        help="the name of a loss to tell apart; once for each. Without: found by themselves",
+        help="the name of a loss; may be given several times. By default the losses are found",
     )  # fmt: skip
     parser.add_argument(
         "--fingerprint", choices=("exported", "all", "off"), default="exported",
@@ -121,7 +122,7 @@ def _watch_words(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--gradients", action=argparse.BooleanOptionalAction, default=None,
-        help="work out reference gradients always, or never; without, only where a write did harm",
+        help="compute reference gradients always, or never; by default only where a write did harm",
     )  # fmt: skip
 
 
@@ -132,7 +133,7 @@ def _show_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("reports", nargs="+", metavar="REPORT.json", help="a file, a folder or a pattern")
-    parser.add_argument("--html", type=Path, metavar="PAGE", help="write a page instead of printing text")
+    parser.add_argument("--html", type=Path, metavar="PAGE", help="write an HTML page instead of printing text")
     return parser
 
 
@@ -140,15 +141,15 @@ def _fix_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="jupyter-inplace fix",
         description="Run a script, rewrite what breaks its gradients, and prove each rewrite by running it on a copy.",
-        epilog="Nothing is written without --apply. Exit status: 0 where nothing is to be done or the best proved "
-        "rewrite was applied, 1 where there is something to do, 2 for a wrong word here.",
+        epilog="Nothing is written without --apply. Exit status: 0 if nothing is to be done or the best proved rewrite "
+        "was applied, 1 if there is something to do, 2 for a wrong argument.",
         allow_abbrev=False,
     )
     _watch_words(parser)
     parser.add_argument("--apply", action="store_true", help="write the best proved rewrite into the script")
     parser.add_argument(
         "--reading", choices=("update", "copy"),
-        help="of a write that torch refuses: is the leaf itself to change, or does a new tensor go on?",
+        help="for a write that torch refuses: change the leaf itself (update), or continue with a new tensor (copy)",
     )  # fmt: skip
     parser.add_argument(
         "--seconds", type=_seconds, default=60.0, metavar="N", help="for all proofs together (default: 60)"

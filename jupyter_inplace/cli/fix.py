@@ -14,6 +14,7 @@ from jupyter_inplace.cli.source_file import SourceFile
 from jupyter_inplace.report.data import HARMFUL, Cell, Fix, Report
 
 TO_DO = 1
+NOT_KNOWN = 4
 
 
 def main(options: Options) -> int:
@@ -34,7 +35,7 @@ def main(options: Options) -> int:
     conclude(raised)
     print(report, flush=True)
     if report.verdict not in HARMFUL:
-        return status_of(raised)
+        return status_of(raised) or (NOT_KNOWN if report.verdict == "unknown" else 0)
     chosen = _best(report, options.reading)
     if not options.apply:
         _say_what_next(path, chosen)
@@ -42,7 +43,10 @@ def main(options: Options) -> int:
     if chosen is None:
         raise BadInputError(f"nothing was written to `{path}`: {_why_none(report)}")
     backup = file.replace(chosen.source)
-    print(f"\n{path}: {chosen.title}" + ("" if backup is None else f" (git does not have the old text: {backup.name})"))
+    print(
+        f"\n{path}: {chosen.title}"
+        + ("" if backup is None else f" (the old text is not in git: it is kept in {backup.name})")
+    )
     left = {m.id for m in report.mutations if m.verdict in HARMFUL} - set(chosen.mutations)
     if left:
         print("other harmful writes are left; run it again")

@@ -18,6 +18,7 @@ from jupyter_inplace.watch import watch
 from jupyter_inplace.watch_on_arrival import WatchOnArrival
 
 FAILED_ON = 3
+NOT_KNOWN = 4
 
 
 def main(options: Options) -> int:
@@ -90,9 +91,10 @@ class ScriptRun:
         status = status_of(error)
         level = self._options.fail_on
         met = level is not None and reaches(report.verdict, level)
-        if not met or (isinstance(error, SystemExit) and status):
-            return status
-        return FAILED_ON
+        if met and not (isinstance(error, SystemExit) and status):
+            return FAILED_ON
+        unknown = report.verdict == "unknown" or bool(report.unknown_because)
+        return NOT_KNOWN if level is not None and not status and unknown else status
 
     # --- a rank that its launcher ends ------------------------------------------------------------------------------
 

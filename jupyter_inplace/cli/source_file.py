@@ -31,7 +31,7 @@ class SourceFile:
         except OSError as error:
             raise BadInputError(f"the script `{path}` cannot be read ({error.strerror or error}).") from None
         except (SyntaxError, UnicodeDecodeError) as error:
-            raise BadInputError(f"the script `{path}` is no Python text ({error}).") from None
+            raise BadInputError(f"the script `{path}` is not Python text ({error}).") from None
         self._newline = "\r\n" if "\r\n" in text else "\n"
         self.text = text.replace("\r\n", "\n")
 

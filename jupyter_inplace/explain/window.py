@@ -13,7 +13,6 @@ import torch
 
 from jupyter_inplace import _faults
 from jupyter_inplace._interrupts import uninterrupted
-from jupyter_inplace._version import __version__
 from jupyter_inplace.explain.backward.analyst import Analyst
 from jupyter_inplace.explain.backward.options import AnalysisOptions
 from jupyter_inplace.explain.channels.grad_aliases import mentions_grad
@@ -30,6 +29,7 @@ from jupyter_inplace.record.saved import message
 from jupyter_inplace.record.session import Session
 from jupyter_inplace.record.source import sites
 from jupyter_inplace.report.data import Cell, Error, Report
+from jupyter_inplace.report.unknown import left_open
 
 
 class Window:
@@ -170,15 +170,18 @@ class Window:
             _faults.show(fault)
             note = f"the report could not be worked out: {type(fault).__name__}: {fault}"
             failed = Report(
-                tool=__version__,
                 framework_version=str(torch.__version__),
-                cell=self._cell,
-                summary=note,
-                blind_spots=(note,),
-                error=None if error is None else Error(type=type(error).__name__, message=str(error)),
+                error=None if error is None else Error(type=type(error).__name__, message=_text_of(error)),
             )
-            return self.companions.add_to(failed, error)
+            return self.companions.add_to(left_open(failed, note, self._cell), error)
         return with_missing_tasks(self.companions.add_to(report, error), self._analyst.options.wanted)
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # the program's own class: what it says of itself is its affair
+        return ""
 
 
 class _Fixed:

@@ -8,11 +8,11 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, Protocol
 
 from jupyter_inplace.frameworks.import_hook import OnArrival
 from jupyter_inplace.report.data import Report
+from jupyter_inplace.report.unknown import left_open
 
 #: By the module whose import shows that a framework is used: the module with the `begin` of its companion.
 COMPANIONS: Mapping[str, str] = {"tensorflow": "jupyter_inplace.tensorflow.window"}
@@ -70,8 +70,11 @@ class Companions:
         waiting, self._waiting = self._waiting, []
         for one in waiting:
             one.remove()
-        for companion in self._begun:
-            companion.stop()
+        for i, companion in enumerate(self._begun):
+            try:
+                companion.stop()
+            except Exception as fault:  # noqa: BLE001 (the others are to be stopped too, and the report made)
+                self._begun[i] = _Failed(type(companion).__module__, fault)
 
     @property
     def seen(self) -> tuple[Companion, ...]:
@@ -81,7 +84,10 @@ class Companions:
     def add_to(self, report: Report, error: BaseException | None) -> Report:
         """The report, with what each of them saw."""
         for companion in self._begun:
-            report = companion.add_to(report, error)
+            try:
+                report = companion.add_to(report, error)
+            except Exception as fault:  # noqa: BLE001 (what the others saw is not to be lost)
+                report = _Failed(type(companion).__module__, fault).add_to(report, error)
         return report
 
     def _start(self, module: str) -> None:
@@ -92,7 +98,7 @@ class Companions:
 
 
 class _Failed:
-    """In place of a companion that could not start: says so in the report."""
+    """Stands for a companion that failed, to say so."""
 
     def __init__(self, module: str, fault: Exception) -> None:
         self._module, self._fault = module, fault
@@ -102,7 +108,7 @@ class _Failed:
 
     def add_to(self, report: Report, _error: BaseException | None) -> Report:
         note = f"{self._module} could not watch: {type(self._fault).__name__}: {self._fault}"
-        return replace(report, blind_spots=(*report.blind_spots, note))
+        return left_open(report, note)
 
     def go_on_in(self, cell_file: str, label: str) -> None:
         pass

@@ -46,15 +46,15 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("tasks", nargs="*", metavar="TASK", help="variables that hold the losses; found by themselves where left out")
-    add("-r", "--result", metavar="NAME", help="bind the report to this variable, also where the cell raises")
+    add("tasks", nargs="*", metavar="TASK", help="variables that hold the losses; by default they are found")
+    add("-r", "--result", metavar="NAME", help="bind the report to this variable, even if the cell raises")
     add("-q", "--quiet", action="store_true", help="show nothing")
     add(
         "--fingerprint",
         choices=("exported", "all", "off"),
         default="exported",
-        help="compare values to find writes that torch never sees (numpy, DLPack): of memory that was "
-        "handed out (exported, the default), of every saved tensor (all), of none (off)",
+        help="which saved tensors to compare by value, to find writes that torch does not see (numpy, DLPack): "
+        "those whose memory was exported (exported, the default), all, or none (off)",
     )
     gradients = parser.add_mutually_exclusive_group()
     gradients.add_argument(
@@ -64,7 +64,9 @@ def _parser() -> argparse.ArgumentParser:
         "--no-gradients", action="store_false", dest="gradients", default=None, help="compute no reference gradients"
     )
     verify = parser.add_mutually_exclusive_group()
-    verify.add_argument("--verify", action="store_true", default=None, help="prove rewrites whatever the cell's size")
+    verify.add_argument(
+        "--verify", action="store_true", default=None, help="prove rewrites however large the state of the cell is"
+    )
     verify.add_argument(
         "--no-verify", action="store_false", dest="verify", default=None, help="offer rewrites without trying them"
     )
@@ -72,9 +74,9 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--run-eagerly",
         action="store_true",
-        help="TensorFlow: run what stands in a tf.function as Python, so that its assigns are seen whole (slower)",
+        help="TensorFlow: run the body of each tf.function as Python, so that all of its assigns are seen (slower)",
     )
-    add("--save", type=_writable, metavar="FILE", help="write the report as JSON")
+    add("--save", type=_writable, metavar="FILE", help="save the report as JSON in this file")
     add("-h", "--help", action="store_true", help="show this text; the cell does not run")
     return parser
 
@@ -82,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
 def _seconds(word: str) -> float:
     seconds = float(word)
     if not seconds > 0:
-        raise argparse.ArgumentTypeError(f"{word!r} is no time")
+        raise argparse.ArgumentTypeError(f"{word!r} is not a number of seconds above 0")
     return seconds
 
 
@@ -107,7 +109,7 @@ def words_of(line: str) -> list[str]:
     """
     found = _WORD.findall(line)
     if _WORD.sub("", line).strip():
-        raise UsageError(f"a quotation has no end in `{line.strip()}`")
+        raise UsageError(f"a quote is not closed in `{line.strip()}`")
     return [w[1:-1] if len(w) > 1 and w[0] == w[-1] and w[0] in "\"'" else w for w in found]
 
 

@@ -11,6 +11,7 @@ from jupyter_inplace.frameworks.import_hook import OnArrival
 from jupyter_inplace.magic.options import Options
 from jupyter_inplace.magic.output import complain
 from jupyter_inplace.report.data import Cell
+from jupyter_inplace.report.unknown import left_open
 from jupyter_inplace.show.report import Report, nothing_ran
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ class Session:
         self._watch: Watch | None = None
         self._arrivals: list[OnArrival] = []
         self._report: Report | None = None
-        #: The error of an inner cell: to IPython, the body of ``%%capture`` is a cell of its own.
+        self._reason: str | None = None  # why the cell is not watched
+        #: What ended a part of the cell that is a cell to IPython.
         self.swallowed: BaseException | None = None
 
     def go_on_in(self, file: str, label: str) -> None:
@@ -77,12 +79,18 @@ class Session:
         """
         self._stop_waiting()
         if self._report is None:
-            nothing = nothing_ran(self.cell)
-            self._report = nothing if self._watch is None else self._watch.stop(error or self.swallowed)
+            self._report = self._unwatched() if self._watch is None else self._watch.stop(error or self.swallowed)
         return self._report
 
+    def _unwatched(self) -> Report:
+        came = [name for name in FRAMEWORKS if name in sys.modules]
+        if not came:
+            return nothing_ran(self.cell)
+        reason = self._reason or f"{came[0]} was imported on another thread"
+        return left_open(Report(cell=self.cell), f"not watched: {reason}")
+
     def _start(self) -> None:
-        from jupyter_inplace.watch import watch
+        from jupyter_inplace.watch import not_watched, watch
 
         self._watch = watch(
             *self.options.tasks,
@@ -98,6 +106,8 @@ class Session:
         )
         self._bind(self._watch)
         self._watch.start()
+        if self._watch.fault is not None:
+            complain(not_watched(self._watch.fault))
 
     def _before(self) -> Before:
         """Keep the state from before the cell; this is the last moment before its code runs."""
@@ -123,6 +133,7 @@ class Session:
         try:
             self._start()
         except Exception as error:  # noqa: BLE001 (the person's own import of torch is on the stack)
+            self._watch, self._reason = None, repr(error)
             complain(f"this cell is not watched: {error!r}")
 
     def _bind(self, handle: Any) -> None:

@@ -120,4 +120,7 @@ class Session(Trace):
         set_trace_here(None)
         self.stack.take_off()
         for part in reversed(self._installed):
-            part.remove()
+            try:
+                part.remove()
+            except Exception as fault:  # the others have to go all the same
+                self.fault(fault)

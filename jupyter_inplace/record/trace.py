@@ -66,6 +66,7 @@ class Trace:
         self.last_backward = -1  # place in program order of the newest call
         self.depth = 0  # how many backward calls are running, one inside the other
         self.blind_spots: dict[str, None] = {}
+        self.unknown_because: dict[str, None] = {}  # what was seen and not compared, or could not be worked out
         self.faults: list[str] = []  # the tracebacks of the first few of our own
         self.cell_files: frozenset[str] = frozenset()
         self.order = 0  # the current moment of program order
@@ -137,9 +138,12 @@ class Trace:
     def fault(self, error: BaseException) -> None:
         """Note a fault of our own; the user's program goes on as if nothing were there."""
         _faults.keep(self.faults, error)
-        self.blind_spots.setdefault(
-            f"the recorder failed on an operation and left it out: {type(error).__name__}: {error}"
-        )
+        self.leave_open(f"the recorder failed on an operation and left it out: {type(error).__name__}: {error}")
+
+    def leave_open(self, reason: str) -> None:
+        """Something may have harmed a gradient, and nobody can tell: the report says `unknown`, for this reason."""
+        self.blind_spots.setdefault(reason)
+        self.unknown_because.setdefault(reason)
 
     def seconds(self) -> float:
         """Seconds since the record began."""
@@ -282,6 +286,7 @@ class Trace:
         self.backwards.clear()
         self.last_backward = -1
         self.blind_spots.clear()
+        self.unknown_because.clear()
         self.faults.clear()
         self.last_op = None
         for channel in self.channels:

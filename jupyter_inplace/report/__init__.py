@@ -22,6 +22,7 @@ from jupyter_inplace.report.data import (
     TimelineEvent,
     Verification,
     VersionNorm,
+    verdict_of,
     worst,
 )
 
@@ -43,5 +44,6 @@ __all__ = [
     "TimelineEvent",
     "Verification",
     "VersionNorm",
+    "verdict_of",
     "worst",
 ]

@@ -15,6 +15,7 @@ from jupyter_inplace.report.data import (
     TimelineEvent,
     Verification,
     VersionNorm,
+    verdict_of,
     worst,
 )
 from jupyter_inplace.show.report import InplaceError, Report, load
@@ -39,5 +40,6 @@ __all__ = [
     "Verification",
     "VersionNorm",
     "load",
+    "verdict_of",
     "worst",
 ]

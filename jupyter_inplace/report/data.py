@@ -34,6 +34,7 @@ __all__ = [
     "Verification",
     "VersionNorm",
     "reaches",
+    "verdict_of",
     "worst",
 ]
 
@@ -41,9 +42,9 @@ FORMAT = "jupyter-inplace/report"
 VERSION = 1
 MIME_TYPE = "application/vnd.jupyter-inplace.v1+json"
 
-Verdict = Literal["rejected", "breaks", "corrupts", "cuts", "mixes", "harmless"]
-TaskStatus = Literal["ok", "raises", "wrong", "lost", "not_run"]
-GradientStatus = Literal["ok", "raises", "wrong", "lost"]
+Verdict = Literal["rejected", "breaks", "corrupts", "cuts", "unknown", "mixes", "harmless"]
+TaskStatus = Literal["ok", "raises", "wrong", "lost", "not_run", "unknown"]
+GradientStatus = Literal["ok", "raises", "wrong", "lost", "unknown"]
 EventKind = Literal["save", "write", "backward", "read"]
 FixKind = Literal["clone", "out_of_place", "no_grad", "reorder", "preserve"]
 Reading = Literal["update", "copy"]
@@ -52,8 +53,8 @@ ProofStatus = Literal["passed", "failed", "unverified"]
 
 #: All verdicts, the worst one first.
 VERDICTS: tuple[Verdict, ...] = typing.get_args(Verdict)
-#: The verdicts that mean: some gradient is not that of the program as written.
-HARMFUL: tuple[Verdict, ...] = VERDICTS[:4]
+#: The verdicts of a program whose gradients are not what it wrote down.
+HARMFUL: tuple[Verdict, ...] = VERDICTS[: VERDICTS.index("cuts") + 1]
 
 
 def worst(verdicts: Iterable[str]) -> Verdict:
@@ -62,6 +63,15 @@ def worst(verdicts: Iterable[str]) -> Verdict:
     :raises ValueError: a verdict is not one of `VERDICTS`.
     """
     return VERDICTS[min(map(_place_of, verdicts), default=len(VERDICTS) - 1)]
+
+
+def verdict_of(mutations: Iterable[Mutation], unknown_because: Iterable[str] = ()) -> Verdict:
+    """The verdict of a report: the worst of its writes', or ``"unknown"`` where something was left open and nothing is worse.
+
+    :param unknown_because: what was left open, each in one sentence.
+    """
+    verdicts: list[str] = [mutation.verdict for mutation in mutations]
+    return worst([*verdicts, "unknown"] if any(True for _ in unknown_because) else verdicts)
 
 
 def reaches(verdict: str, level: str) -> bool:
@@ -110,11 +120,15 @@ class Cell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Error:
-    """The exception that ended the watched cell."""
+    """The exception that ended the watched cell.
+
+    :param other_cause: it is known to be none that torch raises over an in-place write.
+    """
 
     type: str
     message: str
     site: Site | None = None
+    other_cause: bool = field(default=False, metadata={"absent_if_empty": True})
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,10 +315,12 @@ class Fix:
 class Report:
     """What a watch found.
 
-    :param rank: the process of a job that it comes from; `world` is how many processes the job has.
-    :param ranks: in a merged report, the ranks that it comes from.
-    :param watched_steps: in a report of watched steps, how many were watched, and how many there were.
-    :param nothing_ran: no operation of a framework was seen, so there was nothing to watch.
+    :param rank: which process of a job it is of; `world` is how many there are.
+    :param ranks: of a merged report, the ranks that it is of.
+    :param watched_steps: of a report of watched steps, how many were watched, and how many there were.
+    :param nothing_ran: no operation of a framework was seen, so that there was nothing to watch.
+    :param unknown_because: what could not be worked out, or was seen and not compared, and may hide a harmful write. Each
+        stands in `blind_spots` too. Where there is any, the verdict is ``"unknown"`` or worse.
     """
 
     format: str = FORMAT
@@ -329,6 +345,7 @@ class Report:
     ranks: tuple[int, ...] = field(default=(), metadata={"absent_if_empty": True})
     watched_steps: tuple[int, ...] = field(default=(), metadata={"absent_if_empty": True})
     nothing_ran: bool = field(default=False, metadata={"absent_if_empty": True})
+    unknown_because: tuple[str, ...] = field(default=(), metadata={"absent_if_empty": True})
 
     def __repr__(self) -> str:
         return f"<Report {self.verdict}: {self.summary}>"

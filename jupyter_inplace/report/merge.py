@@ -25,6 +25,7 @@ from jupyter_inplace.report.data import (
     Task,
     TaskCosine,
     TimelineEvent,
+    verdict_of,
     worst,
 )
 from jupyter_inplace.report.order import badness, opposition, worse_status
@@ -77,6 +78,7 @@ class Merger(Generic[R]):
         self._cosines: dict[Any, TaskCosine] = {}
         self._fixes: dict[str, Fix] = {}
         self._spots: dict[str, set[int | None]] = {}
+        self._open: dict[str, set[int | None]] = {}
         self._errors: dict[Error, set[int | None]] = {}
         self._error_verdicts: dict[Error, int] = {}
         self._ranks: set[int | None] = set()
@@ -111,9 +113,13 @@ class Merger(Generic[R]):
                 self._fixes[fix.source] = replace(
                     fix, id=len(self._fixes), mutations=tuple(ids[m] for m in fix.mutations if m in ids)
                 )
-        for spot in report.blind_spots:
-            if spot in self._spots or len(self._spots) < _SPOTS:
-                self._spots.setdefault(spot, set()).add(rank)
+        reasons = report.unknown_because
+        if report.verdict == "unknown" and not reasons and all(m.verdict != "unknown" for m in report.mutations):
+            reasons = ("a report of the verdict `unknown` names no reason",)
+        for found, sentences in ((self._spots, report.blind_spots), (self._open, reasons)):
+            for sentence in sentences:
+                if sentence in found or len(found) < _SPOTS:
+                    found.setdefault(sentence, set()).add(rank)
         if report.error is not None and (report.error in self._errors or len(self._errors) < _SPOTS):
             self._errors.setdefault(report.error, set()).add(rank)
             known = self._error_verdicts.get(report.error, len(VERDICTS))
@@ -212,9 +218,10 @@ class Merger(Generic[R]):
         error, spots = self._error(several), list(self._blind_spots(several, first.world, ranks))
         conflicts, tasks = tuple(self._conflicts.values()), tuple(self._tasks.values())
         gradients = tuple(self._gradients.values())
+        left_open = tuple(self._by_rank(self._open, several))
         summary = build_summary(
             mutations, conflicts, tasks, gradients, cell=first.cell, error=None if error_unseen else error,
-            framework_used=self._ran,
+            framework_used=self._ran, unknown_because=left_open,
         )  # fmt: skip
         if error_unseen is not None:
             spots.append(error_unseen)
@@ -223,7 +230,7 @@ class Merger(Generic[R]):
             rank=None if several else first.rank,
             ranks=ranks if several else (),
             watched_steps=counted,
-            verdict=worst(m.verdict for m in mutations),
+            verdict=worst((verdict_of(mutations, left_open), self.verdict)),
             summary=" ".join((summary, *self._scope(several, ranks, counted, error_unseen))),
             error=error,
             mutations=mutations,
@@ -235,6 +242,7 @@ class Merger(Generic[R]):
             fixes=tuple(self._fixes.values()),
             blind_spots=tuple(spots),
             nothing_ran=not self._ran,
+            unknown_because=left_open,
         )
 
     def _noted(self, m: Mutation, ranks: tuple[int, ...], counted: tuple[int, ...]) -> Mutation:
@@ -255,8 +263,7 @@ class Merger(Generic[R]):
         return min(self._errors, key=lambda error: self._error_verdicts[error])
 
     def _blind_spots(self, several: bool, world: int | None, ranks: tuple[int, ...]) -> Iterable[str]:
-        for spot, seen in self._spots.items():
-            yield spot if not several or seen >= self._ranks else f"{ranks_named(seen)}: {spot}"
+        yield from self._by_rank(self._spots, several)
         told = self._first_error() if self._errors else None
         for error, seen in self._errors.items():
             if error is told:
@@ -269,6 +276,10 @@ class Merger(Generic[R]):
             yield f"no report of {ranks_named(set(missing))} of {world}"
         if self._full:
             yield f"more than {_ROWS:,} different rows: the later ones are left out"
+
+    def _by_rank(self, sentences: dict[str, set[int | None]], several: bool) -> Iterable[str]:
+        for sentence, seen in sentences.items():
+            yield sentence if not several or seen >= self._ranks else f"{ranks_named(seen)}: {sentence}"
 
     def _scope(
         self, several: bool, ranks: tuple[int, ...], counted: tuple[int, ...], error_unseen: str | None

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from jupyter_inplace.report.data import Fix, Gradient, GradientStatus, ProofStatus, TaskCosine, TaskStatus
 
 #: The worst one first.
-TASK_STATUSES: tuple[TaskStatus, ...] = ("raises", "wrong", "lost", "not_run", "ok")
-GRADIENT_STATUSES: tuple[GradientStatus, ...] = ("raises", "wrong", "lost", "ok")
+TASK_STATUSES: tuple[TaskStatus, ...] = ("raises", "wrong", "lost", "unknown", "not_run", "ok")
+GRADIENT_STATUSES: tuple[GradientStatus, ...] = ("raises", "wrong", "lost", "unknown", "ok")
 #: The best one first.
 PROOF_STATUSES: tuple[ProofStatus, ...] = ("passed", "unverified", "failed")
 

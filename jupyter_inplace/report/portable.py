@@ -49,6 +49,7 @@ def portable(report: R) -> R:
             for f in report.fixes
         ),
         blind_spots=tuple(map(said, report.blind_spots)),
+        unknown_because=tuple(map(said, report.unknown_because)),
     )
     own = foreign and _summary(report) == report.summary
     return replace(parts, summary=_summary(parts) if own else said(report.summary))
@@ -56,8 +57,9 @@ def portable(report: R) -> R:
 
 def _summary(report: Report) -> str:
     return build_summary(
-        report.mutations, report.conflicts, report.tasks, report.gradients, cell=report.cell, error=report.error
-    )
+        report.mutations, report.conflicts, report.tasks, report.gradients, cell=report.cell, error=report.error,
+        framework_used=not report.nothing_ran, unknown_because=report.unknown_because,
+    )  # fmt: skip
 
 
 def _site(site: Site | None) -> Site | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from jupyter_inplace.report import words
-from jupyter_inplace.report.data import Cell, Conflict, Error, Gradient, Mutation, Task, worst
+from jupyter_inplace.report.data import Cell, Conflict, Error, Gradient, Mutation, Task, verdict_of
 from jupyter_inplace.report.scope import own_note
 
 
@@ -18,20 +18,24 @@ def build_summary(
     cell: Cell | None = None,
     error: Error | None = None,
     framework_used: bool = True,
+    unknown_because: Sequence[str] = (),
 ) -> str:
     """Say the worst thing that happened: which write, where, what it hit, and which tasks suffer.
 
     Example: ``backward fails for seg and depth: z.mul_(0.5) (line 7) overwrote what torch.tanh(trunk(x)) (line 5)
     and heads["seg"](z) (line 6) saved.``
 
-    :param cell: the watched cell; with it, lines of other cells are named as such.
-    :param framework_used: False if no operation of the framework ran, so there was nothing to watch.
+    :param cell: the watched cell; lines of other cells are then told apart.
+    :param framework_used: False where nothing of the framework ran, so that there was nothing to watch.
+    :param unknown_because: what was left open.
     """
-    verdict = worst(m.verdict for m in mutations)
+    verdict = verdict_of(mutations, unknown_because)
     if verdict == "harmless":
         return _harmless(mutations, tasks, error, framework_used)
     hits = [m for m in mutations if m.verdict == verdict]
-    # a failure that happened matters more than one that may happen
+    if not hits:
+        return _open(unknown_because)
+    # a failure that has happened says more than one that may come
     write = next((m for m in hits if not m.pending), hits[0])
     place = words.where(write.site, cell) + (f", {write.count:,} times" if write.count > 1 else "")
     subject = f"{words.write_expression(write)} ({place})"
@@ -41,9 +45,12 @@ def build_summary(
         "breaks": lambda: _breaks(write, subject, hit, cell),
         "corrupts": lambda: _corrupts(write, subject, hit, gradients, cell),
         "cuts": lambda: _cuts(write, subject, gradients),
+        "unknown": lambda: _unknown(write, subject, hit, cell, unknown_because),
         "mixes": lambda: _mixes(write, subject),
     }[verdict]()
     more = len(hits) - 1
+    if more and verdict == "unknown":
+        return f"{sentence} Nor is it of {words.counted(more, 'more write')}."
     return sentence + (f" {words.counted(more, 'more write')} {'does' if more == 1 else 'do'} so too." if more else "")
 
 
@@ -58,12 +65,28 @@ def _harmless(mutations: Sequence[Mutation], tasks: Sequence[Task], error: Error
     said = f"{words.counted(count, 'in-place write')}; " if count else "no in-place write"
     if count:
         said += "it harms no gradient" if count == 1 else "none harms a gradient"
-    if error is not None:
-        said += f"; the {error.type} has another cause"
-    else:
-        bad = [t.name for t in tasks if t.status in ("raises", "wrong", "lost")]
-        said += f"; what is wrong with {words.listed(bad)} has another cause" if bad else ""
-    return said + "."
+    if error is not None and error.other_cause:
+        return f"{said}; the {error.type} has another cause."
+    bad = [t.name for t in tasks if t.status in ("raises", "wrong", "lost")]
+    unexplained = f"the {error.type}" if error is not None else f"what is wrong with {words.listed(bad)}" if bad else ""
+    if unexplained:
+        said += f", and {'it does not explain' if count == 1 else 'none explains'} " if count else " that explains "
+    return f"{said}{unexplained}."
+
+
+def _open(reasons: Sequence[str]) -> str:
+    more = len(reasons) - 1
+    rest = f" There {'is' if more == 1 else 'are'} {words.counted(more, 'more reason')}." if more else ""
+    return f"it is not known whether a gradient is harmed: {reasons[0].rstrip('.')}.{rest}"
+
+
+def _unknown(
+    write: Mutation, subject: str, conflicts: Sequence[Conflict], cell: Cell | None, reasons: Sequence[str]
+) -> str:
+    gradient = f"the gradient{_for(write.tasks, 'of')}" if write.tasks else "a gradient"
+    said = f"it is not known whether {subject} harms {gradient}"
+    said += f": it {_overwrote(write, conflicts, cell)}" if conflicts else ""
+    return f"{said}. {reasons[0][:1].upper()}{reasons[0][1:].rstrip('.')}." if reasons else f"{said}."
 
 
 def _rejected(write: Mutation, subject: str, error: Error | None) -> str:

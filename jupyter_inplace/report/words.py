@@ -152,12 +152,13 @@ def tally(report: Report, separator: str = "; ") -> str:
     """The second line of a report: counts of writes, tasks, leaves and proved rewrites."""
     writes = sum(m.count for m in report.mutations)
     harmful = sum(m.count for m in report.mutations if m.verdict in HARMFUL)
-    parts = [f"{harmful:,} harmful of {counted(writes, 'write')}"]
+    open_ones = sum(m.count for m in report.mutations if m.verdict == "unknown")
+    parts = [f"{harmful:,} harmful of {counted(writes, 'write')}" + (f", {open_ones:,} unknown" if open_ones else "")]
     if report.tasks:
         parts.append(counted(len(report.tasks), "task"))
     leaves = {g.leaf for g in report.gradients}
     if leaves:
-        hit = {g.leaf for g in report.gradients if g.status != "ok"}
+        hit = {g.leaf for g in report.gradients if g.status not in ("ok", "unknown")}
         parts.append(f"{len(hit):,} of {counted(len(leaves), 'leaf', 'leaves')} hit")
     if report.fixes:
         proved = sum(f.verification.status == "passed" for f in report.fixes)
@@ -168,6 +169,8 @@ def tally(report: Report, separator: str = "; ") -> str:
 def deed(mutation: Mutation) -> str:
     """``breaks seg and depth``, ``rejected``."""
     tasks = listed(mutation.tasks, 4)
+    if mutation.verdict == "unknown":
+        return f"not known whether it harms {tasks or 'a gradient'}"
     said = mutation.verdict + (f"{', for' if mutation.verdict == 'rejected' else ''} {tasks}" if tasks else "")
     return said + (", pending: no backward has run yet" if mutation.pending else "")
 
@@ -185,7 +188,14 @@ KIND_WORDS = {
     "reorder": "reorder",
     "preserve": "preserve what was saved",
 }
-STATUS_WORDS = {"ok": "equal", "raises": "raises", "wrong": "wrong", "lost": "lost", "not_run": "not run"}
+STATUS_WORDS = {
+    "ok": "equal",
+    "raises": "raises",
+    "wrong": "wrong",
+    "lost": "lost",
+    "not_run": "not run",
+    "unknown": "not known",
+}
 
 
 def proof(verification: Verification) -> str:
@@ -202,6 +212,8 @@ def proof(verification: Verification) -> str:
         parts.append("does not run")
     elif v.verdict == "mixes":
         parts.append("mixes")
+    elif v.verdict == "unknown":
+        parts.append("not known whether it harms a gradient")
     if v.losses_equal is not None and v.losses_equal != failed:
         parts.append("same losses" if v.losses_equal else "other losses")
     if v.gradients_equal or (v.gradients_equal is False and v.runs):

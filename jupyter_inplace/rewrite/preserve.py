@@ -214,9 +214,7 @@ class _PreserveMode(OwnMode):
             return func(*args, **kwargs)
         before = [private.version(t) for t in targets]
         out = func(*args, **kwargs)
-        stale = [t for t, v in zip(targets, before, strict=True) if v is not None and private.version(t) == v]
-        if stale:  # torch does not bump these under a mode
-            private.increment_version(stale)
+        private.bump_unbumped(targets, before)
         return out
 
 

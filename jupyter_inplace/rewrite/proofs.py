@@ -143,7 +143,7 @@ class Proofs:
 
         :raises RewindError: nothing was restored; the message says why.
         """
-        from jupyter_inplace.rewrite.rewind.bound_anew import bound_anew
+        from jupyter_inplace.rewrite.rewind.rebound import rebound_names
         from jupyter_inplace.rewrite.rewind.rewind import RewindError, rewind
         from jupyter_inplace.rewrite.sandbox.copied import Copy
 
@@ -158,8 +158,8 @@ class Proofs:
             raise RewindError("the names that the cell reads were copied: what it changed is put back from a fork only")
         done = rewind(sandbox, namespace)
         # Names that the cell rebinds before it reads them need not be restored for its next run: `loss` with its graph.
-        anew = bound_anew(self._cell)
-        lost = tuple(item for item in done.not_restored if re.split(r"\W", item.name, maxsplit=1)[0] not in anew)
+        rebound = rebound_names(self._cell)
+        lost = tuple(item for item in done.not_restored if re.split(r"\W", item.name, maxsplit=1)[0] not in rebound)
         return replace(done, not_restored=lost)
 
     def _leave(self) -> None:

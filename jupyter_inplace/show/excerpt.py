@@ -43,11 +43,12 @@ class Excerpt:
 
 
 def shown_mutations(report: Report, limit: int) -> list[Mutation]:
-    """The writes that a person must look at, the worst first: the harmful ones, or `mixes` if none is harmful.
+    """The writes that a person must look at, worst first: the harmful and the unknown ones, `mixes` where nothing is worse.
 
     A loop that makes a new tensor each time has a row for each of them. Rows that look the same become one row with a count.
     """
-    bad = [m for m in report.mutations if m.verdict in HARMFUL] or [m for m in report.mutations if m.verdict == "mixes"]
+    told = (*HARMFUL, "unknown")
+    bad = [m for m in report.mutations if m.verdict in told] or [m for m in report.mutations if m.verdict == "mixes"]
     alike: dict[object, Mutation] = {}
     for m in sorted(bad, key=lambda m: (VERDICTS.index(m.verdict), m.pending)):
         key = replace(m, id=0, count=1, storage=None, time=None)

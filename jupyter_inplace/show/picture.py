@@ -19,8 +19,8 @@ MAX_LANES = 8
 MIN_WIDTH = 700
 SLOT, LANE, HIT_LANE = 26, 32, 54
 
-Shape = Literal["save", "saved-lost", "write", "write-bad", "write-mixes", "read", "read-lost", "fold"]
-_WEIGHT: dict[Shape, int] = {"write-bad": 6, "read-lost": 5, "saved-lost": 4, "write-mixes": 3}
+Shape = Literal["save", "saved-lost", "write", "write-bad", "write-unknown", "write-mixes", "read", "read-lost", "fold"]
+_WEIGHT: dict[Shape, int] = {"write-bad": 6, "read-lost": 5, "saved-lost": 4, "write-unknown": 4, "write-mixes": 3}
 
 
 @dataclass(slots=True)
@@ -121,7 +121,9 @@ def picture(report: Report, max_columns: int = MAX_COLUMNS, max_lanes: int = MAX
 def _shape(event: TimelineEvent, verdicts: Mapping[int, str]) -> Shape:
     if event.kind == "write":
         verdict = None if event.mutation is None else verdicts.get(event.mutation)
-        return "write-bad" if verdict in HARMFUL else "write-mixes" if verdict == "mixes" else "write"
+        if verdict in HARMFUL:
+            return "write-bad"
+        return "write-unknown" if verdict == "unknown" else "write-mixes" if verdict == "mixes" else "write"
     lost = event.conflict is not None
     if event.kind == "save":
         return "saved-lost" if lost else "save"

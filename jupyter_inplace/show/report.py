@@ -101,13 +101,13 @@ class Report(data.Report):
         return Panel(self)
 
     def raise_for_verdict(self, at: data.Verdict = "corrupts") -> None:
-        """Do nothing if the verdict is better than `at`.
+        """Do nothing if the verdict is better than `at`, and known.
 
         :param at: ``"cuts"`` is the mildest verdict that harms a gradient.
-        :raises InplaceError: the verdict is `at` or worse.
-        :raises ValueError: `at` is not a verdict.
+        :raises InplaceError: the verdict is `at` or worse, or it is ``"unknown"``: then nobody can tell whether it is.
+        :raises ValueError: `at` is no verdict.
         """
-        if data.reaches(self.verdict, at):
+        if data.reaches(self.verdict, at) or self.verdict == "unknown":
             raise InplaceError(self)
 
     def __str__(self) -> str:
@@ -136,7 +136,7 @@ def nothing_ran(cell: data.Cell | None = None) -> Report:
 
 
 class InplaceError(Exception):
-    """In-place writes broke gradients. The message is the text of `report`."""
+    """In-place writes broke gradients, or it is not known that none did. Its text is the report's; `report` is the report."""
 
     def __init__(self, report: Report) -> None:
         super().__init__(report)  # as its argument, since exceptions are pickled by their arguments

@@ -134,7 +134,7 @@ def _figure(mark: Mark, y: float) -> list[Markup]:
         return [tag("path", d=f"M{x:.1f} {y - 7:.1f}l7 7 -7 7 -7 -7z"), *([strike] if strike else [])]
     if mark.shape == "fold":
         return [tag("rect", x=x - 8, y=y - 3, width=16, height=6, rx=3)]
-    radius = {"write": 4, "read": 4.5, "write-mixes": 5.5}.get(mark.shape, 6.5)
+    radius = {"write": 4, "read": 4.5, "write-mixes": 5.5, "write-unknown": 5.5}.get(mark.shape, 6.5)
     parts = [tag("circle", cx=x, cy=y, r=radius)]
     if mark.shape == "read-lost":
         parts.append(tag("path", d=f"M{x - 4:.1f} {y - 4:.1f}l8 8m0 -8l-8 8"))

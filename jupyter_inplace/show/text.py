@@ -25,7 +25,14 @@ MAX_DIFF = 16
 _CODES = {"bad": "31", "good": "32", "warn": "33", "save": "34", "dim": "2", "bold": "1"}
 # control characters in the user's text would act on the terminal: only our own colours are let through
 _CONTROL = re.compile(r"(\033\[(?:3[1-4]|[012])m)|[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-_VERDICT_STYLE = {"rejected": "bad", "breaks": "bad", "corrupts": "bad", "cuts": "bad", "mixes": "warn"}
+_VERDICT_STYLE = {
+    "rejected": "bad",
+    "breaks": "bad",
+    "corrupts": "bad",
+    "cuts": "bad",
+    "unknown": "warn",
+    "mixes": "warn",
+}
 
 
 def render(report: Report, *, color: bool = False, width: int = WIDTH) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import tensorflow as tf
@@ -13,6 +12,7 @@ from jupyter_inplace import _faults
 from jupyter_inplace.explain.names.names import namespaces, user_frame
 from jupyter_inplace.record.source.resolver import SiteResolver
 from jupyter_inplace.report.data import Cell, Report
+from jupyter_inplace.report.unknown import left_open
 from jupyter_inplace.tensorflow.explain.analyse import TapeAnalyst
 from jupyter_inplace.tensorflow.explain.assemble import TapeAssembly, TapeSpan
 from jupyter_inplace.tensorflow.explain.combine import combined
@@ -115,4 +115,4 @@ class TapeWindow:
         except Exception as fault:  # the report of the other framework must survive
             _faults.show(fault)
             note = f"TensorFlow's part of the report could not be worked out: {type(fault).__name__}: {fault}"
-            return replace(report, blind_spots=(*report.blind_spots, note))
+            return left_open(report, note)

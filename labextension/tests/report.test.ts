@@ -32,9 +32,9 @@ describe("readReport", () => {
       verdict: "<b>",
       mutations: [{ verdict: 7, versions: [1], tasks: [3, "a"] }],
     });
-    expect(report.verdict).toBe("harmless");
+    expect(report.verdict).toBe("unknown");
     expect(report.mutations[0]).toMatchObject({
-      verdict: "harmless",
+      verdict: "unknown",
       versions: null,
       tasks: ["a"],
       site: null,

@@ -90,6 +90,35 @@ describe("the panel", () => {
     expect(one("button").getAttribute("aria-expanded")).toBe("true");
   });
 
+  it("shows a cell of which nobody can tell open and as a warning", () => {
+    const data = example();
+    (data["mutations"] as Json[])[0]!["verdict"] = "harmless";
+    const why = "the recorder failed";
+    handle = mount(host, {
+      ...data,
+      verdict: "unknown",
+      blind_spots: [why],
+      unknown_because: [why],
+      fixes: [],
+    });
+    expect(one('[data-ji="verdict"]').className).toBe("ji-verdict ji-tone-warning");
+    expect(all('[data-ji="timeline"]')).toHaveLength(1);
+    expect(one('[data-ji="blind-spots"]').textContent).toContain(why);
+  });
+
+  it("counts writes that are not known to be harmless apart", () => {
+    const data = example();
+    (data["mutations"] as Json[])[0]!["verdict"] = "unknown";
+    for (const row of data["gradients"] as Json[]) row["status"] = "unknown";
+    handle = mount(host, { ...data, verdict: "unknown", fixes: [] });
+    const said = one('[data-ji="verdict"]').textContent;
+    expect(said).toContain("1 write not known to be harmless");
+    expect(said).not.toContain("all gradients right");
+    expect(said).toContain("0 of them hit");
+    expect(all(".ji-status-unknown").length).toBeGreaterThan(0);
+    expect(all('[data-ji="fixes"]')).toHaveLength(0);
+  });
+
   it("asks the host, and shows its answer", async () => {
     const asked: string[] = [];
     const listener = (event: Event): void => {

@@ -1,4 +1,4 @@
-"""Channel 3: running statistics that an eval forward saved and a train forward updates; no schema tells."""
+"""Running statistics that an eval forward saved and a train forward updates; no schema tells."""
 
 from __future__ import annotations
 

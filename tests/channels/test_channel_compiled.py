@@ -1,4 +1,4 @@
-"""Channel 10: what can be checked around compiled regions, and that the rest is said."""
+"""What can be checked around compiled regions, and that the rest is said."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Channel 2: writes that torch dispatches and does not count: fused optimizers, `_unsafe_preserve_version_counter`."""
+"""Writes that torch dispatches and does not count: fused optimizers, `_unsafe_preserve_version_counter`."""
 
 from __future__ import annotations
 

@@ -7,28 +7,28 @@ from collections import Counter
 from typing import Any
 
 import pytest
-import test_channel_aliases
+import test_channel_backward_writes
 import test_channel_batch_norm
-import test_channel_checkpoint
-import test_channel_functions
-import test_channel_gradient_aliases
-import test_channel_hooks
-import test_channel_severed
-import test_channel_unrecorded
+import test_channel_checkpoints
+import test_channel_custom_functions
+import test_channel_detached
+import test_channel_exported_memory
+import test_channel_grad_aliases
+import test_channel_untracked_writes
 import test_channel_unversioned
 from cell_oracle import watched
 
 from jupyter_inplace.record.dispatch.wiring import Wiring
 
 MODULES = (
-    test_channel_aliases,
+    test_channel_exported_memory,
     test_channel_batch_norm,
-    test_channel_checkpoint,
-    test_channel_functions,
-    test_channel_gradient_aliases,
-    test_channel_hooks,
-    test_channel_severed,
-    test_channel_unrecorded,
+    test_channel_checkpoints,
+    test_channel_custom_functions,
+    test_channel_grad_aliases,
+    test_channel_backward_writes,
+    test_channel_detached,
+    test_channel_untracked_writes,
     test_channel_unversioned,
 )
 CELLS = {

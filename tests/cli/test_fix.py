@@ -95,7 +95,7 @@ def test_a_clean_script_and_one_that_cannot_be_parsed(terminal):
 
 @pytest.mark.parametrize(
     ("name", "told"),
-    [("none.py", "no script at `none.py`."), ("bytes.py", "is no Python text"), ("folder", "is a folder")],
+    [("none.py", "no script at `none.py`."), ("bytes.py", "is not Python text"), ("folder", "is a folder")],
 )
 def test_bad_input(name, told, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

@@ -27,9 +27,11 @@ from jupyter_inplace.report import (
     Task,
     VersionNorm,
     load,
+    verdict_of,
     worst,
 )
 from jupyter_inplace.report import data as model
+from jupyter_inplace.report.unknown import left_open
 
 # REPORT.md, word for word: what each object must have at least
 CONTRACT = {
@@ -198,15 +200,33 @@ def test_worst():
 @pytest.mark.parametrize("verdict", VERDICTS)
 @pytest.mark.parametrize("at", VERDICTS)
 def test_raise_for_verdict(verdict, at):
-    order = ["harmless", "mixes", "cuts", "corrupts", "breaks", "rejected"]
+    order = ["harmless", "mixes", "unknown", "cuts", "corrupts", "breaks", "rejected"]
     report = Report(verdict=verdict, summary="what happened.")
-    if order.index(verdict) >= order.index(at):
+    if verdict == "unknown" or order.index(verdict) >= order.index(at):
         with pytest.raises(InplaceError, match="what happened") as caught:
             report.raise_for_verdict(at)
         assert caught.value.report is report
         assert str(caught.value) == str(report)
     else:
         report.raise_for_verdict(at)
+
+
+def test_verdict_of():
+    mixes, cuts = (Mutation(id=0, op="op", tensor="h", verdict=word) for word in ("mixes", "cuts"))
+    assert verdict_of(()) == "harmless"
+    assert verdict_of((), ("why",)) == verdict_of((mixes,), ("why",)) == "unknown"
+    assert verdict_of((mixes, cuts), ("why",)) == "cuts"
+
+
+def test_left_open():
+    report = left_open(left_open(Report(nothing_ran=True), "the watch failed"), "so did that")
+    assert (report.verdict, report.unknown_because) == ("unknown", ("the watch failed", "so did that"))
+    assert report.blind_spots == report.unknown_because
+    assert not report.nothing_ran
+    assert report.summary == "it is not known whether a gradient is harmed: the watch failed. There is 1 more reason."
+    assert Report.from_dict(report.to_dict()) == report
+    breaks = left_open(Report(mutations=(Mutation(id=0, op="op", tensor="h", verdict="breaks"),)), "why")
+    assert (breaks.verdict, breaks.unknown_because) == ("breaks", ("why",))
 
 
 def test_raise_for_verdict_lets_cuts_and_notes_pass_unless_asked():

@@ -98,12 +98,44 @@ def test_harmless_kinds():
     one = Mutation(id=0, op="aten.mul_.Tensor", tensor="h")
     assert build_summary((one,)) == "1 in-place write; it harms no gradient."
     assert build_summary((), framework_used=False) == "nothing to watch: no torch ran here."
-    error = Error(type="KeyError", message="'x'")
+    error = Error(type="KeyError", message="'x'", other_cause=True)
     assert (
         build_summary((one,), error=error) == "1 in-place write; it harms no gradient; the KeyError has another cause."
     )
+
+
+def test_another_cause_is_said_only_where_it_is_known():
+    one, error = Mutation(id=0, op="aten.mul_.Tensor", tensor="h"), Error(type="RuntimeError", message="m")
+    many = replace(one, count=3)
+    assert build_summary((), error=error) == "no in-place write that explains the RuntimeError."
+    assert (
+        build_summary((one,), error=error)
+        == "1 in-place write; it harms no gradient, and it does not explain the RuntimeError."
+    )
+    assert (
+        build_summary((many,), error=error)
+        == "3 in-place writes; none harms a gradient, and none explains the RuntimeError."
+    )
     lost = Task(name="loss", status="lost")
-    assert build_summary((), (), (lost,)) == "no in-place write; what is wrong with loss has another cause."
+    assert build_summary((), (), (lost,)) == "no in-place write that explains what is wrong with loss."
+
+
+def test_what_is_not_known():
+    report = samples.breaks()
+    write, conflict = replace(report.mutations[0], verdict="unknown"), report.conflicts[0]
+    why = ("the copies did not fit into memory", "the recorder failed")
+    assert build_summary((write,), (conflict,), cell=report.cell, unknown_because=why) == (
+        "it is not known whether z.mul_(0.5) (line 7) harms the gradient of seg and depth: it overwrote what "
+        "torch.tanh(trunk(x)) (line 5) saved. The copies did not fit into memory."
+    )
+    again = (replace(write, tasks=()), replace(write, id=5))
+    assert build_summary(again, cell=report.cell) == (
+        "it is not known whether z.mul_(0.5) (line 7) harms a gradient. Nor is it of 1 more write."
+    )
+    assert build_summary((), unknown_because=why) == (
+        "it is not known whether a gradient is harmed: the copies did not fit into memory. There is 1 more reason."
+    )
+    assert build_summary(report.mutations, unknown_because=why).startswith("backward fails for seg and depth")
 
 
 def test_rejected_reasons():

@@ -15,7 +15,7 @@ from jupyter_inplace.explain.backward.mixes import find_mixes
 from jupyter_inplace.explain.backward.options import AnalysisOptions
 from jupyter_inplace.explain.backward.task_graph import TaskGraph
 from jupyter_inplace.explain.backward.tasks import starts_of, tasks_of, wanted_tasks
-from jupyter_inplace.explain.channels import detached, discarded_grads, grad_aliases, untracked_writes
+from jupyter_inplace.explain.channels import checkpoints, detached, discarded_grads, grad_aliases, untracked_writes
 from jupyter_inplace.explain.channels.backward_writes import GradientsInFlight
 from jupyter_inplace.explain.graph.graph import Graph, node_key
 from jupyter_inplace.explain.graph.leaves import leaf_targets
@@ -90,8 +90,8 @@ class CallAnalysis:
                 torch.cuda.synchronize()  # the walk runs on this stream, whatever stream the forward used
             Damage(self._tasks, suspects, self.facts).run()
             detached.mark(self._tasks, self._lost, self.facts)
-        elif self._touched:
-            without_numbers(self._tasks, self._touched, self.facts)
+        else:
+            self._without_numbers(suspects)
         if self._runs:
             self._follow_gradients()
         self._look_in_flight()
@@ -118,12 +118,12 @@ class CallAnalysis:
         if self._reasons.mixed or self._options.always:
             mixes, groups = find_mixes(self._tasks)
             self.facts.add_mixes(mixes)
-        checkpoints = self._session.checkpoints
+        regions = self._session.checkpoints
         return Suspects(
             touched=self._touched,
             untracked=untracked_writes.meant_graph(self._untracked, self._tasks.parts, self._tasks.targets),
             integers=self._reasons.integers,
-            regions=checkpoints.touched() if checkpoints.by_owner else (),
+            regions=regions.touched() if regions.by_owner else (),
             groups=groups,
         )
 
@@ -141,6 +141,16 @@ class CallAnalysis:
             or suspects.integers
             or self._lost
         )
+
+    def _without_numbers(self, suspects: Suspects) -> None:
+        """What can be said where no gradient may be worked out; the rest stays open."""
+        if self._touched:
+            without_numbers(self._tasks, self._touched, self.facts)
+        if suspects.untracked is not None:
+            untracked_writes.leave_open(suspects.untracked, self.facts)
+        if checkpoints.reads_again(self._tasks.graph, suspects.regions):
+            checkpoints.mark(self._tasks, suspects.regions, self.facts)
+        detached.mark(self._tasks, self._lost, self.facts)
 
     def _follow_gradients(self) -> None:
         """Follow the gradients that this call leaves in `.grad`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from jupyter_inplace.explain.graph.graph import Graph, Node, saved_slots, short_
 from jupyter_inplace.explain.names.names import Names
 from jupyter_inplace.record.base import torch_private as private
 from jupyter_inplace.record.base.geometry import shared_bytes, view_of
+from jupyter_inplace.record.base.memory import is_gone
 from jupyter_inplace.record.saved.saved import Saved
 from jupyter_inplace.record.session import Session
 
@@ -57,6 +59,24 @@ class ConflictFinder:
             return None
         tasks = [t for t in tasks if any(r.task == t for r in hit)]
         return self._conflict(saved, "corrupts", changed, tasks, sorted({r.leaf for r in hit}))
+
+    def open_question(
+        self, saved: Saved, changed: bool | None, tasks: Collection[str] | None = None
+    ) -> ConflictFact | None:
+        """The conflict of a saved tensor that torch reads as it is now, where nobody can tell what that does to some gradient.
+
+        :param changed: whether it holds other values, None where that cannot be told either.
+        :param tasks: those of which there are no gradients; None for all.
+        :return: None where the question is not open: the values are the same, or every gradient is known.
+        """
+        if saved.clone is None and not saved.uncopied:
+            return None
+        node = self._reader[saved]
+        passing = self._passages.tasks(node)
+        left = passing if tasks is None or saved.uncopied else [task for task in passing if task in tasks]
+        if (changed is False and not saved.uncopied) or not left:
+            return None
+        return self._conflict(saved, "unknown", changed, left, sorted(self._passages.behind(node)))
 
     def _conflict(
         self, saved: Saved, verdict: str, changed: bool | None, tasks: list[str], leaves: list[str]
@@ -105,9 +125,29 @@ def without_numbers(tasks: TaskGraph, touched: Iterable[Saved], facts: BackwardF
     for saved in raising:
         changed = numbers.same_values(saved.value, saved.tensor) is False if saved.clone is not None else False
         facts.add_conflict(finder.breaking(saved, changed, facts.gradients))
-    silent = [saved for saved in touched if saved in reader and saved.clone is not None and saved not in raising]
-    if any(numbers.same_values(saved.value, saved.tensor) is not True for saved in silent):
-        facts.note("a saved tensor was overwritten: what that does to the gradients was not worked out")
+    for saved in touched:
+        if saved in reader and saved not in raising:
+            same = (
+                None if saved.clone is None or is_gone(saved.tensor) else numbers.same_values(saved.clone, saved.tensor)
+            )
+            leave_open(finder.open_question(saved, None if same is None else not same), facts)
+
+
+def leave_open(conflict: ConflictFact | None, facts: BackwardFacts) -> None:
+    """Add a question that stays open, if there is one, with the rows of which it makes nobody know."""
+    if conflict is None:
+        return
+    facts.add_conflict(conflict)
+    for task in conflict.tasks:
+        for leaf in conflict.leaves:
+            row = facts.row(task, leaf) or GradientFact(task, leaf)
+            if row.status == "ok":
+                facts.put_row(
+                    dataclasses.replace(
+                        row, status="unknown", norm_reference=None, relative_difference=None, cosine=None
+                    )
+                )
+    facts.leave_open("what an overwritten saved tensor does to the gradients was not worked out")
 
 
 def readers_of(graph: Graph) -> dict[Saved, Node]:

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jupyter_inplace.explain.backward.conflicts import ConflictFinder
+from jupyter_inplace.explain.backward.conflicts import ConflictFinder, leave_open
 from jupyter_inplace.explain.backward.facts import BackwardFacts
 from jupyter_inplace.explain.backward.task_gradients import TaskGradients
 from jupyter_inplace.explain.backward.task_graph import TaskGraph
@@ -101,6 +101,11 @@ class Damage:
                 self._facts.add_conflict(self._finder.breaking(saved, changed.get(saved), rows))
             elif (found := self._finder.corrupting(saved, changed.get(saved), rows, corrupted)) is not None:
                 self._facts.add_conflict(found)
+            else:
+                known = changed.get(saved)
+                # Where it cannot be told whether it changed, the gradients as run say nothing either.
+                missing = None if known is None else self._gradients.missing
+                leave_open(self._finder.open_question(saved, known, missing), self._facts)
 
     def _keep_gradients(self) -> None:
         for key in self._gradients.keys:

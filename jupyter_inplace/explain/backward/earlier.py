@@ -1,4 +1,4 @@
-"""Failures of which the watch saw only one end: a tensor saved before the watch, or written outside of it.
+"""Failures of which the watch saw only one end: a tensor saved before the watch, or written outside it.
 
 Tensors saved before the watch do not carry our hooks; torch itself checks them.
 
@@ -55,7 +55,7 @@ def overwritten(graph: Graph) -> list[_Hurt]:
 
 
 def add_conflicts(session: Session, graph: Graph, names: Names, facts: BackwardFacts) -> None:
-    """Add the conflicts of a backward that failed on a tensor that was saved or written outside of the watch."""
+    """Add the conflicts of a backward that failed on a tensor that was saved or written outside the watch."""
     leaf_names = {}
     for i in graph.leaves:
         leaf_names[graph.nodes[i]] = names.of_memory(graph.nodes[i].variable) or "?"
@@ -98,7 +98,7 @@ def _writes_to(session: Session, tensor: torch.Tensor) -> list[tuple[Any, int | 
 
 
 def _unseen(session: Session, tensor: torch.Tensor) -> Any:
-    """A row for a write outside of the watch: in another cell, before the watch, or on another thread."""
+    """A row for a write outside the watch: in another cell, before the watch, or on another thread."""
     storage = next(iter(storages_of(tensor)), 0)
     row = session.table.row("external", None, None, 0, storage, session.seconds(), session.order)
     if not row.count:

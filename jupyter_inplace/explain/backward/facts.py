@@ -102,6 +102,7 @@ class BackwardFacts:
         self._reference: dict[TaskLeaf, torch.Tensor] = {}
         self._as_run: dict[TaskLeaf, torch.Tensor] = {}
         self._notes: list[str] = []
+        self._unknown_because: list[str] = []
         self._names: dict[int, str] = {}
 
     # --- read -------------------------------------------------------------------------------------------------------------
@@ -139,6 +140,11 @@ class BackwardFacts:
     @property
     def notes(self) -> Sequence[str]:
         return self._notes
+
+    @property
+    def unknown_because(self) -> Sequence[str]:
+        """What was left open, and may hide harm."""
+        return self._unknown_because
 
     @property
     def names(self) -> Mapping[int, str]:
@@ -179,6 +185,11 @@ class BackwardFacts:
     def note(self, text: str) -> None:
         """Add a note to the blind spots of the report."""
         self._notes.append(text)
+
+    def leave_open(self, reason: str) -> None:
+        """Something may have harmed a gradient, and nobody can tell: the report says `unknown`, for this reason."""
+        self._notes.append(reason)
+        self._unknown_because.append(reason)
 
     def add_conflict(self, conflict: ConflictFact) -> None:
         self._conflicts.append(conflict)

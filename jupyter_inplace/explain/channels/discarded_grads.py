@@ -97,9 +97,8 @@ def _meet(tasks: TaskGraph, call: Backward) -> None:
     rest: list[Given] = []
     for given in discarded.cleared:
         given.followed = True
-        given.tasks = [
-            task for task in given.tasks if task[1] not in keys
-        ]  # those in `keys` get their gradient after all
+        # The tasks in `keys` get their gradient after all.
+        given.tasks = [task for task in given.tasks if task[1] not in keys]
         if not given.tasks:
             continue
         rest.append(given)

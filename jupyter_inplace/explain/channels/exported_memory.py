@@ -218,7 +218,7 @@ def _roots(aliases: Mapping[str, Any]) -> set[str]:
 
 
 def _around(tree: ast.Module, statement: ast.stmt) -> str | None:
-    """The qualified name of the function around a statement; None outside of functions."""
+    """The qualified name of the function around a statement; None outside functions."""
     path: list[str] = []
     function = None
     scopes = [

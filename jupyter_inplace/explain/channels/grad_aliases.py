@@ -152,9 +152,8 @@ def _was_read(kept: GradAlias, resolver: SiteResolver) -> bool:
 def _names_read(text: str) -> set[str]:
     """The names that a line reads; attributes and assignment targets do not count."""
     try:
-        tree = parse(
-            text.rstrip(":") if text.startswith(("for ", "if ", "while ", "with ")) is False else text + " pass"
-        )
+        is_header = text.startswith(("for ", "if ", "while ", "with "))
+        tree = parse(f"{text} pass" if is_header else text.rstrip(":"))
     except SyntaxError:
         return set(re.findall(r"\b[A-Za-z_]\w*\b", text))
     return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
-from jupyter_inplace.explain.backward.facts import BackwardFacts, CutFact
+from jupyter_inplace.explain.backward.facts import BackwardFacts, CutFact, GradientFact
 from jupyter_inplace.explain.backward.task_gradients import TaskGradients
 from jupyter_inplace.explain.graph.graph import Edge, Graph, Node
 from jupyter_inplace.explain.graph.passages import Passages
@@ -54,6 +54,38 @@ def mark(meant: MeantGraph, gradients: TaskGradients, facts: BackwardFacts) -> N
     for write in meant.repair.writes:
         if write.changed or not write.cut.replayable:
             _cut(write, meant.passages, gradients, facts)
+        if write.cut.replayable:
+            _leave_open(write, meant.passages, facts, gradients.unrepaired | gradients.missing)
+
+
+def leave_open(meant: MeantGraph, facts: BackwardFacts) -> None:
+    """Add the writes that the gradient of some task may not see, where no gradient is to be worked out."""
+    for write in meant.repair.writes:
+        _leave_open(write, meant.passages, facts, None)
+
+
+def _leave_open(write: WriteNode, passages: Passages, facts: BackwardFacts, unknown: Collection[str] | None) -> None:
+    """A write that autograd did not record, and of which nobody can tell whether it matters to some tasks.
+
+    :param unknown: those without gradients; None for all.
+    """
+    leaves = sorted(set(passages.reached(write).values()))
+    rows = [
+        facts.row(task, leaf) or GradientFact(task, leaf)
+        for task in passages.tasks(write)
+        for leaf in leaves
+        if unknown is None or task in unknown
+    ]
+    rows = [row for row in rows if row.status == "ok"]
+    if not rows:
+        return
+    for row in rows:
+        facts.put_row(
+            dataclasses.replace(row, status="unknown", norm_reference=None, relative_difference=None, cosine=None)
+        )
+    tasks = list(dict.fromkeys(row.task for row in rows))
+    facts.add_cut(CutFact(write.cut.write, tasks, sorted({row.leaf for row in rows}), verdict="unknown"))
+    facts.leave_open("what the gradients would be with a write that autograd did not record was not worked out")
 
 
 def _cut(write: WriteNode, passages: Passages, gradients: TaskGradients, facts: BackwardFacts) -> None:

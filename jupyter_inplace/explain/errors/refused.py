@@ -153,7 +153,7 @@ def _by_file(lines: Any) -> dict[str, list[int]]:
 def leaves_behind(t: torch.Tensor) -> list[torch.Tensor]:
     """The leaves that a gradient of `t` would reach: itself, or those of its graph, or of its base if it is a view."""
     node = _node_of(t)
-    if node is None and t._base is not None:  # a base is no view itself
+    if node is None and t._base is not None:  # a base is never a view
         t = t._base
         node = _node_of(t)
     if node is not None:
@@ -165,7 +165,7 @@ def leaves_behind(t: torch.Tensor) -> list[torch.Tensor]:
 def _node_of(t: torch.Tensor) -> Any:
     try:
         return t.grad_fn
-    except RuntimeError:  # a view whose base was written: its own node cannot be made any more
+    except RuntimeError:  # a view whose base was written: its node can no longer be regenerated
         return None
 
 

@@ -225,7 +225,7 @@ class Graph:
 
 
 def inputs_of(node: Node) -> tuple[Any, ...]:
-    """Shape and type of each gradient that a node takes, None where torch does not tell."""
+    """Shape and type of each gradient that a node takes, None if torch does not tell."""
     try:
         return tuple(map(_shape_and_type, node._input_metadata))
     except (AttributeError, RuntimeError):

@@ -12,7 +12,7 @@ from jupyter_inplace.record.base.torch_private import holders, is_wrapper
 
 def _flat(g: torch.Tensor) -> torch.Tensor:
     g = g.detach() if not is_wrapper(g) else g
-    parts = [part for part in _parts(g) if part.dtype == g.dtype]  # offsets and masks are no numbers of it
+    parts = [part for part in _parts(g) if part.dtype == g.dtype]  # offsets and masks are not its values
     if parts:
         return torch.cat([_flat(part) for part in parts])
     if g.layout is not torch.strided:
@@ -23,16 +23,16 @@ def _flat(g: torch.Tensor) -> torch.Tensor:
 
 
 def _parts(t: torch.Tensor) -> Sequence[torch.Tensor]:
-    """The plain tensors of which a wrapper or a nested tensor is made.
+    """The plain tensors that a wrapper or a nested tensor consists of.
 
-    The class of a wrapper is not asked: that may be a collective, for which the other ranks do not wait.
+    Operations on the class of a wrapper may be collectives, for which the other ranks do not wait.
     """
     if is_wrapper(t):
         return holders(t)
     return t.unbind() if t.is_nested else ()
 
 
-# Norms between these were worked out without overflow, and nothing that counts has vanished, in float32 too.
+# Norms between these were computed without overflow or relevant underflow, in float32 too.
 _SMALL, _LARGE = 1e-12, 1e12
 
 
@@ -116,7 +116,7 @@ def cosine(a: torch.Tensor, b: torch.Tensor) -> float | None:
 
 
 def same_values(a: torch.Tensor, b: torch.Tensor) -> bool | None:
-    """Whether two tensors hold the same values, NaN equal to NaN; None where it cannot be told."""
+    """Whether two tensors hold the same values, NaN equal to NaN; None if it cannot be told."""
     try:
         if is_wrapper(a) or is_wrapper(b) or (a.is_nested and b.is_nested):
             return _same_parts(_parts(a), _parts(b))

@@ -1,6 +1,6 @@
-"""Which scalars stand inside of graphs that have run already: `loss` of `(loss / 2).backward(retain_graph=True)`.
+"""Which scalars are inside graphs that have already run: `loss` of `(loss / 2).backward(retain_graph=True)`.
 
-A retained graph can run again, but a scalar inside of it is no loss that still waits for its first backward.
+A retained graph can run again, but a scalar inside it does not wait for its first backward.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Key = tuple[str, int]
 
 
 class RanScalars:
-    """The keys of the newest such nodes; no node is kept alive."""
+    """The keys of the newest such nodes, which are not kept alive."""
 
     def __init__(self) -> None:
         self._keys: dict[Key, None] = {}

@@ -150,7 +150,7 @@ class Repair:
         return found
 
     def _aged(self, producer: Node, nr: int, chain: list[Cut], age: int, edge: Edge) -> Edge:
-        """The edge as it leads when the first `age` writes of the chain are recorded, the views on the way made anew."""
+        """The edge as it is with the first `age` writes of the chain recorded and the views on the way duplicated."""
         todo = [(age, edge)]
         while todo:
             now, at = todo[-1]
@@ -167,7 +167,7 @@ class Repair:
 
     @staticmethod
     def _needs(producer: Node, nr: int, age: int, edge: Edge) -> list[tuple[int, Edge]]:
-        """What has to be there before an edge can be made: the write before, or what the view looks at."""
+        """What must exist before an edge can be made: the previous write, or what the view is a view of."""
         node, output = edge
         if node is producer:
             return [(age - 1, edge)] if output == nr and age > 1 else []

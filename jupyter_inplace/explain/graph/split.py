@@ -65,7 +65,7 @@ def split(edge: Edge, grad: torch.Tensor | None, name: str | None, names: NodeNa
 
 
 class _Sum:
-    """A sum whose addends are being split. `before` counts the parts that stand for sure outside of it, to its left and right."""
+    """A sum whose addends are being split. `before` counts the parts that are certainly outside it, to its left and right."""
 
     __slots__ = ("before", "edge", "grad", "name", "parts", "todo")
 
@@ -84,8 +84,8 @@ class _Sum:
 def _parts(edge: Edge, grad: torch.Tensor, names: NodeNames) -> list[RootPart] | None:
     """The addends of a root, None if there are too many. A named sum among them stays whole unless two of its own are named.
 
-    Loop after loop adds to a loss: such a graph is as deep as the program ran long, so nothing here recurses. A sum that has more
-    than `_MAX_PARTS` addends for sure, those still to be split counted as one, is left at once.
+    A loop may add to a loss in each iteration, so the graph may be very deep: nothing here recurses. A sum that certainly has more
+    than `_MAX_PARTS` addends, counting each one still to be split as one, is given up at once.
     """
     addends = _addends(edge, grad)
     if not addends:

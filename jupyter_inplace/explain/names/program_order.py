@@ -68,7 +68,7 @@ class StoppedCell:
         return False
 
     def _after_or_called(self, node: ast.AST, seen: set[int]) -> tuple[bool, list[ast.AST]]:
-        """Whether a node comes after what stopped the cell; if not in its own function, the statements that call it."""
+        """Whether a node comes after the stop in its own function; and if not, the statements that call that function."""
         frames = self._stack
         scope = self._code.scope_of(node)
         if scope is self._code.top_scope and self._code.top_index(node) is None:

@@ -21,7 +21,7 @@ from jupyter_inplace.explain.report.rows import Rows
 from jupyter_inplace.explain.report.span import WatchSpan
 from jupyter_inplace.explain.report.timeline import build_timeline
 from jupyter_inplace.record.session import Session
-from jupyter_inplace.report.data import Error, Report, Task, TaskStatus, worst
+from jupyter_inplace.report.data import Error, Report, Task, TaskStatus, verdict_of
 from jupyter_inplace.report.order import worse_status
 from jupyter_inplace.report.summary import build_summary
 
@@ -58,14 +58,16 @@ class Assembly:
             timeline = build_timeline(facts, rows, span)
         used = bool(session.backwards or rows.seen or session.last_op is not None or facts)
         error = self._error_entry()
+        left_open = self._unknown_because(facts)
         summary = build_summary(
-            mutations, conflicts, tasks, table.rows, cell=span.cell, error=error, framework_used=used
-        )
+            mutations, conflicts, tasks, table.rows, cell=span.cell, error=error, framework_used=used,
+            unknown_because=left_open,
+        )  # fmt: skip
         return Report(
             tool=__version__,
             framework="torch",
             framework_version=str(torch.__version__),
-            verdict=worst(m.verdict for m in mutations),
+            verdict=verdict_of(mutations, left_open),
             summary=summary,
             cell=span.cell,
             error=error,
@@ -77,6 +79,7 @@ class Assembly:
             timeline=timeline,
             blind_spots=self._blind_spots(facts),
             nothing_ran=not used,
+            unknown_because=left_open,
         )
 
     # --- parts -----------------------------------------------------------------------------------------------------------
@@ -161,6 +164,12 @@ class Assembly:
             notes.update(dict.fromkeys(fact.notes))
         return tuple(notes)
 
+    def _unknown_because(self, facts: list[BackwardFacts]) -> tuple[str, ...]:
+        reasons: dict[str, None] = dict(self._session.unknown_because)
+        for fact in facts:
+            reasons.update(dict.fromkeys(fact.unknown_because))
+        return tuple(reasons)
+
     def _error_entry(self) -> Error | None:
         if self._error is None:
             return None
@@ -169,6 +178,7 @@ class Assembly:
             type=type(self._error).__name__,
             message=str(self._error),
             site=self._resolver.resolve(key) if key is not None else None,
+            other_cause=not isinstance(self._error, RuntimeError),  # which all of torch's refusals are
         )
 
 

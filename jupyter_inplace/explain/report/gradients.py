@@ -14,7 +14,7 @@ from jupyter_inplace.report.data import Gradient, GradientStatus, TaskCosine, Ve
 from jupyter_inplace.report.order import GRADIENT_STATUSES
 
 #: Of several occurrences the worst is shown. A wrong and a lost gradient weigh the same: the larger difference decides.
-_SEVERITY = {"raises": 3, "wrong": 2, "lost": 2, "ok": 0}
+_SEVERITY = {"raises": 3, "wrong": 2, "lost": 2, "unknown": 1, "ok": 0}
 _MAX_COSINES = 4000
 
 

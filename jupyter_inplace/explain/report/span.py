@@ -12,8 +12,8 @@ class WatchSpan:
     """A range of program order in the record, and the source that ran in it.
 
     :param started: seconds on the record's clock when the watch began.
-    :param cell: the watched cell, None outside of a notebook; `cell_file` is the file name of its code.
-    :param block: outside of a cell, the file and line of the statement that opened the watch.
+    :param cell: the watched cell, None outside a notebook; `cell_file` is the file name of its code.
+    :param block: outside a cell, the file and line of the statement that opened the watch.
     """
 
     start: int

@@ -378,6 +378,17 @@ def version(t: torch.Tensor) -> int | None:
         return None
 
 
+def bump_unbumped(tensors: list[torch.Tensor], before: list[int | None]) -> list[torch.Tensor]:
+    """Bump the versions that an operator of lists left as they were `before`, and return those tensors.
+
+    Under a Python dispatch mode torch forgets to bump them (pytorch#191154); a torch that does not must not bump them twice.
+    """
+    left = [t for t, v in zip(tensors, before, strict=True) if v is not None and version(t) == v]
+    if left:
+        increment_version(left)
+    return left
+
+
 def checkpoints_may_wait() -> bool:
     """Whether somewhere in this process a checkpointed function may wait for a backward to run it once more.
 

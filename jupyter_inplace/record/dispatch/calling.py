@@ -24,13 +24,15 @@ _NOBODY: Any = TorchDispatchMode()
 
 def caller_of(func: Any) -> Callable[..., Any]:
     """What to call from within a mode in place of an operator."""
-    if not isinstance(func, torch._ops.OpOverload):
-        return func
-    if is_custom(func.namespace):
-        return functools.partial(_call_custom, func)
-    if private.has_kernel is not None and private.has_kernel(func.name(), "CompositeImplicitAutograd"):
-        return functools.partial(_call_composite, func)
-    return func._op  # type: ignore[no-any-return]  # what the call of an operator comes down to, without the frame in between
+    caller: Callable[..., Any] = func
+    if isinstance(func, torch._ops.OpOverload):
+        if is_custom(func.namespace):
+            caller = functools.partial(_call_custom, func)
+        elif private.has_kernel is not None and private.has_kernel(func.name(), "CompositeImplicitAutograd"):
+            caller = functools.partial(_call_composite, func)
+        else:
+            caller = func._op  # what the call of an operator comes down to, without the frame in between
+    return caller
 
 
 def _call_custom(func: Any, *args: Any, **kwargs: Any) -> Any:

@@ -109,7 +109,7 @@ class WatchMode(OwnMode):
         lists: list[torch.Tensor] = []
         if plan.foreach:
             lists = targets or plan.tensors(args, kwargs)
-            shapes = [t.shape for t in lists]
+            shapes, versions = [t.shape for t in lists], [private.version(t) for t in lists]
         # A write that the kernel refuses (expanded memory) raises here and is never recorded.
         out = self._callers[id(func)](*args, **kwargs)
         if pending is not None:
@@ -119,8 +119,8 @@ class WatchMode(OwnMode):
                 trace.fault(fault)
         # Last of all: a view that is asked for its node between this and the end of the operation keeps a node from before it.
         if lists:
-            private.increment_version(lists)
-            resized = [t for t, shape in zip(lists, shapes, strict=True) if t.shape != shape]  # an `out=` made to fit
-            if resized:
+            bumped = {id(t) for t in private.bump_unbumped(lists, versions)}
+            resized = [t for t, shape in zip(lists, shapes, strict=True) if t.shape != shape and id(t) in bumped]
+            if resized:  # an `out=` made to fit: that counts as well
                 private.increment_version(resized)
         return out

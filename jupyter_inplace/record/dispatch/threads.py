@@ -65,9 +65,10 @@ class ThreadMode(WatchMode):
                 prepared = self._threads.before_write(targets, plan)
         except Exception as fault:
             trace.fault(fault)
+        before = [private.version(t) for t in targets] if plan.foreach else []
         out = self._callers[id(func)](*args, **kwargs)
         if plan.foreach:
-            private.increment_version(targets)
+            private.bump_unbumped(targets, before)
         if prepared:
             try:
                 self._threads.after_write(plan, prepared, self._name)

@@ -58,31 +58,36 @@ class Copies:
     def copy(self, saved: Saved) -> None:
         """Copy what a saved tensor holds, within the budget."""
         t = saved.tensor
-        if t.is_meta or (private.is_python_tensor(t) and not private.is_wrapper(t)):
+        if t.is_meta:
             return
         size = 0 if t.layout is not torch.strided else t.nbytes
         if self._bytes + size > _BUDGET:
             self._count()
         if self._bytes + size > _BUDGET:
+            saved.uncopied = True
             self._trace.blind_spots.setdefault(
                 "copies of overwritten saved tensors reached their budget of 2 GiB: some numbers are missing"
             )
             return
         saved.view = view_of(t)
         try:
-            saved.clone = copy_of(t)
+            # Memory of its own tells nothing of a class that takes every operation into its own hands.
+            saved.clone = copy_of(t) if private.is_wrapper(t) or not private.is_python_tensor(t) else None
         except (torch.OutOfMemoryError, MemoryError):
+            saved.uncopied = True
             self._trace.blind_spots.setdefault(
                 "a copy of an overwritten saved tensor did not fit into memory: its numbers are missing"
             )
             return
         except RuntimeError as error:
+            saved.uncopied = True
             self._trace.blind_spots.setdefault(
                 f"an overwritten saved tensor could not be copied ({error}): its numbers are missing"
             )
             return
         if saved.clone is None:
             if not private.is_fake(t):
+                saved.uncopied = True
                 self._trace.blind_spots.setdefault(
                     f"an overwritten saved tensor of the class {type(t).__name__} could not be copied: its numbers are missing"
                 )

@@ -46,6 +46,7 @@ class Saved:
         "site",
         "tensor",
         "touched",
+        "uncopied",
         "version",
         "view",
     )
@@ -62,6 +63,7 @@ class Saved:
     clone: torch.Tensor | None
     view: View | None  # where it lay when it was copied: a later `unsqueeze_` or `set_` moves it
     touched: bool
+    uncopied: bool  # a write overlapped it, and no copy could be made before: what it held is lost
     never_read: bool
     hold: Any  # keeps the objects that a custom Function saves coming back as they are; what the program's hooks keep
     shown: Any  # keeps nodes showing it as it is when the watch is over
@@ -146,7 +148,7 @@ class Repacked(Saved):
 
 _UNSET: dict[str, Any] = {
     **dict.fromkeys(("cell", "clone", "hold", "home", "made_by", "module", "shown", "site", "version", "view")),
-    **dict.fromkeys(("fingerprint", "interior", "never_read", "touched"), False),
+    **dict.fromkeys(("fingerprint", "interior", "never_read", "touched", "uncopied"), False),
     **dict.fromkeys(("order", "output_nr"), 0),
 }
 

@@ -60,6 +60,9 @@ def judge(report: Report, reference: Reference, candidate: Run, differences: Run
         return Judgement(Verification(status="unverified", runs=True, verdict=again.verdict, reason=reason))
     if against is None and differing and reference.kind == "left":
         against = f"{_listed(differing)} {_end(differing)} with other values than the write gives"
+    if against is None and again.verdict == "unknown":
+        reason = "it is not known whether it harms a gradient itself"
+        return Judgement(Verification(status="unverified", runs=True, verdict=again.verdict, reason=reason))
     passed = against is None
     if passed and differing:
         against = f"{_listed(differing)} {_end(differing)} with other values"
@@ -217,7 +220,7 @@ def _progress(before: Report, after: Report | None) -> str | None:
     if after is None:
         return None
     now = {task.name: task.status for task in after.tasks}
-    ill = [task for task in before.tasks if task.status not in ("ok", "not_run")]
+    ill = [task for task in before.tasks if task.status not in ("ok", "not_run", "unknown")]
     cured = [task.name for task in ill if now.get(task.name) == "ok"]
     still = [(task.name, now[task.name]) for task in ill if now.get(task.name) not in (None, "ok", "not_run")]
     if not cured or not still:

@@ -1,4 +1,4 @@
-"""`rewind`: puts the state back to what it was before the cell, in place, from the snapshot that was taken then."""
+"""`rewind`: restores the state from before the cell, in place, from the snapshot taken then."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _TARGET = "jupyter_inplace.rewrite.rewind.rewind_records:describe"
 
 
 class RewindError(Exception):
-    """Nothing was put back. The text is one sentence that says why."""
+    """Nothing was restored. The message is one sentence that says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class NotRestored:
-    """Something that could not be put back.
+    """Something that could not be restored.
 
     :param name: its path.
     :param reason: why not, in words; empty if its memory could not be read.
@@ -53,8 +53,8 @@ class NotRestored:
 class Rewound:
     """What `rewind` did.
 
-    :param restored: paths of what was put back, such as ``model.encoder.0.weight``.
-    :param not_restored: what could not be put back.
+    :param restored: paths of what was restored, such as ``model.encoder.0.weight``.
+    :param not_restored: what could not be restored.
     """
 
     restored: tuple[str, ...]
@@ -62,7 +62,7 @@ class Rewound:
 
     @property
     def left(self) -> tuple[str, ...]:
-        """What could not be put back, each with its reason, in words."""
+        """What could not be restored, each with its reason, in words."""
         return tuple(map(str, self.not_restored))
 
     def __str__(self) -> str:
@@ -71,14 +71,14 @@ class Rewound:
 
 
 def rewind(sandbox: Sandbox, namespace: dict[str, Any]) -> Rewound:
-    """Put back the tensors, gradients, optimizer states, plain variables and random generators that the cell changed.
+    """Restore the tensors, gradients, optimizer states, plain variables and random generators that the cell changed.
 
-    Objects that are still there keep their identity and their memory; one that the cell let go is made again under its
-    old name. Variables that the cell added stay.
+    Objects that still exist keep their identity and memory; one that the cell dropped is made again under its old name.
+    Variables that the cell added stay.
 
     :param sandbox: the snapshot from before the cell.
     :param namespace: the names of the cell.
-    :raises RewindError: the snapshot is gone, or too large to come back.
+    :raises RewindError: the snapshot is gone, or too large to be sent back.
     """
     now = record(namespace)
     known = {pointer: digest for pointer, (digest, _) in now.storages.items()}
@@ -106,7 +106,7 @@ class _Rewind:
     def run(self) -> Rewound:
         by_address = {entry.address: entry for entry in self._before.tensors}
         for address, entry in by_address.items():
-            if self._same(entry) is None:  # another object lives there by now, and keeps what it has
+            if self._same(entry) is None:  # another object has this address now, and stays as it is
                 self._alive.pop(address, None)
         with torch.no_grad():
             for entry in by_address.values():
@@ -116,7 +116,7 @@ class _Rewind:
             for entry in by_address.values():
                 self._restore_gradient(entry)
         for container in self._before.containers:
-            self._make_container_anew(container)
+            self._recreate_container(container)
         for container in self._before.containers:
             self._restore_container(container)
         self._restore_names()
@@ -127,10 +127,10 @@ class _Rewind:
     # --- tensors --------------------------------------------------------------------------------------------------
 
     def _same(self, entry: TensorRecord) -> torch.Tensor | None:
-        """The tensor of a record, if it has lived on.
+        """The tensor of a record, if it still exists.
 
-        An address alone does not tell: that of a tensor which the cell let go (an old `.grad`) is given to the next one that the
-        cell makes. So the tensor must also stand where it stood; a parameter may have moved, if its memory is the same.
+        The address alone does not tell: that of a dropped tensor (an old `.grad`) is reused for the next one that the cell makes.
+        So the tensor must also have the same path, except for a parameter with the same memory.
         """
         now = self._now.get(entry.address)
         if now is None or not (now.path == entry.path or (entry.kind == "Parameter" and now.storage == entry.storage)):
@@ -181,7 +181,7 @@ class _Rewind:
     def _restore_tensor(self, entry: TensorRecord) -> None:
         tensor = self._same(entry)
         if tensor is None:
-            self._make_anew(entry)
+            self._recreate(entry)
             return
         if self._before.storages.get(entry.storage, (b"", None))[1] is not None:
             self._restored[entry.path] = None
@@ -212,7 +212,7 @@ class _Rewind:
         else:
             self._left[NotRestored(entry.path, "its autograd graph, from an earlier cell")] = None
 
-    def _make_anew(self, entry: TensorRecord) -> None:
+    def _recreate(self, entry: TensorRecord) -> None:
         if entry.node is not None:
             self._left[NotRestored(entry.path, "its autograd graph, from an earlier cell")] = None
             return
@@ -238,7 +238,7 @@ class _Rewind:
 
     # --- everything else ------------------------------------------------------------------------------------------
 
-    def _make_container_anew(self, before: ContainerRecord) -> None:
+    def _recreate_container(self, before: ContainerRecord) -> None:
         kinds: dict[str, type] = {"list": list, "dict": dict, "set": set, "deque": deque}
         alive = self._alive.get(before.address)
         if before.kind in kinds and (alive is None or type(alive).__name__ != before.kind):
@@ -262,7 +262,7 @@ class _Rewind:
         self._restored[before.path] = None
 
     def _restore_mapping(self, mapping: dict[Any, Any], before: ContainerRecord, now: ContainerRecord) -> None:
-        """What has not changed stays, also where it is nothing that could be made again."""
+        """Restore a mapping. Unchanged items stay, even those that could not be made again."""
         kept = {key: (old, inner) for (key, old), inner in zip(now.items, mapping.values(), strict=True)}
         content = {}
         for key, wanted in before.items:
@@ -280,7 +280,7 @@ class _Rewind:
         return value
 
     def _restore_names(self) -> None:
-        """Names that the cell bound again, or deleted."""
+        """Restore names that the cell rebound or deleted."""
         for path, entry in self._before.names.items():
             try:
                 value = self._value(entry)

@@ -70,7 +70,7 @@ def main(directory: str) -> None:
             function = resolve(target)
             sender.tell("begun")
             function(_in_shell(state) if payload.in_shell else state, sender, **arguments)
-        except BaseException:  # noqa: BLE001  the target handles what the program raises: this is a fault of ours
+        except BaseException:  # noqa: BLE001  the target handles what the program raises: this is our own fault
             sender.tell("fault", traceback.format_exc(limit=-3)[-2000:])
             os._exit(1)
         sender.tell("done" if _in_order(torch) else "left")

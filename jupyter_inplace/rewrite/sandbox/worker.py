@@ -58,7 +58,7 @@ def work(
         sender.finish()
     except GoneError:
         pass
-    except BaseException:  # noqa: BLE001  the target handles what the program raises: this is a fault of ours
+    except BaseException:  # noqa: BLE001  the target handles what the program raises: this is our own fault
         _last_words(fd)
     finally:
         os._exit(0)

@@ -23,7 +23,7 @@ MAX_OTHER_ROWS = 30
 MAX_SPOTS = 20
 MAX_QUIET = 11_500  # characters of a quiet line, with everything that unfolds from it
 
-_SIGNS = {"rejected": "✕", "breaks": "✕", "corrupts": "⚠", "cuts": "⚠", "mixes": "◐", "harmless": "✓"}
+_SIGNS = {"rejected": "✕", "breaks": "✕", "corrupts": "⚠", "cuts": "⚠", "unknown": "?", "mixes": "◐", "harmless": "✓"}
 
 
 def render(report: Report) -> Markup:
@@ -53,7 +53,7 @@ def render(report: Report) -> Markup:
         _blind_spots(report),
         _other_writes(report),
         style.sheet(quiet=False),
-        class_="ji-panel" + (" ji-mixed" if report.verdict == "mixes" else ""),
+        class_="ji-panel" + (" ji-mixed" if report.verdict in ("unknown", "mixes") else ""),
         role="region",
         aria_label=f"In-place writes: {report.verdict}",
         data_ji="panel",

@@ -76,7 +76,8 @@ color:var(--ji-dim)}
 .ji-mark circle,.ji-mark path{fill:var(--ji-bg);stroke:var(--ji-save);stroke-width:2}
 .ji-mark.ji-write circle{fill:var(--ji-dim);stroke:none}
 .ji-mark.ji-write-bad circle{fill:var(--ji-bad);stroke:var(--ji-bg)}
-.ji-mark.ji-write-mixes circle,.ji-mark.ji-write-mixes path{stroke:var(--ji-warn)}
+.ji-mark.ji-write-mixes circle,.ji-mark.ji-write-mixes path,
+.ji-mark.ji-write-unknown circle,.ji-mark.ji-write-unknown path{stroke:var(--ji-warn)}
 .ji-mark.ji-saved-lost path+path{stroke:var(--ji-bad);stroke-width:1.5}
 .ji-mark.ji-read-lost circle,.ji-mark.ji-read-lost path{stroke:var(--ji-bad)}
 .ji-mark.ji-fold rect{fill:var(--ji-dim)}
@@ -104,6 +105,7 @@ border-bottom:1px solid var(--ji-line);white-space:nowrap;background:none;color:
 .ji-panel td small{display:block;white-space:normal;color:var(--ji-dim);font-size:11px}
 .ji-chip{display:inline-block;padding:0 5px;border-radius:3px;margin-right:4px}
 .ji-raises,.ji-lost,.ji-wrong{color:var(--ji-bad)}
+.ji-not-known{color:var(--ji-warn)}
 .ji-equal{color:var(--ji-good)}
 .ji-panel td.ji-h1{background:color-mix(in srgb,var(--ji-bad) 5%%,transparent)}
 .ji-panel td.ji-h2{background:color-mix(in srgb,var(--ji-bad) 10%%,transparent)}
@@ -124,8 +126,8 @@ _LOUD = """
 .ji-head strong,.ji-head .ji-word{font-weight:600}
 .ji-head code{font-weight:500}
 .ji-rejected,.ji-breaks,.ji-corrupts,.ji-cuts{border-left-color:var(--ji-bad);background:var(--ji-bad-bg)}
-.ji-mixes{border-left-color:var(--ji-warn);background:var(--ji-warn-bg)}
-.ji-mixes .ji-word{color:var(--ji-warn)}
+.ji-mixes,.ji-unknown{border-left-color:var(--ji-warn);background:var(--ji-warn-bg)}
+.ji-mixes .ji-word,.ji-unknown .ji-word{color:var(--ji-warn)}
 .ji-list{margin-top:4px;font-size:12px}
 .ji-list ol{padding-left:24px}
 .ji-source{background:var(--ji-code);border-radius:4px;padding:4px 0;font-size:13px}

@@ -86,7 +86,7 @@ def _cell(g: Gradient) -> Markup:
         below.append(f"iteration {g.occurrence}")
     return tag(
         "td",
-        tag("span", word, class_=f"ji-chip ji-{word}"),
+        tag("span", word, class_=f"ji-chip ji-{word.replace(' ', '-')}"),
         " ",
         words.figures(g),
         tag("small", " · ".join(below)) if below else None,

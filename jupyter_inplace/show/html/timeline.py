@@ -14,6 +14,7 @@ LEGEND = {
     "saved-lost": "◇̸ saved, then overwritten",
     "write": "• write",
     "write-bad": "● harmful write",
+    "write-unknown": "◌ write of which nobody can tell",
     "write-mixes": "◐ write between two reads",
     "read": "○ read by backward",
     "read-lost": "⊗ read of an overwritten value",

@@ -21,7 +21,7 @@ from jupyter_inplace.report.data import (
     Task,
     TaskCosine,
     TimelineEvent,
-    worst,
+    verdict_of,
 )
 from jupyter_inplace.report.order import badness, worse_status
 from jupyter_inplace.tensorflow.explain import asked
@@ -93,7 +93,7 @@ class TapeAssembly:
         return Report(
             framework="tensorflow",
             framework_version=str(tf.__version__),
-            verdict=worst(m.verdict for m in mutations),
+            verdict=verdict_of(mutations, self._trace.unknown_because),
             cell=self._span.cell,
             mutations=mutations,
             conflicts=conflicts,
@@ -101,7 +101,8 @@ class TapeAssembly:
             gradients=gradients,
             task_cosines=self._cosines(),
             timeline=self._timeline(out),
-            blind_spots=self._blind_spots() if used else (),
+            blind_spots=self._blind_spots() if used or self._trace.unknown_because else (),
+            unknown_because=tuple(self._trace.unknown_because),
         )
 
     # --- writes ---------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from jupyter_inplace.report.data import Report, TimelineEvent, worst
+from jupyter_inplace.report.data import Report, TimelineEvent, verdict_of
 from jupyter_inplace.report.summary import build_summary
 
 
@@ -14,7 +14,7 @@ def combined(torch: Report, own: Report, used: bool) -> Report:
     :param torch: the report of the watch itself, with the cell and its error.
     :param used: whether TensorFlow did anything.
     """
-    if not used:
+    if not used and not own.unknown_because:
         return torch
     torch_used = not torch.nothing_ran
     merged = sorted([*torch.mutations, *own.mutations], key=lambda m: (m.time is None, m.time or 0.0))
@@ -29,7 +29,10 @@ def combined(torch: Report, own: Report, used: bool) -> Report:
     known = {task.name for task in own.tasks}
     tasks = (*(task for task in torch.tasks if task.name not in known or task.status != "not_run"), *own.tasks)
     gradients = (*torch.gradients, *own.gradients)
-    summary = build_summary(mutations, conflicts, tasks, gradients, cell=torch.cell, error=torch.error)
+    left_open = tuple(dict.fromkeys((*torch.unknown_because, *own.unknown_because)))
+    summary = build_summary(
+        mutations, conflicts, tasks, gradients, cell=torch.cell, error=torch.error, unknown_because=left_open
+    )
     frameworks = ["torch"] * torch_used + ["tensorflow"]
     versions = [str(torch.framework_version)] * torch_used + [str(own.framework_version)]
     missing = [note for note in own.blind_spots if note not in torch.blind_spots]
@@ -37,7 +40,7 @@ def combined(torch: Report, own: Report, used: bool) -> Report:
         torch,
         framework=" and ".join(frameworks),
         framework_version=" and ".join(versions),
-        verdict=worst(m.verdict for m in mutations),
+        verdict=verdict_of(mutations, left_open),
         summary=summary,
         mutations=mutations,
         conflicts=conflicts,
@@ -47,6 +50,7 @@ def combined(torch: Report, own: Report, used: bool) -> Report:
         timeline=_timeline(torch, own, theirs, ours),
         blind_spots=(*torch.blind_spots, *missing),
         nothing_ran=False,
+        unknown_because=left_open,
     )
 
 

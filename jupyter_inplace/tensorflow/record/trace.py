@@ -39,6 +39,7 @@ class TapeTrace:
         self.calls: list[TapeCall] = []
         self.track = Track()
         self.blind_spots: dict[str, None] = {}
+        self.unknown_because: dict[str, None] = {}  # what could not be worked out
         self.cell_files: frozenset[str] = frozenset()
         self.order = 0
         self.used = False
@@ -63,7 +64,12 @@ class TapeTrace:
     def fault(self, fault: BaseException) -> None:
         """Note a fault of our own, which is only mentioned in the report."""
         _faults.show(fault)
-        self.blind_spots.setdefault(f"a fault of the recorder: {type(fault).__name__}: {fault}")
+        self.leave_open(f"a fault of the recorder: {type(fault).__name__}: {fault}")
+
+    def leave_open(self, reason: str) -> None:
+        """Something may have harmed a gradient, and nobody can tell: the report says `unknown`, for this reason."""
+        self.blind_spots.setdefault(reason)
+        self.unknown_because.setdefault(reason)
 
     def tell_missing(self, name: str) -> None:
         """Note that a private name of TensorFlow is missing, and what is not seen without it."""

@@ -189,10 +189,13 @@ def _judge(control: dict[str, Any], run: _Run, written: frozenset[str]) -> Verif
     if not gradients:
         notes.append("a gradient is not the reference")
     passed = clean and losses and gradients
+    unknown = data["verdict"] == "unknown"
+    if unknown:
+        notes.append("it is not known whether it harms a gradient itself")
     if passed:
         notes += _end(control, data, ended)
     return Verification(
-        status="passed" if passed else "failed",
+        status="failed" if not passed else "unverified" if unknown else "passed",
         runs=True,
         verdict=data["verdict"],
         losses_equal=losses,

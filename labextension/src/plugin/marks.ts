@@ -22,10 +22,15 @@ import { MIME_TYPE, type Report } from "../report/types";
 import { place, versionStep, visible, type Trans } from "../report/words";
 import { sameSource } from "./cells";
 
+/** A write that does harm, one of which that is not known, a save that is overwritten. */
+type MarkKind = "write" | "unknown" | "save";
+
+const LOUDEST: readonly MarkKind[] = ["write", "unknown", "save"];
+
 export interface Mark {
   from: number;
   to: number;
-  kind: "write" | "save";
+  kind: MarkKind;
   text: string;
   selection: Selection;
 }
@@ -47,7 +52,7 @@ export function marksOf(report: Report, trans: Trans): Mark[] {
       found.push({
         from: range.start,
         to: range.end,
-        kind: "write",
+        kind: mutation.verdict === "unknown" ? "unknown" : "write",
         text: visible(
           `${mutation.verdict}: ${trans.__("writes %1", mutation.tensor)} · ${versionStep(mutation.versions)}${hits}`,
         ),
@@ -99,7 +104,7 @@ interface State {
 
 class Sign extends GutterMarker {
   constructor(
-    private readonly kind: "write" | "save",
+    private readonly kind: MarkKind,
     private readonly text: string,
   ) {
     super();
@@ -111,7 +116,7 @@ class Sign extends GutterMarker {
     const element = document.createElement("span");
     element.className = `ji-gutter-sign ji-gutter-${this.kind}`;
     element.title = this.text;
-    element.textContent = this.kind === "write" ? "●" : "◇";
+    element.textContent = this.kind === "save" ? "◇" : "●";
     return element;
   }
 }
@@ -135,14 +140,14 @@ function draw(
       attributes: { "data-ji-mark": mark.kind },
     }).range(mark.from, mark.to),
   );
-  const lines = new Map<number, { kind: "write" | "save"; texts: string[] }>();
+  const lines = new Map<number, { kind: MarkKind; texts: string[] }>();
   for (const mark of inside) {
     const at = view.lineAt(mark.from);
     const known = lines.get(at);
     if (known === undefined) lines.set(at, { kind: mark.kind, texts: [mark.text] });
     else {
       known.texts.push(mark.text);
-      if (mark.kind === "write") known.kind = "write";
+      known.kind = LOUDEST.find((kind) => kind === mark.kind || kind === known.kind) ?? known.kind;
     }
   }
   const signs: Ranged<GutterMarker>[] = [...lines]
@@ -290,6 +295,12 @@ export function markExtension(model: ICodeCellModel, host: MarkHost): Extension 
         textUnderlineOffset: "4px",
         textDecorationSkipInk: "none",
       },
+      ".ji-mark-unknown": {
+        textDecoration: "underline 2px",
+        textDecorationColor: "var(--jp-warn-color1, #a15c00)",
+        textUnderlineOffset: "4px",
+        textDecorationSkipInk: "none",
+      },
       ".ji-mark-save": {
         textDecoration: "underline dotted 2px",
         textDecorationColor: "var(--jp-brand-color1, #1a63d8)",
@@ -298,6 +309,9 @@ export function markExtension(model: ICodeCellModel, host: MarkHost): Extension 
       },
       ".ji-mark-active.ji-mark-write": {
         background: "color-mix(in srgb, var(--jp-error-color1, #b3261e) 16%, transparent)",
+      },
+      ".ji-mark-active.ji-mark-unknown": {
+        background: "color-mix(in srgb, var(--jp-warn-color1, #a15c00) 16%, transparent)",
       },
       ".ji-mark-active.ji-mark-save": {
         background: "color-mix(in srgb, var(--jp-brand-color1, #1a63d8) 16%, transparent)",
@@ -309,6 +323,7 @@ export function markExtension(model: ICodeCellModel, host: MarkHost): Extension 
       "&:not(.ji-has-marks) .cm-gutters:has(> .ji-gutter:only-child)": { display: "none" },
       ".ji-gutter-sign": { display: "block", textAlign: "center", cursor: "help", fontSize: "11px" },
       ".ji-gutter-write": { color: "var(--jp-error-color1, #b3261e)" },
+      ".ji-gutter-unknown": { color: "var(--jp-warn-color1, #a15c00)" },
       ".ji-gutter-save": { color: "var(--jp-brand-color1, #1a63d8)" },
       ".cm-tooltip .ji-hover, .ji-hover": {
         padding: "4px 8px",

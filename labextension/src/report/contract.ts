@@ -4,16 +4,16 @@ export const FORMAT = "jupyter-inplace/report";
 export const VERSION = 1;
 export const MIME_TYPE = "application/vnd.jupyter-inplace.v1+json";
 
-export const VERDICTS = ["rejected", "breaks", "corrupts", "cuts", "mixes", "harmless"] as const;
+export const VERDICTS = ["rejected", "breaks", "corrupts", "cuts", "unknown", "mixes", "harmless"] as const;
 export type Verdict = (typeof VERDICTS)[number];
 
 export const EFFECTS = ["discards_gradient", "cuts_later_reads", "overwrites_gradients"] as const;
 export type Effect = (typeof EFFECTS)[number];
 
-export const TASK_STATUSES = ["ok", "raises", "wrong", "lost", "not_run"] as const;
+export const TASK_STATUSES = ["ok", "raises", "wrong", "lost", "not_run", "unknown"] as const;
 export type TaskStatus = (typeof TASK_STATUSES)[number];
 
-export const GRADIENT_STATUSES = ["ok", "raises", "wrong", "lost"] as const;
+export const GRADIENT_STATUSES = ["ok", "raises", "wrong", "lost", "unknown"] as const;
 export type GradientStatus = (typeof GRADIENT_STATUSES)[number];
 
 export const EVENT_KINDS = ["save", "write", "backward", "read"] as const;
@@ -59,6 +59,8 @@ export interface Report {
   watched_steps?: number[];
   /** No operation of a framework was seen, so that there was nothing to watch. */
   nothing_ran?: boolean;
+  /** What could not be worked out, or was seen and not compared, and may hide a harmful write. Each stands in `blind_spots` too. Where there is any, the verdict is `"unknown"` or worse. */
+  unknown_because?: string[];
 }
 
 /** The watched notebook cell. */
@@ -73,21 +75,23 @@ export interface Error {
   type: string;
   message: string;
   site: Site | null;
+  /** It is known to be none that torch raises over an in-place write. */
+  other_cause?: boolean;
 }
 
-/** An in-place write, or `count` writes of one place in a loop. */
+/** An in-place write, or `count` writes at one place, as in a loop. */
 export interface Mutation {
   id: number;
   op: string;
   tensor: string;
-  /** Of the tensor written (the view, where it is a view) before the op. */
+  /** Shape of the tensor written (of the view, if it is one) before the op. */
   shape: number[];
   dtype: string | null;
   device: string | null;
   storage: number | null;
-  /** Of the version counter that the tensor shares, before and after; equal where torch did not bump it, None for inference tensors. */
+  /** The version counter before and after; equal if torch did not bump it, None for inference tensors. */
   versions: [number, number] | null;
-  /** Seconds from the beginning of the watch to the first write of this row. */
+  /** Seconds from the start of the watch to the first write of this row. */
   time: Float | null;
   count: number;
   site: Site | null;
@@ -106,13 +110,13 @@ export interface Mutation {
   ranks?: RankCount[];
   /** In a report of watched steps, in how many of them the write was made. */
   steps?: number | null;
-  /** What the write did that its verdict does not say, and `note` says in words: `"discards_gradient"`, it cleared a gradient that nothing had read; `"cuts_later_reads"`, it breaks or corrupts a backward, and is a cut for what read the tensor after it; `"overwrites_gradients"`, it overwrote gradients that share their memory. */
+  /** What the write did besides its verdict; `note` says it in words. `"discards_gradient"`: it cleared a gradient that nothing had read. `"cuts_later_reads"`: it breaks or corrupts a backward, and for what read the tensor afterwards it is a cut. `"overwrites_gradients"`: it overwrote gradients that share their memory. */
   effects?: Effect[];
-  /** In a merged report, `note` without what it says about ranks and steps. */
+  /** In a merged report, `note` without the part about ranks and steps. */
   own_note?: string | null;
 }
 
-/** A tensor that an autograd node had saved and a write changed. */
+/** A tensor that an autograd node had saved and that a write changed. */
 export interface Conflict {
   /** The `id` of the write. */
   mutation: number;
@@ -133,7 +137,7 @@ export interface Conflict {
   pending: boolean;
 }
 
-/** A root that was, or would be, differentiated. */
+/** A root of the graph, such as a loss, that was or would be differentiated. */
 export interface Task {
   name: string;
   status: TaskStatus;
@@ -150,9 +154,9 @@ export interface Gradient {
   /** `|as_run - reference| / |reference|`, Euclidean norms. */
   relative_difference: Float | null;
   cosine: Float | null;
-  /** For folded loops, the iteration that these numbers are of (the worst one). */
+  /** For a loop in one row, the iteration with these numbers (the worst one). */
   occurrence: number | null;
-  /** Where the leaf was read at several versions; absent from the JSON where it is empty. */
+  /** The parts of the gradient, if the leaf was read at several versions; absent from the JSON if empty. */
   by_version?: VersionNorm[];
 }
 
@@ -164,7 +168,7 @@ export interface TaskCosine {
   reference: Float | null;
 }
 
-/** A write, save or backward read, in program order; `count` of them where a loop was folded. */
+/** A write, a save, a backward or a read by it, in program order; `count` of them if a loop was folded into one. */
 export interface TimelineEvent {
   seq: number;
   kind: EventKind;
@@ -185,12 +189,12 @@ export interface Fix {
   title: string;
   /** The whole new cell. */
   source: string;
-  /** The `id` of each write that it cures. */
+  /** The `id` of each write that it fixes. */
   mutations: number[];
-  /** From the cell to `source`, a unified diff. */
+  /** A unified diff from the cell to `source`. */
   diff: string;
   extra_bytes: number | null;
-  /** For rejected writes, whether the leaf itself changes (`"update"`) or a new tensor goes on. */
+  /** Of a rejected write: `"update"` if the leaf itself changes, `"copy"` if the program continues with a new tensor. */
   reading: Reading | null;
   verification: Verification;
 }
@@ -223,10 +227,10 @@ export interface VersionNorm {
   norm: Float | null;
 }
 
-/** What came of running a rewrite on a copy of the state from before the cell. */
+/** The result of running a rewrite on a copy of the state from before the cell. */
 export interface Verification {
   status: ProofStatus;
-  /** Rounds (backward to step) proved, where the cell was not run to its end. */
+  /** How many rounds (backward to step) were proved, if the cell was not run to its end. */
   covered: number | null;
   runs: boolean | null;
   verdict: Verdict | null;
@@ -234,6 +238,6 @@ export interface Verification {
   gradients_equal: boolean | null;
   reason: string | null;
   gradients: Gradient[];
-  /** The proof is still under way. */
+  /** The proof is still running. */
   pending: boolean;
 }

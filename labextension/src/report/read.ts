@@ -50,8 +50,8 @@ export function severity(verdict: Verdict): number {
 }
 
 /** What stands for a word that this view does not know. */
-const NO_VERDICT: Verdict = "harmless";
-const NO_STATUS: contract.GradientStatus = "ok";
+const NO_VERDICT: Verdict = "unknown";
+const NO_STATUS: contract.GradientStatus = "unknown";
 
 function site(value: unknown): Site | null {
   if (!isObject(value)) return null;
@@ -82,7 +82,12 @@ function cell(value: unknown): contract.Cell | null {
 function error(value: unknown): Report["error"] {
   if (!isObject(value)) return null;
   const item: Unread<contract.Error> = value;
-  return { type: text(item.type), message: text(item.message), site: site(item.site) };
+  return {
+    type: text(item.type),
+    message: text(item.message),
+    site: site(item.site),
+    other_cause: item.other_cause === true,
+  };
 }
 
 function mutation(item: Unread<contract.Mutation>, index: number): Mutation {
@@ -255,5 +260,6 @@ export function readReport(data: unknown): Report {
     ranks: numbers(whole.ranks),
     watched_steps: numbers(whole.watched_steps),
     nothing_ran: whole.nothing_ran === true,
+    unknown_because: texts(whole.unknown_because),
   };
 }

@@ -2,7 +2,7 @@ import type { JSX } from "preact";
 import { useCallback, useEffect, useMemo, useRef, useState } from "preact/hooks";
 
 import { ask, STATE, type HostState, type Outcome, type Sources } from "../host/protocol";
-import { harmful, initial, NOTHING, step, type Selection } from "../model/selection";
+import { initial, NOTHING, step, type Selection } from "../model/selection";
 import type { Fix, Report } from "../report/types";
 import type { Trans } from "../report/words";
 import { visible } from "../report/words";
@@ -42,7 +42,7 @@ export function Panel({
   const [selection, setSelection] = useState<Selection>(() => initial(report));
   const [host, setHost] = useState<HostState>({ canRun: false, stale: false, applied: null });
   const [sources, setSources] = useState<Sources>({});
-  const quiet = harmful(report).every((mutation) => mutation.verdict === "mixes");
+  const quiet = ["mixes", "harmless"].includes(report.verdict);
   const [open, setOpen] = useState(!quiet);
 
   // Another run, not another proof of this one: begin anew.

@@ -13,6 +13,10 @@ export function tone(verdict: Word): "error" | "warning" | "note" | "fine" {
     case "rejected":
     case "breaks":
       return "error";
+    case "corrupts":
+    case "cuts":
+    case "unknown":
+      return "warning";
     case "mixes":
       return "note";
     case "harmless":
@@ -24,21 +28,27 @@ export function tone(verdict: Word): "error" | "warning" | "note" | "fine" {
 
 /** The numbers under the sentence. */
 export function facts(report: Report, trans: Trans): string[] {
-  const bad = harmful(report).length;
+  const unknown = report.mutations.filter((mutation) => mutation.verdict === "unknown").length;
+  const bad = harmful(report).length - unknown;
   const all = report.mutations.length;
   const writes = report.mutations.reduce((sum, mutation) => sum + mutation.count, 0);
   const leaves = new Set(report.gradients.map((row) => row.leaf));
-  const hit = new Set(report.gradients.filter((row) => row.status !== "ok").map((row) => row.leaf));
+  const hit = new Set(
+    report.gradients.filter((row) => row.status !== "ok" && row.status !== "unknown").map((row) => row.leaf),
+  );
+  const known = report.gradients.every((row) => row.status !== "unknown");
   const proved = report.fixes.filter((fix) => fix.verification.status === "passed").length;
   const lines = [
     bad === 0
       ? trans._n("%1 in-place write", "%1 in-place writes", writes, count(writes))
       : trans.__("%1 of %2 writes harmful", bad, count(all)),
   ];
+  if (unknown > 0)
+    lines.push(trans._n("%1 write not known to be harmless", "%1 writes not known to be harmless", unknown));
   if (report.tasks.length > 0) lines.push(trans._n("%1 task", "%1 tasks", report.tasks.length));
   if (leaves.size > 0) {
     lines.push(
-      hit.size === 0
+      hit.size === 0 && known
         ? trans._n("%1 leaf, gradient right", "%1 leaves, all gradients right", leaves.size)
         : trans._n("%1 leaf", "%1 leaves", leaves.size) + ", " + trans.__("%1 of them hit", hit.size),
     );

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from jupyter_inplace import watch
+from jupyter_inplace import preserve_saved, watch
 from jupyter_inplace.record.base.schema import ALIAS, make_plan
 
 aten = torch.ops.aten
@@ -172,6 +173,30 @@ def test_lists_of_tensors_get_the_versions_that_they_have_unwatched():
     rows = [(m.op.partition(".")[2], m.versions) for m in report.mutations]
     assert ("_foreach_mul_.Scalar", (0, 1)) in rows
     assert ("_amp_foreach_non_finite_check_and_unscale_.default", (1, 1)) in rows
+
+
+class Bumps(TorchDispatchMode):
+    """As a torch that bumps the versions of lists under a mode, which is to come (pytorch#197502)."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        before = [t._version for t in args[0]]
+        out = func(*args, **(kwargs or {}))
+        if "_foreach_" in str(func) and [t._version for t in args[0]] == before:
+            torch.autograd.graph.increment_version(args[0])
+        return out
+
+
+@pytest.mark.parametrize("where", ["watched", "preserved"])
+def test_versions_of_lists_are_bumped_once_whether_torch_does_it_or_not(where):
+    pair = [torch.ones(2), torch.ones(3)]
+    torch._foreach_mul_(pair, 2.0)
+    assert [t._version for t in pair] == [1, 1]
+    with {"watched": watch, "preserved": preserve_saved}[where]():
+        torch._foreach_mul_(pair, 2.0)
+    assert [t._version for t in pair] == [2, 2]
+    with Bumps(), {"watched": watch, "preserved": preserve_saved}[where]():
+        torch._foreach_mul_(pair, 2.0)
+    assert [t._version for t in pair] == [3, 3]
 
 
 def test_custom_operators_run_their_body_through_us():

@@ -25,7 +25,7 @@ export function Fixes(): JSX.Element | null {
   );
   const busy = proving(report);
   if (sorted.length === 0 && busy === null) {
-    const wanted = harmful(report).some((mutation) => mutation.verdict !== "mixes");
+    const wanted = harmful(report).some(({ verdict }) => verdict !== "mixes" && verdict !== "unknown");
     return !wanted || report.cell === null ? null : (
       <section class="ji-section" data-ji="fixes">
         <h3>{trans.__("Rewrites")}</h3>

@@ -14,6 +14,8 @@ export function statusWord(status: Gradient["status"], trans: Trans): string {
       return trans.__("wrong");
     case "lost":
       return trans.__("lost");
+    case "unknown":
+      return trans.__("not known");
     default:
       return status;
   }

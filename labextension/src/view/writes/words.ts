@@ -10,6 +10,7 @@ export function verdictWord(mutation: Mutation, trans: Trans): string {
     breaks: trans.__("breaks"),
     corrupts: trans.__("corrupts"),
     cuts: trans.__("cuts"),
+    unknown: trans.__("unknown"),
     mixes: trans.__("mixes"),
     harmless: trans.__("harmless"),
   };

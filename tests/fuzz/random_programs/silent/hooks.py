@@ -96,7 +96,7 @@ def _own_backward(d: Draft) -> None:
             if d.chance(0.08):
                 d.add("return result")
             else:
-                way = d.pick(("data", "detach", "no grad", "numpy", "returns"))
+                way = d.pick(("data", "data", "returns", "returns", "numpy", "numpy", "detach", "no grad"))
                 if way in ("data", "returns"):
                     d.write("a.data.copy_(‹result›)")
                 elif way == "detach":

@@ -1,4 +1,4 @@
-"""Channel 4: checkpointed regions that recompute on other values than their forward read."""
+"""Checkpointed regions that recompute on other values than their forward read."""
 
 from __future__ import annotations
 

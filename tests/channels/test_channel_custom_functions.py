@@ -1,4 +1,4 @@
-"""Channel 5: custom Functions that keep tensors on `ctx`, in names, or write to what others still need."""
+"""Custom Functions that keep tensors on `ctx`, in names, or write to what others still need."""
 
 from __future__ import annotations
 

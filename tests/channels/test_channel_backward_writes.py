@@ -1,4 +1,4 @@
-"""Channel 6: hooks that change in place a gradient which somebody else is still to get."""
+"""Hooks that change in place a gradient which somebody else is still to get."""
 
 from __future__ import annotations
 

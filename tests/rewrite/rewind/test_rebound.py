@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jupyter_inplace.rewrite.rewind.bound_anew import bound_anew
+from jupyter_inplace.rewrite.rewind.rebound import rebound_names
 
 CELLS = {
     "an assignment": ("h = w * 2\nloss = h.sum()", "h loss"),
@@ -28,4 +28,4 @@ CELLS = {
 @pytest.mark.parametrize("cell", CELLS)
 def test_names(cell):
     source, expected = CELLS[cell]
-    assert bound_anew(source) == set(expected.split())
+    assert rebound_names(source) == set(expected.split())

@@ -10,7 +10,7 @@ from jupyter_inplace.rewrite.syntax.mask import mask
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
-def bound_anew(source: str) -> frozenset[str]:
+def rebound_names(source: str) -> frozenset[str]:
     """The names that the top level of a cell certainly binds before it reads them; none if it is not Python.
 
     Only unconditional statements count: assignments, definitions and imports that are not indented. A name that a function of

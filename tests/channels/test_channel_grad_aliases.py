@@ -1,4 +1,4 @@
-"""Channel 7: a gradient kept under a name, while `.grad` goes on in the same memory."""
+"""A gradient kept under a name, while `.grad` goes on in the same memory."""
 
 from __future__ import annotations
 

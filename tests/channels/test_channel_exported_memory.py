@@ -1,4 +1,4 @@
-"""Channel 1: memory changed behind autograd's back, through `.data`, numpy, DLPack, storages, pointers and custom operators."""
+"""Memory changed behind autograd's back, through `.data`, numpy, DLPack, storages, pointers and custom operators."""
 
 from __future__ import annotations
 

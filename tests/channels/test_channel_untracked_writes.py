@@ -1,4 +1,4 @@
-"""Channel 8: writes to a non-leaf that autograd did not record, and that is read again."""
+"""Writes to a non-leaf that autograd did not record, and that is read again."""
 
 from __future__ import annotations
 

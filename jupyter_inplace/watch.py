@@ -13,7 +13,7 @@ from jupyter_inplace._interrupts import uninterrupted
 from jupyter_inplace._rank import stamped
 from jupyter_inplace.report.data import Cell
 from jupyter_inplace.report.data import Report as Data
-from jupyter_inplace.report.unknown import left_open
+from jupyter_inplace.report.unknown import left_open, not_watched
 from jupyter_inplace.show.report import Report, public
 
 if TYPE_CHECKING:
@@ -360,11 +360,6 @@ class watch:
         if report is None:
             return {"text/plain": str(self)}
         return report._repr_mimebundle_()
-
-
-def not_watched(fault: BaseException) -> str:
-    """Why nothing is watched, in one line."""
-    return f"not watched: {type(fault).__name__}: {' '.join(str(fault).split())}"
 
 
 def _unwatched(fault: Exception, cell: Cell | None = None) -> Report:

@@ -10,9 +10,9 @@ import sys
 from jupyter_inplace._rank import stamped
 from jupyter_inplace.frameworks.companions import FRAMEWORKS
 from jupyter_inplace.frameworks.import_hook import OnArrival
-from jupyter_inplace.report.unknown import left_open
+from jupyter_inplace.report.unknown import left_open, not_watched
 from jupyter_inplace.show.report import Report, nothing_ran
-from jupyter_inplace.watch import not_watched, watch
+from jupyter_inplace.watch import watch
 
 
 class WatchOnArrival:

@@ -231,3 +231,45 @@ def test_the_flag_is_explained(make):
     suite = make()
     assert suite.run("--help") == 0
     assert suite.out.count("--autograd-watch") == 1
+
+
+OPEN = """\
+import threading
+import torch
+
+def test_open():
+    w = torch.ones(3, requires_grad=True)
+    h = torch.exp(w)
+    loss = h.sum()
+    h.data.mul_(2)
+    loss.backward()
+
+def test_clean():
+    torch.ones(3, requires_grad=True).exp().sum().backward()
+"""
+MARKED = "import pytest\npytestmark = pytest.mark.autograd_watch(gradients=False)\n"
+WHY = "what an overwritten saved tensor does to the gradients was not worked out"
+
+
+def test_tests_of_which_it_is_not_known_are_counted_apart(make):
+    suite = make(test_open=MARKED + OPEN)
+    assert suite.run("--autograd-watch") == 0
+    assert "autograd watch: 2 tests watched, no write is known to harm a gradient, 1 unknown" in suite.out
+    assert f"  1 test: {WHY}" in suite.out
+    assert suite.run("--autograd-watch=unknown") == 1
+    assert suite.outcomes == {"test_open": "failure", "test_clean": "passed"}
+    assert "unknown: it is not known whether h.data.mul_(2) (test_open.py:10)" in suite.out
+
+
+@pytest.mark.faulty
+def test_a_test_that_could_not_be_watched_is_not_counted_as_watched(make):
+    suite = make(test_open=OPEN)
+    broken = (
+        "from jupyter_inplace.record.session import Session\ndef install(self):\n    raise ValueError('new torch')\n"
+    )
+    (suite.folder / "conftest.py").write_text(broken + "Session.install = install\n")
+    assert suite.run("--autograd-watch") == 0
+    assert "autograd watch: 0 tests watched, no write harms a gradient, 2 could not be watched" in suite.out
+    assert "  2 tests: not watched: ValueError: new torch" in suite.out
+    assert suite.run("--autograd-watch=unknown", "-n", "1") == 1
+    assert suite.outcomes == {"test_open": "failure", "test_clean": "failure"}

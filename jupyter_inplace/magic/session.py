@@ -11,7 +11,7 @@ from jupyter_inplace.frameworks.import_hook import OnArrival
 from jupyter_inplace.magic.options import Options
 from jupyter_inplace.magic.output import complain
 from jupyter_inplace.report.data import Cell
-from jupyter_inplace.report.unknown import left_open
+from jupyter_inplace.report.unknown import left_open, not_watched
 from jupyter_inplace.show.report import Report, nothing_ran
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class Session:
         return left_open(Report(cell=self.cell), f"not watched: {reason}")
 
     def _start(self) -> None:
-        from jupyter_inplace.watch import not_watched, watch
+        from jupyter_inplace.watch import watch
 
         self._watch = watch(
             *self.options.tasks,

@@ -38,3 +38,8 @@ def left_open(report: R, reason: str, cell: Cell | None = None) -> R:
         unknown_because=reasons,
         nothing_ran=False,
     )
+
+
+def not_watched(fault: BaseException) -> str:
+    """Why nothing is watched, in one line."""
+    return f"not watched: {type(fault).__name__}: {' '.join(str(fault).split())}"

@@ -171,6 +171,43 @@ def test_fail_on_knows_every_verdict_but_harmless():
     assert set(LEVELS) == set(VERDICTS) - {"harmless"}
 
 
+OPEN = """\
+import sys
+import torch
+w = torch.ones(3, requires_grad=True)
+h = torch.exp(w)
+loss = h.sum()
+h.data.mul_(2)
+loss.backward()
+sys.exit(int(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "own", "status"),
+    [
+        ([], 0, 0),
+        (["--fail-on", "cuts"], 0, 4),
+        (["--fail-on", "cuts"], 5, 5),
+        (["--fail-on", "unknown"], 0, 3),
+    ],
+)
+def test_status_where_it_is_not_known(terminal, words, own, status):
+    ended = terminal.watched("--no-gradients", *words, terminal.script(OPEN), str(own))
+    assert ended.status == status
+    assert ended.err.lstrip().startswith("unknown: it is not known whether h.data.mul_(2) (train.py:6) harms")
+
+
+@pytest.mark.faulty
+def test_status_where_nothing_is_watched(terminal):
+    script = terminal.script(
+        "import sys\nsys.modules['jupyter_inplace.explain.window'] = None\nimport torch\nprint('done')\n"
+    )
+    ended = terminal.watched("--fail-on", "cuts", script)
+    assert (ended.status, ended.out) == (4, "done\n")
+    assert ended.err.lstrip().startswith("unknown: it is not known whether a gradient is harmed: not watched: ")
+
+
 @pytest.mark.parametrize(
     ("program", "place", "name"),
     [

@@ -17,6 +17,7 @@ class FakeWatch:
     made: list[FakeWatch]
     finds = "harmless"
     proofs = None
+    fault = None
 
     def __init__(self, *tasks: str, **keywords: Any) -> None:
         self.tasks = tasks

@@ -236,6 +236,13 @@ def test_a_fault_of_the_watch_is_one_line(shell, fake, monkeypatch):
     assert "RuntimeError('ours')" in ran.err
 
 
+def test_a_watch_that_cannot_begin_is_said_in_one_line(shell, fake):
+    fake.fault = RuntimeError("a torch\nof another kind")
+    ran = shell.run("%%autograd_watch\n40 + 2")
+    assert ran.result.result == 42
+    assert ran.err == "autograd_watch: not watched: RuntimeError: a torch of another kind\n"
+
+
 def test_save(shell, fake, tmp_path):
     from jupyter_inplace.report import load
 
@@ -267,6 +274,11 @@ class TestFollowing:
         assert [watch.log for watch in fake.made] == [["start", "stop"]] * 2
         assert fake.made[1].keywords["cell"].source == "x = 2"
         assert fake.made[1].keywords["cell"].execution_count == 3
+
+    def test_on_is_not_silent_where_it_is_not_known(self, shell, fake):
+        shell.run("%autograd_watch on")
+        fake.finds = "unknown"
+        assert "a unknown cell." in shell.run("x = 1").out
 
     def test_the_file_is_the_cells_own(self, shell, fake):
         shell.run("%autograd_watch on")

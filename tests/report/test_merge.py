@@ -284,3 +284,19 @@ def test_whether_anything_ran_is_no_matter_of_words(ran, said):
     merged = merge([of_rank(rank, nothing_ran=not here) for rank, here in enumerate(ran)])
     assert merged.summary == f"{said} Ranks 0 and 1."
     assert merged.nothing_ran is not any(ran)
+
+
+def test_what_one_rank_left_open_stays_open():
+    why, both = "rank 1's copies did not fit", "the recorder failed"
+    clean = Report(rank=0, world=2, blind_spots=(both,), unknown_because=(both,), verdict="unknown")
+    torn = Report(rank=1, world=2, blind_spots=(why, both), unknown_because=(why, both), verdict="unknown")
+    merged = merge([clean, torn])
+    assert merged.verdict == "unknown"
+    assert set(merged.unknown_because) == {f"rank 1: {why}", both}
+    assert set(merged.unknown_because) <= set(merged.blind_spots)
+    assert merged.summary.startswith(f"it is not known whether a gradient is harmed: {both}. There is 1 more reason.")
+    alone = Report(rank=1, world=2, verdict="unknown")
+    assert merge([Report(rank=0, world=2), alone]).verdict == "unknown"
+    worse = Report(rank=0, world=2, verdict="cuts", mutations=(Mutation(id=0, op="op", tensor="h", verdict="cuts"),))
+    assert merge([worse, torn]).verdict == "cuts"
+    assert merge([worse, torn]).unknown_because == (f"rank 1: {why}", f"rank 1: {both}")

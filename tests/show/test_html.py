@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jupyter_inplace.report import Conflict, Fix, Gradient, Mutation, Report, TimelineEvent
+from jupyter_inplace.report.unknown import left_open
 from jupyter_inplace.show.html import page as html
 
 ALL = list(samples.SAMPLES)
@@ -330,3 +331,23 @@ def test_a_page_is_whole_and_says_its_encoding(tmp_path):
 @given(st.builds(Report))
 def test_any_report_has_safe_html(report):
     check_safe(tree(report))
+
+
+def test_what_is_not_known_is_amber_and_never_quiet():
+    report = left_open(samples.clean(), "the recorder failed")
+    fragment = html.render(report)
+    assert "ji-head ji-unknown" in fragment
+    assert 'data-ji-verdict="unknown"' in fragment
+    assert "? unknown: " in fragment
+    assert "ji-quiet" not in fragment.partition("<style")[0]
+    assert "✓" not in fragment.partition("<style")[0]
+    assert fragment.count("the recorder failed") == 2
+    broken = samples.breaks()
+    writes = tuple(
+        dataclasses.replace(m, verdict="unknown" if m.verdict == "breaks" else m.verdict) for m in broken.mutations
+    )
+    rows = tuple(dataclasses.replace(g, status="unknown") for g in broken.gradients)
+    fragment = html.render(dataclasses.replace(broken, verdict="unknown", mutations=writes, gradients=rows))
+    assert "write of which nobody can tell" in fragment
+    assert 'ji-chip ji-not-known">not known' in fragment
+    assert "not known whether it harms seg and depth" in fragment

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jupyter_inplace.report import Conflict, Mutation, Report, Site
+from jupyter_inplace.report.unknown import left_open
 from jupyter_inplace.show import text
 
 ALL = list(samples.SAMPLES)
@@ -164,3 +165,18 @@ def test_rows_of_a_loop_that_look_alike_are_one_block():
     blocks = [line for line in text.splitlines() if line.startswith(f"  {write.site.text}: corrupts")]
     assert len(blocks) == 2
     assert text.count(f"{5 * write.count} times") == 1
+
+
+def test_what_is_not_known():
+    report = left_open(samples.clean(), "the recorder failed")
+    said = text.render(report, color=True)
+    assert said.startswith("\033[33munknown: \033[0mit is not known whether a gradient is harmed: the recorder failed.")
+    assert "not seen: the recorder failed" in said
+    broken = samples.breaks()
+    writes = tuple(
+        dataclasses.replace(m, verdict="unknown" if m.verdict == "breaks" else m.verdict) for m in broken.mutations
+    )
+    said = text.render(dataclasses.replace(broken, verdict="unknown", mutations=writes))
+    assert "z.mul_(0.5): not known whether it harms seg and depth" in said
+    assert "0 harmful of" in said
+    assert ", 1 unknown" in said

@@ -40,13 +40,7 @@ def _call_custom(func: Any, *args: Any, **kwargs: Any) -> Any:
     restore, below = private.RestorePythonTLSSnapshot, private.AutoDispatchBelowAutograd
     tensors = tensors_in(args) + tensors_in(kwargs.values())
     # Where other modes are in force they come next, and see the operator as they do unwatched.
-    if (
-        restore is None
-        or below is None
-        or private.dispatch_keys is None
-        or not tensors
-        or private.len_dispatch_stack()
-    ):
+    if restore is None or below is None or private.dispatch_keys is None or not tensors or private.len_dispatch_stack():
         return func(*args, **kwargs)
     keys = private.dispatch_keys(tensors[0])
     for t in tensors[1:]:

@@ -9,9 +9,8 @@ from typing import Any
 from jupyter_inplace.explain.backward.facts import BackwardFacts, ConflictFact, GradientFact, SaveFact, TaskLeaf
 from jupyter_inplace.explain.backward.task_graph import TaskGraph
 from jupyter_inplace.explain.graph import numbers
-from jupyter_inplace.explain.graph.graph import Graph, Node, saved_slots, short_name
+from jupyter_inplace.explain.graph.graph import Graph, Node, held_in, saved_slots, short_name
 from jupyter_inplace.explain.names.names import Names
-from jupyter_inplace.record.base import torch_private as private
 from jupyter_inplace.record.base.geometry import shared_bytes, view_of
 from jupyter_inplace.record.base.memory import is_gone
 from jupyter_inplace.record.saved.saved import Saved
@@ -155,7 +154,7 @@ def readers_of(graph: Graph) -> dict[Saved, Node]:
     found: dict[Saved, Node] = {}
     for node in graph.nodes:
         for _, slot in saved_slots(node):
-            held = private.held_by(slot)
+            held = held_in(slot)
             if isinstance(held, Saved):
                 found.setdefault(held, node)
     return found
@@ -197,7 +196,7 @@ def culprits(session: Session, saved: Saved) -> list[tuple[Any, int | None]]:
 def node_and_slot(node: Node, saved: Saved) -> tuple[str, str]:
     """The name of the node that reads `saved`, and the name of the slot that it is saved in."""
     for slot, held in saved_slots(node):
-        if private.held_by(held) is saved:
+        if held_in(held) is saved:
             return short_name(node), slot
     if type(node).__name__ == "CopySlices" and saved.op is not None:
         # The node inside a CopySlices cannot be inspected; the dispatched operation names it.

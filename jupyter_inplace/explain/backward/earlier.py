@@ -14,9 +14,8 @@ from typing import Any
 import torch
 
 from jupyter_inplace.explain.backward.facts import BackwardFacts, ConflictFact, GradientFact
-from jupyter_inplace.explain.graph.graph import Graph, Node, is_leaf_node, saved_slots, short_name
+from jupyter_inplace.explain.graph.graph import Graph, Node, held_in, is_leaf_node, saved_slots, short_name
 from jupyter_inplace.explain.names.names import Names
-from jupyter_inplace.record.base import torch_private as private
 from jupyter_inplace.record.base.geometry import shape_of
 from jupyter_inplace.record.base.memory import storages_of
 from jupyter_inplace.record.saved.saved import Saved
@@ -38,7 +37,7 @@ def overwritten(graph: Graph) -> list[_Hurt]:
     found: list[_Hurt] = []
     for node in graph.nodes:
         for name, slot in saved_slots(node):
-            held = private.held_by(slot)
+            held = held_in(slot)
             if isinstance(held, Saved):
                 if held.overwritten:
                     found.append(_Hurt(node, name, held.tensor, held))

@@ -10,8 +10,7 @@ from jupyter_inplace.explain.backward.conflicts import culprits
 from jupyter_inplace.explain.backward.facts import BackwardFacts, ConflictFact, GradientFact
 from jupyter_inplace.explain.backward.task_graph import TaskGraph
 from jupyter_inplace.explain.graph import numbers
-from jupyter_inplace.explain.graph.graph import Graph, Node, saved_slots, short_name
-from jupyter_inplace.record.base import torch_private as private
+from jupyter_inplace.explain.graph.graph import Graph, Node, held_in, saved_slots, short_name
 from jupyter_inplace.record.channels.checkpoints import CheckpointRegion
 from jupyter_inplace.record.saved.saved import Saved
 
@@ -25,7 +24,7 @@ def nodes_of(graph: Graph, region: CheckpointRegion, owner: Any) -> list[Node]:
     if region.holders is None:
         return []
     mine = {id(holder) for ref in region.holders if (holder := ref()) is not None}
-    return [node for node in graph.nodes if any(id(private.held_by(slot)) in mine for _, slot in saved_slots(node))]
+    return [node for node in graph.nodes if any(id(held_in(slot)) in mine for _, slot in saved_slots(node))]
 
 
 def changed_reads(region: CheckpointRegion) -> list[Saved]:

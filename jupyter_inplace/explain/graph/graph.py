@@ -265,6 +265,14 @@ def saved_slots(node: Node) -> list[tuple[str, Any]]:
     return slots
 
 
+def held_in(slot: Any) -> Any:
+    """What a SavedTensor holds, without unpacking it; None if that is freed."""
+    try:
+        return slot.data
+    except (RuntimeError, AttributeError):
+        return None
+
+
 def short_name(node: Node) -> str:
     """The name of a node without its namespace: `MulBackward0`."""
     return str(node.name()).rpartition("::")[2]
@@ -280,21 +288,27 @@ def _any_fetches_again(nodes: list[Node]) -> bool:
 
     All that one node saves was packed by the same pair of hooks, so the first saved tensor tells.
     """
-    slots = [attrgetter(name) for name in slot_names(nodes[0])]
+    fetch = [(name, attrgetter(f"{name}.data")) for name in slot_names(nodes[0])]
     for node in nodes:
-        for slot_of in slots:
+        for name, data_of in fetch:
             try:
-                slot = slot_of(node)
+                data = data_of(node)
+            except AttributeError:  # nothing saved under that name, or a list
+                data = _first_data(node, name)
             except RuntimeError:  # freed
                 break
-            if isinstance(slot, (list, tuple)):
-                slot = next((item for item in slot if item is not None), None)
-            data = None if slot is None else private.held_by(slot)
             if data is not None:
                 if type(data).__name__ == "_Holder":
                     return True
                 break
     return False
+
+
+def _first_data(node: Node, name: str) -> Any:
+    try:
+        return next((slot.data for slot in getattr(node, name) or () if slot is not None), None)
+    except (RuntimeError, AttributeError):
+        return None
 
 
 def scalar_output(node: Node, output_nr: int) -> bool:

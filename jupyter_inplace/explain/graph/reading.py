@@ -14,7 +14,7 @@ from jupyter_inplace.explain.graph.held import holding
 from jupyter_inplace.record.base.memory import is_gone
 from jupyter_inplace.record.base.nodes import is_python_node
 from jupyter_inplace.record.saved.reading import Reading
-from jupyter_inplace.record.saved.saved import Repacked, Saved
+from jupyter_inplace.record.saved.saved import Saved
 
 
 class CannotPullError(Exception):
@@ -34,8 +34,6 @@ class ReferenceReading(Reading):
 
     def value(self, saved: Saved) -> torch.Tensor:
         self._note(saved)
-        if isinstance(saved, Repacked):
-            raise CannotPullError("hooks of the program keep a saved tensor")
         return _present(saved.value)
 
     def memory(self, node: Node) -> contextlib.AbstractContextManager[set[int]]:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Any
 
-lock = threading.RLock()
+_lock = threading.RLock()
 
 
 class Replacement:
@@ -25,7 +25,7 @@ class Replacement:
 
     def acquire(self) -> bool:
         """Put the replacement in; False where torch has no such attribute."""
-        with lock:
+        with _lock:
             original = vars(self._owner).get(self._name, getattr(self._owner, self._name, None))
             if original is None:
                 return False
@@ -37,7 +37,7 @@ class Replacement:
             return True
 
     def release(self) -> None:
-        with lock:
+        with _lock:
             self._users -= 1
             if self._users == 0:
                 if vars(self._owner).get(self._name) is not self._wrapper:
@@ -49,21 +49,13 @@ class Replacement:
                 self._original = self._wrapper = None
 
 
-class Replaces(Protocol):
-    """What is put in from the first `acquire` to the last `release`."""
-
-    def acquire(self) -> bool: ...
-
-    def release(self) -> None: ...
-
-
 class Held:
     """The replacements that one part has put in."""
 
     def __init__(self) -> None:
-        self._all: list[Replaces] = []
+        self._all: list[Replacement] = []
 
-    def acquire(self, replacements: Iterable[Replaces]) -> bool:
+    def acquire(self, replacements: Iterable[Replacement]) -> bool:
         """Put them in; False if torch lacks what one of them replaces."""
         wanted = list(replacements)
         self._all = [replacement for replacement in wanted if replacement.acquire()]

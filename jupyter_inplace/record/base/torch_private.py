@@ -25,22 +25,6 @@ _PYTHON_KEY = getattr(getattr(_C, "DispatchKey", None), "Python", None)
 # where one is missing, what it announces goes unnoticed.
 autograd_bindings = _autograd
 
-# What a node shows of a saved variable (`node._raw_saved_self`), and the reading of what that holds, which is replaced during a watch.
-# Where missing, graphs cannot be looked through, and the program's own hooks on single saved tensors are refused.
-SavedTensor = getattr(_autograd, "SavedTensor", None)
-_data_of = getattr(getattr(SavedTensor, "data", None), "__get__", None)
-# The module with the types of all nodes that torch generates.
-autograd_nodes = getattr(_C, "_functions", None)
-
-
-def held_by(slot: Any) -> Any:
-    """What a SavedTensor holds, without unpacking it: the object that its pack hook gave, or the tensor; None if that is freed."""
-    try:
-        return slot.data if _data_of is None else _data_of(slot)
-    except (RuntimeError, AttributeError):
-        return None
-
-
 # The number that the next autograd node of this thread will get. Less one it is the number of the node that is being
 # made right now, which joins a saved tensor and an operation to their node. Required.
 peek_sequence_nr = _autograd._get_sequence_nr

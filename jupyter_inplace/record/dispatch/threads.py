@@ -17,9 +17,9 @@ from jupyter_inplace.record.base import torch_private as private
 from jupyter_inplace.record.base.geometry import WHOLE, byte_range, shape_of, view_of
 from jupyter_inplace.record.base.memory import storages_of
 from jupyter_inplace.record.base.patching import Replacement
-from jupyter_inplace.record.base.schema import Plan
+from jupyter_inplace.record.base.schema import ALIAS, Plan
 from jupyter_inplace.record.channels.untracked_writes import UntrackedWrites
-from jupyter_inplace.record.dispatch.mode import WatchMode
+from jupyter_inplace.record.dispatch.mode import CUSTOM, WatchMode, plan_of
 from jupyter_inplace.record.dispatch.stack import ModeStack
 from jupyter_inplace.record.here import trace_here
 from jupyter_inplace.record.saved.copies import Copies
@@ -39,14 +39,18 @@ class ThreadMode(WatchMode):
         self._told = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        plan = self._by_identity.get(id(func), _UNKNOWN)
+        plan = self._plans.get(func, _UNKNOWN)
         if plan is _UNKNOWN:
-            plan = self._look_up(func)
-        if isinstance(plan, Plan):
-            return self._write(plan, func, args, kwargs or {})
-        if plan is None and not self._told and torch.is_grad_enabled() and _differentiable(args):
-            self._tell(self._trace)
-        return self._callers[id(func)](*args, **(kwargs or {}))
+            plan = self._plans[func] = plan_of(func)
+        if plan is None:
+            if not self._told and torch.is_grad_enabled() and _differentiable(args):
+                self._tell(self._trace)
+            return func(*args, **kwargs) if kwargs else func(*args)
+        if plan is ALIAS:
+            return func(*args, **kwargs) if kwargs else func(*args)
+        if plan is CUSTOM:
+            return self._call_custom(func, args, kwargs or {})
+        return self._write(plan, func, args, kwargs or {})
 
     def _tell(self, trace: Trace) -> None:
         self._told = True
@@ -66,7 +70,7 @@ class ThreadMode(WatchMode):
         except Exception as fault:
             trace.fault(fault)
         before = [private.version(t) for t in targets] if plan.foreach else []
-        out = self._callers[id(func)](*args, **kwargs)
+        out = self._call_custom(func, args, kwargs) if plan.custom else func(*args, **kwargs)
         if plan.foreach:
             private.bump_unbumped(targets, before)
         if prepared:

@@ -58,7 +58,7 @@ class Copies:
     def copy(self, saved: Saved) -> None:
         """Copy what a saved tensor holds, within the budget."""
         t = saved.tensor
-        if t.is_meta:
+        if t.is_meta or (private.is_python_tensor(t) and not private.is_wrapper(t)):
             return
         size = 0 if t.layout is not torch.strided else t.nbytes
         if self._bytes + size > _BUDGET:
@@ -71,8 +71,7 @@ class Copies:
             return
         saved.view = view_of(t)
         try:
-            # Memory of its own tells nothing of a class that takes every operation into its own hands.
-            saved.clone = copy_of(t) if private.is_wrapper(t) or not private.is_python_tensor(t) else None
+            saved.clone = copy_of(t)
         except (torch.OutOfMemoryError, MemoryError):
             saved.uncopied = True
             self._trace.blind_spots.setdefault(

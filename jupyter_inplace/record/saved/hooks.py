@@ -22,7 +22,6 @@ from jupyter_inplace.record.saved.message import detached_error, version_error
 from jupyter_inplace.record.saved.reading import readings
 from jupyter_inplace.record.saved.saved import Saved
 from jupyter_inplace.record.saved.saved_objects import Hold
-from jupyter_inplace.record.saved.shown import Shown
 from jupyter_inplace.record.trace import Trace
 
 _APPLY = private.APPLY_CODE
@@ -40,9 +39,6 @@ def unpack(saved: Saved) -> torch.Tensor:
     """
     if readings and (reading := readings.get(get_ident())) is not None:
         return reading.value(saved)
-    if type(saved) is not Saved:
-        __tracebackhide__ = True
-        return saved.unpacked()
     t = saved.tensor
     if saved.interior and t.is_leaf:
         __tracebackhide__ = True
@@ -63,7 +59,6 @@ class SavedTensorHooks:
         self._off: set[str] = set()  # why the pair is out of force for a while
         self._depth = 0  # how many pairs lie under ours
         self._hold: Any = None
-        self._shown: Shown | None = None
         # The trace must not live as long as a graph does: graphs keep the hooks, and those only a weak way back.
         self._pack = _make_pack(weakref.ref(self))
 
@@ -84,7 +79,6 @@ class SavedTensorHooks:
             return
         self._on = True
         self._replaced.acquire(_REPLACEMENTS)
-        self._shown = Shown()
         self.trace.other_hooks = False
 
     def remove(self) -> None:
@@ -94,9 +88,6 @@ class SavedTensorHooks:
         self._on = False
         self._hold = None
         self._replaced.release()
-        for saved in self.trace.index.alive():
-            saved.shown = saved.shown or self._shown
-        self._shown = None
         if not self._off:
             self._take_off()
         self._off.clear()

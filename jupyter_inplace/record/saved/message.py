@@ -40,11 +40,6 @@ def detached_error() -> RuntimeError:
     return RuntimeError(_detached_text() or "a saved tensor has been detached in place, by .detach_()")
 
 
-def modified_by_pack_error() -> RuntimeError:
-    """The error that torch raises for a pack hook that writes to what it is given."""
-    return RuntimeError(_modified_text() or "a pack hook of a saved tensor modified it in place")
-
-
 def torch_text(saved: Saved) -> str:
     """Torch's own message about `saved`."""
     t, found, expected = saved.tensor, private.version(saved.tensor), saved.version
@@ -157,15 +152,6 @@ def _detached_text() -> str | None:
         return functools.partial(_run, out.grad_fn, out.detach())
 
     return _asked(detached)
-
-
-@functools.cache
-def _modified_text() -> str | None:
-    def modifying() -> _Read:
-        out: Any = torch.empty(0, requires_grad=True).sin()  # what a node shows is there as long as the node is
-        return lambda: out.grad_fn._raw_saved_self.register_hooks(torch.Tensor.zero_, torch.Tensor.clone)
-
-    return _asked(modifying)
 
 
 def _asked(make: Callable[[], _Read]) -> str | None:

@@ -17,7 +17,6 @@ import torch
 
 from jupyter_inplace.record.base.geometry import View
 from jupyter_inplace.record.base.memory import storages_of
-from jupyter_inplace.record.base.torch_private import DisableTorchDispatch
 
 
 class Saved:
@@ -42,7 +41,6 @@ class Saved:
         "order",
         "output_nr",
         "sequence",
-        "shown",
         "site",
         "tensor",
         "touched",
@@ -65,8 +63,7 @@ class Saved:
     touched: bool
     uncopied: bool  # a write overlapped it, and no copy could be made before: what it held is lost
     never_read: bool
-    hold: Any  # keeps the objects that a custom Function saves coming back as they are; what the program's hooks keep
-    shown: Any  # keeps nodes showing it as it is when the watch is over
+    hold: Any  # keeps the objects that a custom Function saves coming back as they are
     fingerprint: bool
     interior: bool  # an input that was no leaf when it was saved
     home: Bucket | None  # where it was sorted in, None before
@@ -94,60 +91,14 @@ class Saved:
                 return True
         return self.version is not None and self.tensor._version != self.version
 
-    def unpacked(self) -> torch.Tensor:
-        """What a node reads back, without any check."""
-        return self.tensor
-
     @property
     def value(self) -> torch.Tensor:
         """What the forward wrote down: the copy where there is one, else the memory itself."""
         return self.tensor if self.clone is None else self.clone
 
-    def be_packed(self, hook: Any) -> None:
-        """The program makes something of its own of it, which `hook` turns back into a tensor. The tensor is let go."""
-        self.__class__ = Repacked
-        self.hold = Packed(hook, self.hold)
-        with DisableTorchDispatch():
-            self.tensor = torch.empty(0)
-        self.clone, self.interior, self.version = None, False, None
-
-
-class Packed:
-    """What the program's hooks keep for one saved tensor."""
-
-    __slots__ = ("hold", "hook", "packed")
-
-    def __init__(self, hook: Any, hold: Any) -> None:
-        self.hook, self.hold, self.packed = hook, hold, None
-
-
-class Repacked(Saved):
-    """A saved tensor for which the program registered hooks: what it holds is theirs, and torch makes no check."""
-
-    __slots__ = ()
-
-    @property
-    def packed(self) -> Any:
-        """What the program's hook made of the tensor."""
-        return self.hold.packed
-
-    @property
-    def hook(self) -> Any:
-        """What turns that back into a tensor."""
-        return self.hold.hook
-
-    def unpacked(self) -> torch.Tensor:
-        __tracebackhide__ = True
-        found: torch.Tensor = self.hook(self.packed)
-        return found
-
-    @property
-    def overwritten(self) -> bool:
-        return False
-
 
 _UNSET: dict[str, Any] = {
-    **dict.fromkeys(("cell", "clone", "hold", "home", "made_by", "module", "shown", "site", "version", "view")),
+    **dict.fromkeys(("cell", "clone", "home", "made_by", "module", "site", "version", "view")),
     **dict.fromkeys(("fingerprint", "interior", "never_read", "touched", "uncopied"), False),
     **dict.fromkeys(("order", "output_nr"), 0),
 }
@@ -369,14 +320,6 @@ class SavedIndex:
                 self._buckets[storage] = bucket
                 return True
         return False
-
-    def alive(self) -> Iterator[Saved]:
-        """Every saved tensor that lives, unsorted."""
-        places = (self.pending, *self._sorted.values(), *(bucket.saved for bucket in self._buckets.values()))
-        for refs in places:
-            for ref in refs:
-                if (saved := ref()) is not None:
-                    yield saved
 
     def holds(self, storage: int) -> bool:
         """Whether a live saved tensor lies on a storage."""

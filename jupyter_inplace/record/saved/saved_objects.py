@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from jupyter_inplace.record.base import torch_private as private
 from jupyter_inplace.record.base.patching import Replacement
 from jupyter_inplace.record.saved.reading import current_reading
 from jupyter_inplace.record.saved.saved import Saved
@@ -34,17 +33,16 @@ def _leading_back(original: Any) -> Any:
             return found
         try:
             slots = node._raw_saved_tensors
-            return tuple(t if t is None else object_of(slot, t) for slot, t in zip(slots, found, strict=True))
+            return tuple(t if t is None else _object(slot, t) for slot, t in zip(slots, found, strict=True))
         except Exception:  # the values are right without; only objects differ
             return found
 
     return property(saved_tensors)
 
 
-def object_of(slot: Any, t: Any) -> Any:
-    """The object behind what was read from a SavedTensor: a saved input itself."""
-    held = private.held_by(slot)
-    return held.tensor if type(held) is Saved and held.made_by is None else t
+def _object(slot: Any, t: torch.Tensor) -> torch.Tensor:
+    held = slot.data
+    return held.tensor if isinstance(held, Saved) and held.made_by is None else t
 
 
 _REPLACEMENT = Replacement(torch.autograd.function.BackwardCFunction, "saved_tensors", _leading_back)

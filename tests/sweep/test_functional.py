@@ -13,8 +13,7 @@ pytestmark = pytest.mark.filterwarnings(
 # Operators whose result is memory as it lies.
 UNINITIALIZED = {"empty", "empty_like", "empty_permuted", "empty_strided", "new_empty", "new_empty_strided"}
 
-# What an *empty* dispatch mode changes as well, so that no tool which watches by one can leave it as it is. Each stands
-# here with what it changes; `test_an_empty_mode_does_the_same` proves it.
+# What an *empty* dispatch mode changes, and a watch does not. Each stands here with what the mode changes.
 EMPTY_MODE_CHANGES = {
     "linalg_matrix_rank": "versions",  # written by `out=` inside
     "linalg_matrix_rank_hermitian": "versions",
@@ -37,20 +36,19 @@ def test_nothing_changes_and_nothing_alarms(name):
     c: Case = case(name)
     plain, watched = c.plain(), c.watched()
     differing = {part for part, equal in compared(plain, watched, name).items() if not equal}
-    assert differing == ({EMPTY_MODE_CHANGES[name]} if name in EMPTY_MODE_CHANGES else set())
+    assert differing == set()
     assert watched.report.verdict == "harmless", watched.report.summary
     assert not [note for note in watched.report.blind_spots if "failed" in note or "missing" in note]
 
 
 @pytest.mark.parametrize("name", sorted(EMPTY_MODE_CHANGES))
-def test_an_empty_mode_does_the_same(name):
+def test_an_empty_mode_changes_more(name):
     c: Case = case(name)
-    plain, empty, watched = c.plain(), c.empty_mode(), c.watched()
+    plain, empty = c.plain(), c.empty_mode()
     part = EMPTY_MODE_CHANGES[name]
     assert compared(plain, empty, name) == {"error": True, "grads": True, "values": True, "versions": True} | {
         part: False
     }
-    assert all(compared(empty, watched, name).values())
 
 
 def test_most_operators_are_differentiated():

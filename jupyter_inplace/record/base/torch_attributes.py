@@ -29,6 +29,7 @@ ATTRIBUTES: dict[str, Attribute] = {
     "_post_accumulate_grad_hooks": Attribute(_TENSOR, "the same", _NO_WATCH),
     "_indices": Attribute(_TENSOR, "the parts of a sparse tensor, though it be not coalesced", "sparse tensors have no storage"),
     "_values": Attribute(_TENSOR, "the same", "the same"),
+    "_nested_tensor_size": Attribute(_TENSOR, "what torch asks a jagged tensor's class for its message", "the words are ours"),
     "_cdata": Attribute("torch.UntypedStorage", "the identity of a storage", _NO_WATCH),
     "_C": Attribute("torch", "the C++ side of torch", _NO_WATCH),
     "TensorBase": Attribute("torch._C", "methods of tensors before anybody replaced them", _NO_WATCH),

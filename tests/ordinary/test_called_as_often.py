@@ -9,6 +9,9 @@ from torch.utils.checkpoint import checkpoint
 
 from jupyter_inplace import watch
 
+# Graphs of other tests may be alive, with what was overwritten in them.
+pytestmark = pytest.mark.usefixtures("own_record")
+
 AGAIN = "the graph is walked once more for reference gradients, though no write harms"
 
 

@@ -30,6 +30,7 @@ _libraries: dict[str, Any] = {}  # by namespace: a registration lasts as long as
 _for_python: dict[str, Any] = {}  # likewise, of operators that are defined in Python
 _seen: set[str] = set()  # the operators that were asked for
 _packets: set[str] = set()  # and their names without the overload
+_running: list[None] = []  # one for each of those that is at work: its kernel must not go meanwhile
 _users = 0  # how many watches may have tripwires
 _lock = threading.RLock()
 
@@ -129,6 +130,8 @@ def _register(full: str) -> None:
 
 def _wire_python(defined: Iterable[str]) -> None:
     _unwire_python()
+    if _for_python:
+        return
     for full in defined:
         namespace, _, name = full.partition("::")
         if not private.has_kernel(full, "CompositeImplicitAutograd"):
@@ -141,6 +144,8 @@ def _wire_python(defined: Iterable[str]) -> None:
 
 
 def _unwire_python() -> None:
+    if _running:
+        return
     for library in _for_python.values():
         library.reset()
     _for_python.clear()
@@ -154,6 +159,7 @@ def _kernel_for_python(base: str, overload: str) -> Callable[..., Any]:
         __tracebackhide__ = True
         trace = trace_here()
         wired = trace is not None and trace.stack.wired
+        _running.append(None)
         try:
             include(key, False)
             call = private.operation(base, overload)
@@ -162,6 +168,7 @@ def _kernel_for_python(base: str, overload: str) -> Callable[..., Any]:
             trace.drop_fresh()  # type: ignore[union-attr]
             return trace.stack.with_mode(call, args, kwargs)  # type: ignore[union-attr]
         finally:
+            _running.pop()
             if wired and trace.stack.wired:  # type: ignore[union-attr]
                 include(key, True)
 

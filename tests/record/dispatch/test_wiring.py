@@ -278,6 +278,19 @@ def test_an_operator_that_is_defined_anew_is_seen_to_write():
     assert not report.mutations
 
 
+def test_an_operator_may_be_defined_while_another_is_at_work():
+    def body(x: torch.Tensor) -> torch.Tensor:
+        library = torch.library.Library("jupyter_inplace_wiring", "FRAGMENT")
+        library.define("inner(Tensor x) -> Tensor")
+        library._destroy()
+        return x * 2
+
+    operator = define(body, mutates_args=())
+    with watch():
+        assert wired()
+        assert operator(torch.ones(3)).tolist() == [2, 2, 2]
+
+
 @pytest.mark.parametrize(
     "source",
     [

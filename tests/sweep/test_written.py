@@ -30,6 +30,7 @@ RESIZED_TWICE = {  # an empty buffer that is resized counts that as a write of i
     "linalg_tensorsolve", "special_ndtr",
 }  # fmt: skip
 OTHER_DIGITS = {"linalg_cond"}  # computed in another order
+BY_PROCESSOR = {"norm_nuc"}  # the same, but on some processors only: no test can prove it on all of them
 EMPTY_MODE_CHANGES = {
     *((name, sized) for name in LEFT_UNWRITTEN | OTHER_DIGITS for sized in (True, False)),
     *((name, False) for name in RESIZED_TWICE),
@@ -158,7 +159,7 @@ def test_out(name, sized, way):
     handle = watch(namespace={})
     buffers, found, watched_text = run_into(name, sample, sized, handle)
     report = handle.report
-    if (name, sized) in EMPTY_MODE_CHANGES and way == "by the mode":
+    if ((name, sized) in EMPTY_MODE_CHANGES or name in BY_PROCESSOR) and way == "by the mode":
         plain, expected, text = run_into(name, sample, sized, EmptyMode())
     assert watched_text == text
     assert found == expected

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import warnings
 
+from jupyter_inplace._syntax import parse
 from jupyter_inplace.rewrite.syntax.mask import mask
 
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
@@ -19,7 +20,7 @@ def rebound_names(source: str) -> frozenset[str]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the cell's warnings were shown when it ran
-            tree = ast.parse(mask(source).text)
+            tree = parse(mask(source).text)
     except SyntaxError:
         return frozenset()
     bound: set[str] = set()

@@ -12,6 +12,7 @@ import types
 from dataclasses import dataclass
 from typing import Any
 
+from jupyter_inplace._syntax import parse
 from jupyter_inplace.rewrite.sandbox.outcome import SandboxUnavailableError
 from jupyter_inplace.rewrite.sandbox.reach import bytes_held, grad_of, is_of_session, namespace_of, walk
 
@@ -100,7 +101,7 @@ def names_read(state: Any, source: str) -> list[str]:
     """The names that occur in a cell, however they are used."""
     text = source if isinstance(state, dict) else state.transform_cell(source)
     try:
-        tree = ast.parse(text)
+        tree = parse(text)
     except SyntaxError as error:
         raise SandboxUnavailableError(f"the cell is no Python (line {error.lineno})") from None
     found: dict[str, None] = {}

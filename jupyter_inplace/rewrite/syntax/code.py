@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ast
 import re
 from collections.abc import Collection, Iterable, Sequence
 from functools import cached_property
 
 import libcst as cst
 
+from jupyter_inplace._syntax import parse
 from jupyter_inplace.rewrite.syntax.edit import Edit
 from jupyter_inplace.rewrite.syntax.scope import Scopes
 from jupyter_inplace.rewrite.syntax.tree import SyntaxTree
@@ -244,7 +244,7 @@ def enclosed(text: str) -> str:
     if "\n" not in text:
         return text
     try:
-        ast.parse(text.strip(), mode="eval")
+        parse(text.strip(), mode="eval")
     except SyntaxError:
         return f"({text})"
     return text

@@ -6,10 +6,11 @@ every other line keeps its number and columns. The statement of ``%time x.mul_(2
 
 from __future__ import annotations
 
-import ast
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+from jupyter_inplace._syntax import parse
 
 __all__ = ["Masked", "mask"]
 
@@ -77,7 +78,7 @@ def _is_magic(line: str) -> bool:
 
 def _is_python(statement: str) -> bool:
     try:
-        ast.parse(statement)
+        parse(statement)
     except SyntaxError:
         return False
     return "#" not in statement  # a comment would hide the mark

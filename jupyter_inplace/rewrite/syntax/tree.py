@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import warnings
 from bisect import bisect_right
@@ -12,6 +11,8 @@ from typing import TypeVar
 
 import libcst as cst
 from libcst.metadata import ByteSpanPositionProvider, CodeSpan, MetadataWrapper
+
+from jupyter_inplace._syntax import parse
 
 __all__ = ["RewriteError", "SyntaxTree"]
 
@@ -38,7 +39,7 @@ class SyntaxTree:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the cell's warnings were shown when it ran
-                self._syntax = ast.parse(text)
+                self._syntax = parse(text)
             self.module = cst.parse_module(text)
             self._spans = MetadataWrapper(self.module, unsafe_skip_copy=True).resolve(ByteSpanPositionProvider)
             self.nodes = tuple(node for node in self._tree[0] if isinstance(node, _COMMON))
